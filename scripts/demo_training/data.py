@@ -1,0 +1,77 @@
+"""Training clips, drawn straight from scenes. Shapes: B clips, T frames, S side, g cells along a grid's side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from videoprune.eval.benchmarks.moving_shapes.render import render
+from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, SHAPES, Scene, sample_scene
+
+TRAIN_SEED = 1_000_000_000  # the benchmark's test clips use seeds below this
+NUM_CLASSES = {"color": len(COLORS) + 1, "shape": len(SHAPES) + 1, "character": len(CHARACTERS) + 1}
+_COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}
+_SHAPE_INDEX = {name: i + 1 for i, name in enumerate(SHAPES)}
+_CHARACTER_INDEX = {name: i + 1 for i, name in enumerate(CHARACTERS)}
+
+
+def soften(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What a codec and a resize do to a frame, roughly: a little blur, of random strength. uint8 (T, S, S, 3)."""
+    mix = float(rng.uniform(0, 0.5))
+    x = frames.astype(np.float32)
+    blurred = x.copy()
+    for axis in (1, 2):
+        blurred = (np.roll(blurred, 1, axis) + 2 * blurred + np.roll(blurred, -1, axis)) / 4
+    return np.clip((1 - mix) * x + mix * blurred, 0, 255).astype(np.uint8)
+
+
+def owner_to_grid(owner: np.ndarray, num_objects: int, grid: int, least: float = 0.2) -> np.ndarray:
+    """Object of each cell, int64 (T, g, g): the one that covers most of it, if it covers `least`; else -1."""
+    frames, side = owner.shape[0], owner.shape[1]
+    cell = side // grid
+    if not num_objects:
+        return np.full((frames, grid, grid), -1)
+    share = np.stack(
+        [
+            (owner == i).reshape(frames, grid, cell, grid, cell).mean(axis=(2, 4), dtype=np.float32)
+            for i in range(num_objects)
+        ]
+    )
+    best = share.argmax(0)
+    return np.where(share.max(0) >= least, best, -1)
+
+
+def dense_labels(scene: Scene, cells: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Per cell: color, shape, character (0 is background) and the centre of its object: (T, g, g, 5) float32."""
+    table = np.zeros((len(times), len(scene.objects) + 1, 5), np.float32)
+    for i, obj in enumerate(scene.objects):
+        kinds = (_COLOR_INDEX[obj.color], _SHAPE_INDEX[obj.shape], _CHARACTER_INDEX[obj.character])
+        for f, t in enumerate(times):
+            table[f, i] = (*kinds, *obj.position(float(t), scene.duration))
+    return table[np.arange(len(times))[:, None, None], cells]  # cell -1 reads the last row: zeros
+
+
+class DenseFrames(IterableDataset):
+    """Batches of single frames with labels by grid: (uint8 (B, 3, S, S), {g: float32 (B, g, g, 5)})."""
+
+    def __init__(self, batch: int, size: int, grids: tuple[int, ...], seed: int) -> None:
+        self.batch, self.size, self.grids, self.seed = batch, size, grids, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
+        info = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng([TRAIN_SEED, self.seed, info.id if info else 0])
+        while True:
+            frames, labels = [], {g: [] for g in self.grids}
+            for _ in range(self.batch // 2):
+                scene = sample_scene(rng)
+                times = np.sort(rng.uniform(0.25, 1, size=2)) * scene.duration
+                pixels, owner = render(scene, times, self.size, noise=float(rng.uniform(2, 9)))
+                frames.append(soften(pixels, rng))
+                for g in self.grids:
+                    labels[g].append(dense_labels(scene, owner_to_grid(owner, len(scene.objects), g), times))
+            x = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous()
+            yield x, {g: torch.from_numpy(np.concatenate(v)) for g, v in labels.items()}

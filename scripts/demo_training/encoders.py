@@ -1,0 +1,123 @@
+"""Stage 1 of the demo model: each vision encoder learns dense labels of single frames, on its own.
+
+Every cell under an object names the object's colour, shape and character and where its centre is, so any token
+that survives pruning knows its object.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from demo_training.data import NUM_CLASSES, DenseFrames
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import AutoModel, CLIPVisionConfig, ConvNextV2Config, PreTrainedConfig, SiglipVisionConfig
+
+SIZE = 112
+WIDTH = 128
+
+
+def encoder_configs() -> dict[str, PreTrainedConfig]:
+    """A ViT without CLS, a ViT with CLS, a ConvNeXt: 7 x 7, 8 x 8 and 7 x 7 tokens for a frame of 112 x 112."""
+    vit = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 4, "image_size": SIZE}
+    return {
+        "siglip": SiglipVisionConfig(**vit, num_hidden_layers=8, patch_size=16, vision_use_head=False),
+        "clip": CLIPVisionConfig(**vit, num_hidden_layers=8, patch_size=14, projection_dim=WIDTH),
+        "convnext": ConvNextV2Config(
+            num_stages=3, hidden_sizes=[32, 64, WIDTH], depths=[2, 2, 4], patch_size=4, image_size=SIZE
+        ),
+    }
+
+
+def features(name: str, model: nn.Module, pixels: Tensor) -> Tensor:
+    """(B, 3, S, S) -> (B, N, D), patches only."""
+    x = model(pixel_values=pixels).last_hidden_state
+    if name == "convnext":
+        return x.flatten(2).transpose(1, 2)
+    return x[:, 1:] if name == "clip" else x
+
+
+class DenseHead(nn.Module):
+    """Reads colour, shape, character and centre off one token."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.sizes = [*NUM_CLASSES.values(), 2]
+        self.linear = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.linear(self.norm(x)).split(self.sizes, -1)
+
+
+def dense_loss(outputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dict[str, float]]:
+    """Cross entropy of the three kinds and squared error of the centre; background cells weigh a tenth."""
+    labels = labels.flatten(1, 2)  # (B, N, 5)
+    on_object = labels[..., 0] > 0
+    weight = torch.where(on_object, 1.0, 0.1)
+    loss = torch.zeros(())
+    hits = {}
+    for i, name in enumerate(NUM_CLASSES):
+        target = labels[..., i].long()
+        ce = F.cross_entropy(outputs[i].flatten(0, 1), target.flatten(), reduction="none").view_as(weight)
+        loss = loss + (ce * weight).sum() / weight.sum()
+        hits[name] = (outputs[i].argmax(-1) == target)[on_object].float().mean().item()
+    hits["background"] = (outputs[0].argmax(-1) == 0)[~on_object].float().mean().item()
+    error = (outputs[3] - labels[..., 3:])[on_object]
+    hits["centre"] = error.abs().mean().item()
+    return loss + 20 * error.square().mean(), hits
+
+
+def normalize(pixels: Tensor) -> Tensor:
+    """uint8 to [-1, 1]: mean and standard deviation 0.5, as SigLIP's processor does."""
+    return pixels.float() / 127.5 - 1
+
+
+def train_encoders(out: Path, *, steps: int, batch: int, device: str, only: str | None = None) -> None:
+    """Train each encoder for `steps` steps. Resumes from `out`/NAME.pt, written every 250 steps."""
+    for name, config in encoder_configs().items():
+        if only in (None, name):
+            _train_one(name, config, out / f"{name}.pt", steps, batch, device)
+
+
+def _train_one(name: str, config: PreTrainedConfig, path: Path, steps: int, batch: int, device: str) -> None:
+    torch.manual_seed(0)
+    model = AutoModel.from_config(config).to(device)
+    head = DenseHead(WIDTH).to(device)
+    params = [*model.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=steps + 1, pct_start=0.05)
+    step = 0
+    if path.exists():
+        state = torch.load(path, map_location=device, weights_only=True)
+        for part, key in ((model, "model"), (head, "head"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(state[key])
+        step = state["step"]
+    grid = 8 if name == "clip" else 7
+    loader = iter(DataLoader(DenseFrames(batch, SIZE, (grid,), seed=step), batch_size=None, num_workers=1))
+    started = time.perf_counter()
+    while step < steps:
+        pixels, labels = next(loader)
+        loss, hits = dense_loss(
+            head(features(name, model, normalize(pixels.to(device)))), labels[grid].to(device)
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        schedule.step()
+        step += 1
+        if step % 50 == 0:
+            shown = " ".join(f"{k} {v:.3f}" for k, v in hits.items())
+            print(
+                f"{name} {step} loss {loss.item():.3f} {shown} {time.perf_counter() - started:.0f}s",
+                flush=True,
+            )
+        if step % 250 == 0 or step == steps:
+            state = {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule}
+            saved = {k: v.state_dict() for k, v in state.items()} | {"step": step}
+            torch.save(saved, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)

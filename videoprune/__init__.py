@@ -1,0 +1,1 @@
+"""videoprune: early visual-token pruning for video language models."""

@@ -1,0 +1,205 @@
+"""What to prune, where, and how much: frozen dataclasses, presets by name, unknown keys refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+EncoderMethod = Literal["none", "evoprune", "meteor", "random", "uniform"]
+Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
+BudgetRule = Literal["rank", "equal", "reverse"]
+FusionMethod = Literal["none", "cooperative", "separate", "random", "uniform"]
+LLMMethod = Literal["none", "adaptive", "fixed", "random", "uniform"]
+
+
+@dataclass(frozen=True)
+class EncoderPrune:
+    """Stage 1, inside the vision encoders.
+
+    method: `evoprune` merges (EvoPrune), `meteor` drops at the ends of the depth's thirds (METEOR, stage 1),
+    `random` and `uniform` are controls that drop at the encoder's end. keep: tokens at the encoders' ends over
+    dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
+    config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
+    the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
+    metric: what is compared, head-mean keys or hidden states. neighbors: k of the local density.
+    proportional_attention: add log(size) to later attention logits (ToMe).
+    """
+
+    method: EncoderMethod = "none"
+    keep: float = 1.0
+    budget: BudgetRule = "equal"
+    schedule: Schedule = "skip"
+    metric: Literal["keys", "hidden"] = "keys"
+    lambda_div: float = 0.1
+    lambda_att: float = 0.0
+    critical_ratio: float = 0.1
+    neighbors: int = 5
+    proportional_attention: bool = True
+
+    def __post_init__(self) -> None:
+        _in_range("encoder.keep", self.keep, 0.0, 1.0, open_low=True)
+        _in_range("encoder.critical_ratio", self.critical_ratio, 0.0, 1.0)
+        _in_range("encoder.neighbors", self.neighbors, 1, 10_000)
+
+
+@dataclass(frozen=True)
+class FusionPrune:
+    """Stage 2, after projection (METEOR, stage 2).
+
+    keep: tokens handed to the LLM over tokens that arrive. redundancy: `sum` as METEOR writes it, or `mean`, in
+    which an encoder with more tokens does not weigh more. scope: compare within a frame, or over the whole clip.
+    """
+
+    method: FusionMethod = "none"
+    keep: float = 1.0
+    redundancy: Literal["sum", "mean"] = "mean"
+    scope: Literal["frame", "clip"] = "frame"
+
+    def __post_init__(self) -> None:
+        _in_range("fusion.keep", self.keep, 0.0, 1.0, open_low=True)
+
+
+@dataclass(frozen=True)
+class LLMPrune:
+    """Stage 3, inside the LLM (METEOR, stage 3).
+
+    layers: where to prune, as fractions of depth: before layer round(f * L). METEOR prunes before layers 4, 12 and
+    20 of 32: 0.125, 0.375, 0.625. keep: wanted share of the fused tokens, averaged over the layers. `fixed`,
+    `random` and `uniform` keep `ratios` of the fused tokens at the cuts, or a geometric row that gives `keep` where
+    `ratios` is empty. `adaptive` keeps lambda_ * (attention that text pays, summed over the top heads); lambda_ =
+    None looks it up in the model's calibration for `keep`. heads: the `top` top_heads of them, or `all`.
+    queries: which text rows count: every token after the visual ones, or the last.
+    """
+
+    method: LLMMethod = "none"
+    keep: float = 1.0
+    layers: tuple[float, ...] = (0.125, 0.375, 0.625)
+    ratios: tuple[float, ...] = ()
+    lambda_: float | None = None
+    heads: Literal["top", "all"] = "top"
+    top_heads: int = 5
+    queries: Literal["text", "last"] = "text"
+
+    def __post_init__(self) -> None:
+        _in_range("llm.keep", self.keep, 0.0, 1.0, open_low=True)
+        _in_range("llm.top_heads", self.top_heads, 1, 10_000)
+        for f in self.layers:
+            _in_range("llm.layers", f, 0.0, 1.0, open_high=True)
+        for r in self.ratios:
+            _in_range("llm.ratios", r, 0.0, 1.0, open_low=True)
+        if self.ratios and len(self.ratios) != len(self.layers):
+            raise ValueError(
+                f"llm.ratios={self.ratios}; allowed: none, or one for each of llm.layers={self.layers}"
+            )
+        if list(self.layers) != sorted(self.layers):
+            raise ValueError(f"llm.layers={self.layers}; allowed: ascending fractions of depth")
+        if any(b > a for a, b in zip(self.ratios, self.ratios[1:], strict=False)):
+            raise ValueError(f"llm.ratios={self.ratios}; allowed: shares that do not grow with depth")
+        if self.lambda_ is not None and self.lambda_ < 0:
+            raise ValueError(f"llm.lambda_={self.lambda_}; allowed: 0 or more, or null")
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """All three stages. `seed` drives the random controls."""
+
+    encoder: EncoderPrune = field(default_factory=EncoderPrune)
+    fusion: FusionPrune = field(default_factory=FusionPrune)
+    llm: LLMPrune = field(default_factory=LLMPrune)
+    seed: int = 0
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PruneConfig:
+        """Build from nested plain values. Raises ValueError that names an unknown key or an impossible value."""
+        return _build(cls, data, prefix="")
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def replace(self, **changes: Any) -> PruneConfig:
+        """A copy with dotted or top-level fields changed: `cfg.replace(**{"llm.lambda_": 50})`."""
+        data = self.as_dict()
+        for key, value in changes.items():
+            part, _, name = key.partition(".")
+            if name:
+                if not isinstance(data.get(part), dict):
+                    raise ValueError(
+                        f"{key}: unknown key; allowed: {', '.join(f.name for f in dataclasses.fields(self))}"
+                    )
+                data[part] = {**data[part], name: value}
+            else:
+                data[part] = value
+        return type(self).from_dict(data)
+
+    def digest(self) -> str:
+        """12 hex digits that name this configuration in records."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def config_dir() -> Path:
+    """The folder of the YAML files: beside the package in a checkout, inside it when installed."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def preset_names() -> tuple[str, ...]:
+    return tuple(sorted(p.stem for p in (config_dir() / "presets").glob("*.yaml")))
+
+
+def preset(name: str) -> PruneConfig:
+    """The preset `name` from configs/presets. Raises ValueError with the known names."""
+    path = config_dir() / "presets" / f"{name}.yaml"
+    if name not in preset_names():
+        raise ValueError(f"preset={name!r}; allowed: {', '.join(preset_names())}")
+    return PruneConfig.from_dict(yaml.safe_load(path.read_text()) or {})
+
+
+def _in_range(
+    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = False
+) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; allowed: a number")
+    if value < low or value > high or (open_low and value == low) or (open_high and value == high):
+        left, right = "(" if open_low else "[", ")" if open_high else "]"
+        raise ValueError(f"{name}={value}; allowed: a number in {left}{low}, {high}{right}")
+
+
+def _build(cls: type, data: Mapping[str, Any], *, prefix: str) -> Any:
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{prefix or 'config'}={data!r}; allowed: a mapping of {cls.__name__}'s fields")
+    hints = get_type_hints(cls)
+    names = {f.name for f in dataclasses.fields(cls)}
+    for key in data:
+        if key not in names:
+            raise ValueError(
+                f"{prefix}{key}: unknown key; allowed: {', '.join(prefix + n for n in sorted(names))}"
+            )
+    return cls(**{key: _convert(hints[key], value, f"{prefix}{key}") for key, value in data.items()})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    """Check `value` against the annotation `hint`; lists become tuples, whole numbers become floats."""
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else _build(hint, value, prefix=f"{name}.")  # type: ignore[arg-type]
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, get_args(hint)))}")
+        return value
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{name}={value!r}; allowed: a list of numbers")
+        return tuple(_convert(float, v, name) for v in value)
+    if value is None and type(None) in get_args(hint):
+        return None
+    number = float in (hint, *get_args(hint))
+    allowed = (int, float) if number else hint
+    if not isinstance(value, allowed) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{name}={value!r}; allowed: {'a number' if number else hint.__name__}")
+    return float(value) if number else value

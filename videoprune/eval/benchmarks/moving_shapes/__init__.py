@@ -1,0 +1,1 @@
+"""MovingShapes: a benchmark that the project makes, in the columns of Video-MME."""

@@ -1,0 +1,126 @@
+"""EvoPrune (arXiv 2603.03681): merge the best cross pairs of a frame between encoder blocks.
+
+The paper has no public code. What it tells: two groups of tokens, a pair score of similarity, diversity and
+attention, the best r pairs merge, again and again on the merged tokens. The forms below are this project's.
+
+Shapes: B rows (frames), N tokens, P leading protected tokens, n = N - P, S = ceil(n / 2) sources,
+E = floor(n / 2) destinations, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from videoprune.prune.diversity import mean_of_largest
+from videoprune.prune.merge import identity_plan
+from videoprune.prune.similarity import unit
+from videoprune.types import KeepPlan
+
+
+def bipartite_plan(
+    metric: Tensor,
+    remove: int,
+    *,
+    importance: Tensor | None = None,
+    lambda_div: float = 0.1,
+    lambda_att: float = 0.0,
+    critical: int = 0,
+    neighbors: int = 5,
+    diversity_sign: Literal[1, -1] = 1,
+    protect_first: int = 0,
+) -> KeepPlan:
+    """Merge `remove` tokens of each row into their best partners.
+
+    The tokens after the first `protect_first` are split in turn: even ones are sources, odd ones destinations
+    (ToMe, arXiv 2210.09461). A pair scores
+        S_ij = cos(x_i, x_j) - diversity_sign * lambda_div * D_i - lambda_att * a_i.
+    D_i = 1 - (mean cosine of i to its `neighbors` nearest tokens) is high for a token that stands alone; sign 1
+    keeps such tokens, sign -1 merges them first. Each source has one destination, its best; the `remove` sources with the
+    highest scores merge. Sources among the `critical` most important tokens go last of all, and only when no
+    other source is left, so that the count is exact. Ties go to the earlier token.
+
+    metric: (B, N, D), what is compared: head-mean keys or hidden states. importance: (B, N), or (B, n) without the
+    protected tokens. protect_first: leading tokens (CLS) that never are source or destination.
+    -> plan with K = N - remove.
+    Raises ValueError if `remove` is not in 0..floor(n / 2), or if importance is wanted and missing.
+    """
+    batch, tokens, _ = metric.shape
+    free = tokens - protect_first
+    if not 0 <= protect_first <= tokens:
+        raise ValueError(f"protect_first={protect_first}; allowed: 0..{tokens}, the number of tokens")
+    if not 0 <= remove <= free // 2:
+        raise ValueError(
+            f"remove={remove}; allowed: 0..{free // 2}, half of the {free} tokens that may merge"
+        )
+    if diversity_sign not in (1, -1):
+        raise ValueError(f"diversity_sign={diversity_sign!r}; allowed: 1, -1")
+    if importance is None and (critical > 0 or lambda_att != 0):
+        raise ValueError(f"importance=None; needed for critical={critical}, lambda_att={lambda_att}")
+    if remove == 0:
+        return identity_plan(batch, tokens, metric.device)
+    score, partner = _best_pairs(metric[:, protect_first:], diversity_sign * lambda_div, neighbors)  # (B, S)
+    late = torch.zeros_like(score, dtype=torch.bool)
+    if importance is not None:
+        weight = _without_first(importance, batch, tokens, protect_first)  # (B, n)
+        score = score - lambda_att * weight[:, ::2] if lambda_att else score
+        late = _top(weight, critical)[:, ::2]
+    chosen = _best_sources(score, late, remove)  # (B, remove)
+    source = protect_first + 2 * chosen
+    destination = protect_first + 2 * partner.gather(1, chosen) + 1
+    return _merge_pairs(source, destination, tokens)
+
+
+def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
+    """For each source its best destination (an index into the odd tokens) and that pair's score, both (B, S)."""
+    u = unit(x)
+    source = u[:, ::2]
+    if lambda_div == 0:
+        similarity = source @ u[:, 1::2].transpose(1, 2)  # (B, S, E)
+        partner = similarity.argmax(dim=-1)  # the first of equals
+        return _at(similarity, partner), partner
+    # Density needs the sources against all tokens; the cross pairs are half of the columns.
+    every = source @ u.transpose(1, 2)  # (B, S, n)
+    similarity = every[..., 1::2]
+    partner = similarity.argmax(dim=-1)
+    best = _at(similarity, partner)
+    itself = torch.arange(source.shape[1], device=x.device)
+    every[:, itself, 2 * itself] = -torch.inf
+    density = mean_of_largest(every, min(neighbors, x.shape[1] - 1))
+    return best - lambda_div * (1 - density), partner
+
+
+def _at(similarity: Tensor, partner: Tensor) -> Tensor:
+    return similarity.gather(2, partner[..., None]).squeeze(2)
+
+
+def _without_first(importance: Tensor, batch: int, tokens: int, protect_first: int) -> Tensor:
+    widths = {tokens, tokens - protect_first}
+    if importance.ndim != 2 or importance.shape[0] != batch or importance.shape[1] not in widths:
+        allowed = " or ".join(str((batch, w)) for w in sorted(widths, reverse=True))
+        raise ValueError(f"importance: shape {tuple(importance.shape)}; allowed: {allowed}")
+    return importance[:, importance.shape[1] - (tokens - protect_first) :]
+
+
+def _top(weight: Tensor, count: int) -> Tensor:
+    """True at the `count` largest of each row, ties to the earlier: (B, n)."""
+    order = weight.argsort(dim=1, descending=True, stable=True)[:, : max(count, 0)]
+    return torch.zeros_like(weight, dtype=torch.bool).scatter(1, order, True)
+
+
+def _best_sources(score: Tensor, late: Tensor, remove: int) -> Tensor:
+    """The `remove` sources that merge: (B, remove). Two stable sorts, so that `late` ones follow all others."""
+    order = score.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, late.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
+    return order[:, :remove]
+
+
+def _merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
+    """The plan that merges source (B, r) into destination (B, r), positions among `tokens`; no one is both."""
+    batch, remove = source.shape
+    gone = torch.zeros(batch, tokens, dtype=torch.bool, device=source.device).scatter(1, source, True)
+    keep = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending
+    index = (~gone).cumsum(dim=1) - 1  # a survivor's place among the survivors
+    return KeepPlan(keep=keep, into=index.scatter(1, source, index.gather(1, destination)))

@@ -1,0 +1,166 @@
+"""How much attention each token receives, without ever holding an N x N matrix for all queries.
+
+Fused attention keeps no probabilities, so they are computed again, for the rows that are needed. All results are
+at least float32.
+
+Shapes: B rows, H heads, Hq query heads, Hk key heads, N tokens, Q queries, S keys, d head width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def attention_received(
+    q: Tensor,
+    k: Tensor,
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+    query_mask: Tensor | None = None,
+    chunk: int = 256,
+) -> Tensor:
+    """Attention that each token receives: column means of softmax(q k^T * scale + bias) over heads and queries.
+
+    q: (B, H, Q, d), k: (B, H, N, d). bias: (B, N), added to all logits of a key, such as log(size) of merged tokens.
+    query_mask: bool (B, Q), False for rows that do not count; a row of B without any gets zeros.
+    chunk: queries at once; memory grows with B * H * chunk * N. Exact for every chunk. -> (B, N)
+    """
+    _check_heads(q, k, bias)
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; allowed: 1 or more")
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    batch, heads, queries, _ = q.shape
+    weight = (
+        torch.ones(batch, queries, dtype=dtype, device=q.device)
+        if query_mask is None
+        else query_mask.to(dtype)
+    )
+    if tuple(weight.shape) != (batch, queries):
+        raise ValueError(f"query_mask: shape {tuple(weight.shape)}; allowed: {(batch, queries)}")
+    received = torch.zeros(batch, k.shape[2], dtype=dtype, device=q.device)
+    for start in range(0, queries, chunk):
+        rows = slice(start, start + chunk)
+        attention = _softmax_rows(q[:, :, rows], k, scale, bias)  # (B, H, chunk, N)
+        received += (weight[:, None, None, rows] @ attention).sum(dim=(1, 2))
+    return received / (heads * weight.sum(dim=1, keepdim=True)).clamp(min=1)
+
+
+def sampled_attention_received(
+    q: Tensor,
+    k: Tensor,
+    *,
+    scale: float,
+    num_queries: int,
+    generator: torch.Generator | None,
+    bias: Tensor | None = None,
+    chunk: int = 256,
+) -> Tensor:
+    """`attention_received` over `num_queries` queries, drawn without replacement, the same in all rows. -> (B, N)
+
+    generator: drawn from on its own device. Raises ValueError if num_queries is not in 1..Q.
+    """
+    queries = q.shape[2]
+    if not 1 <= num_queries <= queries:
+        raise ValueError(f"num_queries={num_queries}; allowed: 1..{queries}, the number of queries")
+    device = generator.device if generator else None
+    drawn = torch.randperm(queries, generator=generator, device=device)[:num_queries].to(q.device)
+    return attention_received(q[:, :, drawn], k, scale=scale, bias=bias, chunk=chunk)
+
+
+def mean_query_attention(
+    q: Tensor, k: Tensor, *, scale: float, bias: Tensor | None = None, query_mask: Tensor | None = None
+) -> Tensor:
+    """Attention of the mean query, softmax(mean(q) k^T * scale + bias), mean over heads (FlowCut's proxy). -> (B, N)
+
+    It costs one row instead of Q. Arguments as in `attention_received`.
+    """
+    _check_heads(q, k, bias)
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    if query_mask is None:
+        mean = q.mean(dim=2, keepdim=True, dtype=dtype)  # (B, H, 1, d)
+    else:
+        weight = query_mask.to(dtype)[:, None, None]  # (B, 1, 1, Q)
+        mean = (weight @ q.to(dtype)) / weight.sum(dim=-1, keepdim=True).clamp(min=1)
+    return _softmax_rows(mean, k, scale, bias).mean(dim=(1, 2))
+
+
+def cls_attention(
+    q: Tensor, k: Tensor, *, scale: float, num_prefix: int = 1, bias: Tensor | None = None
+) -> Tensor:
+    """Attention that the CLS token, row 0, pays to the tokens after the prefix, mean over heads.
+
+    q, k: (B, H, N, d). num_prefix: CLS and register tokens at the start; they share in the softmax and are left
+    out of the result. -> (B, N - num_prefix), which sums to less than 1.
+    """
+    _check_heads(q, k, bias)
+    if not 1 <= num_prefix <= k.shape[2]:
+        raise ValueError(f"num_prefix={num_prefix}; allowed: 1..{k.shape[2]}, the number of tokens")
+    return _softmax_rows(q[:, :, :1], k, scale, bias).mean(dim=(1, 2))[:, num_prefix:]
+
+
+def text_to_visual_attention(
+    q_text: Tensor,
+    k: Tensor,
+    *,
+    scale: float,
+    query_positions: Tensor,
+    key_positions: Tensor,
+    key_mask: Tensor,
+    query_mask: Tensor,
+    visual_mask: Tensor,
+    chunk: int = 64,
+) -> Tensor:
+    """Attention that the text pays to each visual token, by head (METEOR, arXiv 2507.20842, stage 3).
+
+    The causal softmax runs over all keys, for the text rows only, and is averaged over the valid ones.
+    q_text: (B, Hq, Q, d), the text rows' queries. k: (B, Hk, S, d); Hk divides Hq (grouped heads), keys are not repeated.
+    query_positions (B, Q), key_positions (B, S): int64, order in the sequence; a query sees keys at or before it.
+    key_mask (B, S), query_mask (B, Q): bool, False at padding. visual_mask: bool (B, S). chunk: queries at once.
+    -> (B, Hq, S), zero outside visual keys, and for rows without a valid query.
+    """
+    batch, q_heads, queries, width = q_text.shape
+    k_heads, keys = k.shape[1:3]
+    if k_heads == 0 or q_heads % k_heads:
+        raise ValueError(f"k has {k_heads} heads; allowed: a divisor of the queries' {q_heads}")
+    _check_shapes((batch, queries), query_positions=query_positions, query_mask=query_mask)
+    _check_shapes((batch, keys), key_positions=key_positions, key_mask=key_mask, visual_mask=visual_mask)
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk}; allowed: 1 or more")
+    dtype = torch.promote_types(q_text.dtype, torch.float32)
+    grouped = q_text.reshape(batch, k_heads, q_heads // k_heads, queries, width)
+    k_t = k.to(dtype).transpose(2, 3)  # (B, Hk, d, S)
+    paid = torch.zeros(batch, k_heads, q_heads // k_heads, keys, dtype=dtype, device=k.device)
+    for start in range(0, queries, chunk):
+        rows = slice(start, start + chunk)
+        seen = key_mask[:, None] & (key_positions[:, None] <= query_positions[:, rows, None])  # (B, chunk, S)
+        counts = (query_mask[:, rows] & seen.any(dim=2)).to(dtype)  # a query that sees nothing pays nothing
+        part = grouped[:, :, :, rows].to(dtype) * scale
+        logits = (part.flatten(2, 3) @ k_t).unflatten(2, part.shape[2:4])  # (B, Hk, Hq / Hk, chunk, S)
+        logits.masked_fill_(~seen[:, None, None], torch.finfo(dtype).min)
+        paid += (counts[:, None, None, None] @ logits.softmax(dim=-1)).squeeze(3)
+    mean = paid.flatten(1, 2) / query_mask.sum(dim=1).clamp(min=1)[:, None, None]
+    return mean.where(visual_mask[:, None], 0.0)
+
+
+def _softmax_rows(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Tensor:
+    """softmax(q k^T * scale + bias) for the given query rows: (B, H, Q, d), (B, H, N, d) -> (B, H, Q, N)."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    logits = (q.to(dtype) * scale) @ k.to(dtype).transpose(2, 3)
+    if bias is not None:
+        logits = logits + bias.to(dtype)[:, None, None]
+    return logits.softmax(dim=-1)
+
+
+def _check_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:
+    if q.ndim != 4 or k.ndim != 4 or q.shape[:2] != k.shape[:2] or q.shape[3] != k.shape[3]:
+        raise ValueError(f"q {tuple(q.shape)}, k {tuple(k.shape)}; allowed: (B, H, Q, d) and (B, H, N, d)")
+    if bias is not None:
+        _check_shapes((k.shape[0], k.shape[2]), bias=bias)
+
+
+def _check_shapes(shape: tuple[int, int], **tensors: Tensor) -> None:
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"{name}: shape {tuple(tensor.shape)}; allowed: {shape}")

@@ -1,0 +1,131 @@
+"""Apply a `KeepPlan`: the one place where tokens are dropped, merged and put back.
+
+A method decides which tokens stay and which merge; these functions carry the decision out on hidden states,
+sizes, origins and rotary rows alike.
+
+Shapes: B rows, N tokens before, K tokens kept, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videoprune.types import KeepPlan
+
+
+def identity_plan(batch: int, num_tokens: int, device: torch.device | str | None = None) -> KeepPlan:
+    """The plan that keeps all `num_tokens` tokens of `batch` rows."""
+    every = torch.arange(num_tokens, device=device).expand(batch, num_tokens)  # (B, N)
+    return KeepPlan(keep=every, into=every)
+
+
+def plan_from_keep(keep: Tensor, num_tokens: int) -> KeepPlan:
+    """The plan that keeps the tokens at `keep` and drops all others.
+
+    keep: int64 (B, K), strictly ascending positions in 0..num_tokens - 1.
+    Raises ValueError if `keep` is not that.
+    """
+    if keep.ndim != 2 or keep.dtype != torch.int64:
+        raise ValueError(f"keep: {keep.dtype} {tuple(keep.shape)}; allowed: int64 (B, K)")
+    if keep.numel():
+        low, high = int(keep.min()), int(keep.max())
+        if low < 0 or high >= num_tokens:
+            raise ValueError(f"keep: positions {low}..{high}; allowed: 0..{num_tokens - 1}")
+        if bool((keep[:, 1:] <= keep[:, :-1]).any()):
+            raise ValueError("keep: positions out of order or twice; allowed: strictly ascending in each row")
+    return drop_others(keep, num_tokens)
+
+
+def drop_others(keep: Tensor, num_tokens: int) -> KeepPlan:
+    """`plan_from_keep` without its checks: they would make a GPU wait. For positions known to be in order."""
+    batch, kept = keep.shape
+    into = torch.full((batch, num_tokens), -1, dtype=torch.int64, device=keep.device)
+    return KeepPlan(keep, into.scatter(1, keep, torch.arange(kept, device=keep.device).expand(batch, kept)))
+
+
+def gather(x: Tensor, plan: KeepPlan) -> Tensor:
+    """The survivors' own rows of x (B, N, ...), unmixed, of any dtype -> (B, K, ...). For origins and positions."""
+    _check_tokens("x", x, plan.into)
+    if plan.num_kept == plan.num_tokens:
+        return x
+    return x[_rows(plan.keep), plan.keep]  # (B, K, ...)
+
+
+def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
+    """Each survivor becomes the mean of itself and the tokens merged into it, weighted by their sizes.
+
+    x: floating (B, N, ...). size: (B, N), how many dense tokens each token stands for; None: one each.
+    -> (B, K, ...), accumulated in at least float32, of x's dtype. Dropped tokens have no part in it. A survivor
+    that nothing merged into keeps its value, and a plan that keeps all returns x itself.
+    Raises ValueError if the shapes disagree or x holds no floating numbers.
+    """
+    _check_tokens("x", x, plan.into)
+    if not x.is_floating_point():
+        raise ValueError(f"x: {x.dtype}; allowed: a floating dtype (`gather` takes any)")
+    if size is not None:
+        _check_tokens("size", size, plan.into, ndim=2)
+    if plan.num_kept == plan.num_tokens:
+        return x
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    size = torch.ones(plan.into.shape, dtype=dtype, device=x.device) if size is None else size.to(dtype)
+    # Shares first, then the sum: a share of a lone survivor is exactly 1, so its value is exact too.
+    share = size / _pick(_sum_into(size, plan), plan, fill=1.0)  # (B, N)
+    weighted = x.to(dtype) * share.reshape(*share.shape, *([1] * (x.ndim - 2)))
+    return _sum_into(weighted, plan).to(x.dtype)
+
+
+def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
+    """Sizes after the plan: size (B, N) -> (B, K), each survivor's own and those of the tokens merged into it."""
+    _check_tokens("size", size, plan.into, ndim=2)
+    return size if plan.num_kept == plan.num_tokens else _sum_into(size, plan)
+
+
+def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
+    """The one plan from the tokens before `first` to those after `second`, which acts on `first`'s survivors.
+
+    Raises ValueError if `second` does not take as many rows and tokens as `first` keeps.
+    """
+    if second.into.shape != first.keep.shape:
+        raise ValueError(
+            f"second takes {tuple(second.into.shape)} tokens; allowed: {tuple(first.keep.shape)}"
+        )
+    return KeepPlan(keep=gather(first.keep, second), into=_pick(second.into, first, fill=-1))
+
+
+def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:
+    """Undo the plan as far as that can be: every original token gets its survivor's value, dropped ones `fill`.
+
+    y: (B, K, ...) -> (B, N, ...).
+    """
+    _check_tokens("y", y, plan.keep)
+    return y if plan.num_kept == plan.num_tokens else _pick(y, plan, fill=fill)
+
+
+def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
+    """y (B, K, ...) -> (B, N, ...): the survivor's row for each token, `fill` for dropped ones."""
+    spare = y.new_full((y.shape[0], 1, *y.shape[2:]), fill)
+    index = plan.into.where(plan.into >= 0, plan.num_kept)
+    return torch.cat((y, spare), dim=1)[_rows(index), index]
+
+
+def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:
+    """x (B, N, ...) -> (B, K, ...): sums over each survivor's group."""
+    batch, bins = (
+        x.shape[0],
+        plan.num_kept + 1,
+    )  # the last bin takes what is dropped, so that it touches nothing
+    index = plan.into.where(plan.into >= 0, plan.num_kept) + bins * _rows(plan.into)
+    total = x.new_zeros((batch * bins, *x.shape[2:])).index_add(0, index.flatten(), x.flatten(0, 1))
+    return total.unflatten(0, (batch, bins))[:, :-1]
+
+
+def _rows(index: Tensor) -> Tensor:
+    return torch.arange(index.shape[0], device=index.device)[:, None]  # (B, 1)
+
+
+def _check_tokens(name: str, x: Tensor, like: Tensor, ndim: int | None = None) -> None:
+    if x.shape[:2] != like.shape or (ndim is not None and x.ndim != ndim):
+        raise ValueError(
+            f"{name}: shape {tuple(x.shape)}; allowed: {tuple(like.shape)} rows and tokens, as the plan has"
+        )

@@ -1,0 +1,77 @@
+"""From scores to plans: keep the highest. Ties go to the earlier token, so results repeat exactly.
+
+Shapes: B rows, N tokens, K kept tokens, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from videoprune.prune.merge import drop_others
+from videoprune.types import KeepPlan
+
+
+def top_k_plan(scores: Tensor, k: int) -> KeepPlan:
+    """Keep the `k` tokens of each row with the highest scores (B, N); the others are dropped.
+
+    Raises ValueError if `k` is not in 0..N.
+    """
+    tokens = scores.shape[1]
+    if not 0 <= k <= tokens:
+        raise ValueError(f"k={k}; allowed: 0..{tokens}, the number of tokens")
+    order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
+    return drop_others(order.sort(dim=1).values, tokens)
+
+
+def top_k_per_group(scores: Tensor, group: Tensor, counts: Sequence[int]) -> KeepPlan:
+    """Keep the counts[g] highest-scored tokens of every group g: encoders or frames, each for itself.
+
+    scores: (B, N). group: int64 (N,), 0..G - 1 for G = len(counts).
+    -> plan with K = sum(counts), ascending over all groups together.
+    Raises ValueError if a token has no group, or a count is below 0 or above its group's tokens.
+    """
+    tokens = scores.shape[1]
+    if tuple(group.shape) != (tokens,):
+        raise ValueError(f"group: shape {tuple(group.shape)}; allowed: {(tokens,)}")
+    sizes = torch.bincount(group, minlength=len(counts)).tolist() if tokens else [0] * len(counts)
+    if len(sizes) != len(counts):
+        raise ValueError(f"group: {len(sizes)} groups; allowed: at most {len(counts)}, as counts has")
+    for g, (count, size) in enumerate(zip(counts, sizes, strict=True)):
+        if not 0 <= count <= size:
+            raise ValueError(f"counts[{g}]={count}; allowed: 0..{size}, the group's tokens")
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, group[order].argsort(dim=1, stable=True))  # group by group, best first in each
+    starts = accumulate(sizes, initial=0)
+    columns = [start + i for start, count in zip(starts, counts, strict=False) for i in range(count)]
+    keep = order[:, torch.tensor(columns, dtype=torch.int64, device=order.device)]
+    return drop_others(keep.sort(dim=1).values, tokens)
+
+
+def variable_top_k(scores: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep a count of its own in every row: the counts[b] highest scores among the tokens where `mask` is True.
+
+    scores: (B, N). counts: int64 (B,). mask: bool (B, N).
+    -> index int64 (B, Kmax), ascending, padded at the end with 0; and mask bool (B, Kmax), False at the padding.
+    Kmax is the largest count. Raises ValueError if a count is below 0 or above its row's True tokens.
+    """
+    batch, tokens = scores.shape
+    if tuple(counts.shape) != (batch,) or tuple(mask.shape) != (batch, tokens):
+        raise ValueError(
+            f"counts {tuple(counts.shape)}, mask {tuple(mask.shape)}; allowed: {(batch,)} and {(batch, tokens)}"
+        )
+    if bool(((counts < 0) | (counts > mask.sum(dim=1))).any()):
+        raise ValueError(
+            f"counts={counts.tolist()}; allowed: 0 up to {mask.sum(dim=1).tolist()}, the masks' tokens"
+        )
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, (~mask).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
+    place = torch.arange(tokens, device=scores.device)  # (N,)
+    chosen = torch.zeros_like(mask).scatter(1, order, place < counts[:, None])  # (B, N)
+    largest = int(counts.max()) if batch else 0
+    index = place.where(chosen, tokens).sort(dim=1).values[:, :largest]  # unchosen ones sort to the end
+    kept = index < tokens
+    return index.where(kept, 0), kept

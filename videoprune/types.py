@@ -1,0 +1,193 @@
+"""The values that travel between the stages. Frozen; each checks itself when it is made.
+
+Shapes: B clips, T frames, N tokens, K kept tokens, D width, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+OutcomeKind = Literal["complete", "truncated", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How reading one video ended.
+
+    `complete`: every wanted frame was decoded. `truncated`: the stream ended or broke early; `last_pts` is the
+    last time (seconds) that was decoded, `errors` the number of decoding errors. `failed`: no frame; see `reason`.
+    """
+
+    kind: OutcomeKind
+    reason: str = ""
+    last_pts: float | None = None
+    errors: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("complete", "truncated", "failed"):
+            raise ValueError(f"kind={self.kind!r}; allowed: complete, truncated, failed")
+        if self.kind == "failed" and not self.reason:
+            raise ValueError("reason=''; a failed outcome must say why")
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """Frames sampled from one video.
+
+    pixels: uint8 (T, H, W, 3), RGB, upright (any rotation tag is applied).
+    pts_seconds: presentation time of each frame, seconds, strictly ascending, from the stream's PTS.
+    duration_seconds: end of the last frame minus start of the first, seconds, as far as the stream tells.
+    fallback_reason: why the first backend did not answer; empty if it did.
+    """
+
+    pixels: Tensor
+    pts_seconds: tuple[float, ...]
+    duration_seconds: float
+    path: str
+    backend: str
+    outcome: Outcome = field(default_factory=lambda: Outcome("complete"))
+    fallback_reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[-1] != 3:
+            raise ValueError(
+                f"pixels: {self.pixels.dtype} {tuple(self.pixels.shape)}; allowed: uint8 (T, H, W, 3)"
+            )
+        if len(self.pts_seconds) != self.pixels.shape[0]:
+            raise ValueError(
+                f"pts_seconds has {len(self.pts_seconds)} times for {self.pixels.shape[0]} frames"
+            )
+        if any(b <= a for a, b in zip(self.pts_seconds, self.pts_seconds[1:], strict=False)):
+            raise ValueError(f"pts_seconds={self.pts_seconds}; must be strictly ascending")
+
+    def __len__(self) -> int:
+        return self.pixels.shape[0]
+
+
+@dataclass(frozen=True)
+class KeepPlan:
+    """Which of N tokens stay and where the others go. A method decides it once; `prune.merge` applies it.
+
+    keep: int64 (B, K), ascending positions of the survivors among the N tokens.
+    into: int64 (B, N), for each token the index (0..K-1) of the survivor that it merges into, or -1: dropped.
+    A survivor always points at itself.
+    """
+
+    keep: Tensor
+    into: Tensor
+
+    def __post_init__(self) -> None:
+        if self.keep.ndim != 2 or self.into.ndim != 2 or self.keep.shape[0] != self.into.shape[0]:
+            raise ValueError(
+                f"keep {tuple(self.keep.shape)}, into {tuple(self.into.shape)}; allowed: (B, K) and (B, N)"
+            )
+
+    @property
+    def num_kept(self) -> int:
+        return self.keep.shape[1]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.into.shape[1]
+
+
+@dataclass(frozen=True)
+class VisualTokens:
+    """Visual tokens that know where they came from.
+
+    x: (B, N, D). size: float (B, N), how many dense patches each token stands for.
+    origin: int64 (B, N, 3): frame, row, column of the surviving patch in its encoder's dense grid.
+    encoder: int64 (B, N), index into `encoder_names`. grids: dense (rows, columns) of each encoder.
+    pts_seconds: (B, T) seconds of the frames. mask: bool (B, N), False where a row is padding.
+    """
+
+    x: Tensor
+    size: Tensor
+    origin: Tensor
+    encoder: Tensor
+    encoder_names: tuple[str, ...]
+    grids: tuple[tuple[int, int], ...]
+    pts_seconds: Tensor
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        lead = tuple(self.x.shape[:2])
+        for name in ("size", "encoder", "mask"):
+            shape = tuple(getattr(self, name).shape)
+            if shape != lead:
+                raise ValueError(f"{name}: shape {shape}; allowed: {lead}, as x has")
+        if tuple(self.origin.shape) != (*lead, 3):
+            raise ValueError(f"origin: shape {tuple(self.origin.shape)}; allowed: {(*lead, 3)}")
+        if len(self.encoder_names) != len(self.grids):
+            raise ValueError(f"grids: {len(self.grids)} for {len(self.encoder_names)} encoders")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.x.shape[1]
+
+
+@dataclass(frozen=True)
+class PruneTrace:
+    """Plain numbers about one pass. All counts are visual tokens of one clip.
+
+    dense: tokens without any pruning. encoder: by encoder name, (tokens in, tokens out).
+    fused: tokens handed to the LLM. llm_layers: visual tokens that each LLM layer computes on.
+    seconds: wall time by stage.
+    """
+
+    dense: int
+    encoder: dict[str, tuple[int, int]]
+    fused: int
+    llm_layers: tuple[int, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def llm_average(self) -> float:
+        """Visual tokens averaged over the LLM's layers."""
+        return sum(self.llm_layers) / len(self.llm_layers) if self.llm_layers else float(self.fused)
+
+    @property
+    def retention(self) -> float:
+        """`llm_average` over the dense count: the figure that METEOR and PyramidDrop report."""
+        return self.llm_average / self.dense if self.dense else 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "dense": self.dense,
+            "encoder": {k: list(v) for k, v in self.encoder.items()},
+            "fused": self.fused,
+            "llm_layers": list(self.llm_layers),
+            "llm_average": round(self.llm_average, 2),
+            "retention": round(self.retention, 4),
+        }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one video. `options` is empty for an open question; `answer` is a letter or a text."""
+
+    question_id: str
+    video: str
+    question: str
+    options: tuple[str, ...] = ()
+    answer: str = ""
+    meta: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.question_id:
+            raise ValueError("question_id=''; every question needs an id")
+        if self.options and len(self.options) < 2:
+            raise ValueError(f"options={self.options}; allowed: none, or at least two")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said. `text` is the raw generation; `choice` the letter read from it, '' if none."""
+
+    text: str
+    choice: str
+    trace: PruneTrace
