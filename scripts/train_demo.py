@@ -13,20 +13,40 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["encoders"])
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--only", help="one encoder by name")
+    parser.add_argument("stage", choices=["encoders", "llm"])
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="checkpoints and logs")
+    parser.add_argument("--steps", type=int, help="default: 3000 for encoders, 4500 for llm")
+    parser.add_argument("--batch", type=int, help="default: 32 frames, or 16 clips")
+    parser.add_argument("--only", help="encoders: train just this one")
+    parser.add_argument("--curriculum", type=int, default=1500, help="llm: first steps, on object tokens")
+    parser.add_argument(
+        "--unmerged", type=int, default=1500, help="llm: next steps, without merging in encoders"
+    )
+    parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    from demo_training.encoders import train_encoders
+    if args.stage == "encoders":
+        from demo_training.encoders import train_encoders
 
-    train_encoders(args.out, steps=args.steps, batch=args.batch, device=device, only=args.only)
+        train_encoders(
+            args.out, steps=args.steps or 3000, batch=args.batch or 32, device=device, only=args.only
+        )
+    else:
+        from demo_training.llm import train_llm
+
+        train_llm(
+            args.out,
+            steps=args.steps or 4500,
+            curriculum=args.curriculum,
+            unmerged=args.unmerged,
+            batch=args.batch or 16,
+            peak=args.peak,
+            device=device,
+        )
 
 
 if __name__ == "__main__":

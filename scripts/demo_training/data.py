@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from videoprune.eval.benchmarks.moving_shapes.render import render
+from videoprune.eval.benchmarks.moving_shapes.render import ink, render
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, SHAPES, Scene, sample_scene
 
 TRAIN_SEED = 1_000_000_000  # the benchmark's test clips use seeds below this
@@ -29,7 +29,16 @@ def soften(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip((1 - mix) * x + mix * blurred, 0, 255).astype(np.uint8)
 
 
-def owner_to_grid(owner: np.ndarray, num_objects: int, grid: int, least: float = 0.2) -> np.ndarray:
+def local_masks(mask: np.ndarray, grid: int, cells: int = 8) -> np.ndarray:
+    """A bool map (T, S, S) inside each cell of a grid: (T, g, g, cells * cells)."""
+    frames, side = mask.shape[0], mask.shape[1]
+    at = (np.arange(grid * cells) + 0.5) * side / (grid * cells)
+    fine = mask[:, at.astype(int)][:, :, at.astype(int)]
+    fine = fine.reshape(frames, grid, cells, grid, cells).transpose(0, 1, 3, 2, 4)
+    return fine.reshape(frames, grid, grid, cells * cells)
+
+
+def owner_to_grid(owner: np.ndarray, num_objects: int, grid: int, least: float = 0.25) -> np.ndarray:
     """Object of each cell, int64 (T, g, g): the one that covers most of it, if it covers `least`; else -1."""
     frames, side = owner.shape[0], owner.shape[1]
     cell = side // grid
@@ -56,7 +65,7 @@ def dense_labels(scene: Scene, cells: np.ndarray, times: np.ndarray) -> np.ndarr
 
 
 class DenseFrames(IterableDataset):
-    """Batches of single frames with labels by grid: (uint8 (B, 3, S, S), {g: float32 (B, g, g, 5)})."""
+    """Batches of single frames with labels by grid: (uint8 (B, 3, S, S), {g: float32 (B, g, g, 5 + 128)})."""
 
     def __init__(self, batch: int, size: int, grids: tuple[int, ...], seed: int) -> None:
         self.batch, self.size, self.grids, self.seed = batch, size, grids, seed
@@ -70,8 +79,14 @@ class DenseFrames(IterableDataset):
                 scene = sample_scene(rng)
                 times = np.sort(rng.uniform(0.25, 1, size=2)) * scene.duration
                 pixels, owner = render(scene, times, self.size, noise=float(rng.uniform(2, 9)))
+                strokes = ink(scene, times, self.size)
                 frames.append(soften(pixels, rng))
                 for g in self.grids:
-                    labels[g].append(dense_labels(scene, owner_to_grid(owner, len(scene.objects), g), times))
+                    cells = owner_to_grid(owner, len(scene.objects), g)
+                    # The outline that a shape is read from, and the strokes of the characters.
+                    maps = [local_masks(owner >= 0, g), local_masks(strokes, g)]
+                    labels[g].append(
+                        np.concatenate([dense_labels(scene, cells, times), *maps], -1, dtype=np.float32)
+                    )
             x = torch.from_numpy(np.concatenate(frames)).permute(0, 3, 1, 2).contiguous()
             yield x, {g: torch.from_numpy(np.concatenate(v)) for g, v in labels.items()}

@@ -21,11 +21,15 @@ WIDTH = 128
 
 
 def encoder_configs() -> dict[str, PreTrainedConfig]:
-    """A ViT without CLS, a ViT with CLS, a ConvNeXt: 7 x 7, 8 x 8 and 7 x 7 tokens for a frame of 112 x 112."""
-    vit = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 4, "image_size": SIZE}
+    """A ViT without CLS, a ViT with CLS, a ConvNeXt: 7 x 7, 8 x 8 and 7 x 7 tokens for a frame.
+
+    Each sees the frame at its own size. Small patches learn far faster than patches of 16 at full size, which
+    stayed near chance on shape; characters are left to the ConvNeXt, which sees most pixels.
+    """
+    vit = {"hidden_size": WIDTH, "intermediate_size": 3 * WIDTH, "num_attention_heads": 4, "patch_size": 8}
     return {
-        "siglip": SiglipVisionConfig(**vit, num_hidden_layers=8, patch_size=16, vision_use_head=False),
-        "clip": CLIPVisionConfig(**vit, num_hidden_layers=8, patch_size=14, projection_dim=WIDTH),
+        "siglip": SiglipVisionConfig(**vit, num_hidden_layers=8, image_size=56, vision_use_head=False),
+        "clip": CLIPVisionConfig(**vit, num_hidden_layers=8, image_size=64, projection_dim=WIDTH),
         "convnext": ConvNextV2Config(
             num_stages=3, hidden_sizes=[32, 64, WIDTH], depths=[2, 2, 4], patch_size=4, image_size=SIZE
         ),
@@ -41,12 +45,12 @@ def features(name: str, model: nn.Module, pixels: Tensor) -> Tensor:
 
 
 class DenseHead(nn.Module):
-    """Reads colour, shape, character and centre off one token."""
+    """Reads colour, shape, character, centre and the local outline and strokes (8 x 8 each) off one token."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.sizes = [*NUM_CLASSES.values(), 2]
+        self.sizes = [*NUM_CLASSES.values(), 2, 64, 64]
         self.linear = nn.Linear(width, sum(self.sizes))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -55,7 +59,7 @@ class DenseHead(nn.Module):
 
 def dense_loss(outputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dict[str, float]]:
     """Cross entropy of the three kinds and squared error of the centre; background cells weigh a tenth."""
-    labels = labels.flatten(1, 2)  # (B, N, 5)
+    labels = labels.flatten(1, 2)  # (B, N, 5 + 128)
     on_object = labels[..., 0] > 0
     weight = torch.where(on_object, 1.0, 0.1)
     loss = torch.zeros(())
@@ -66,14 +70,19 @@ def dense_loss(outputs: tuple[Tensor, ...], labels: Tensor) -> tuple[Tensor, dic
         loss = loss + (ce * weight).sum() / weight.sum()
         hits[name] = (outputs[i].argmax(-1) == target)[on_object].float().mean().item()
     hits["background"] = (outputs[0].argmax(-1) == 0)[~on_object].float().mean().item()
-    error = (outputs[3] - labels[..., 3:])[on_object]
+    error = (outputs[3] - labels[..., 3:5])[on_object]
     hits["centre"] = error.abs().mean().item()
-    return loss + 20 * error.square().mean(), hits
+    outline = F.binary_cross_entropy_with_logits(outputs[4], labels[..., 5:69])
+    strokes = F.binary_cross_entropy_with_logits(outputs[5], labels[..., 69:], reduction="none")
+    strokes = (strokes * weight[..., None]).mean() / weight.mean()
+    hits |= {"outline": outline.item(), "strokes": strokes.item()}
+    return loss + 20 * error.square().mean() + 4 * outline + 4 * strokes, hits
 
 
-def normalize(pixels: Tensor) -> Tensor:
-    """uint8 to [-1, 1]: mean and standard deviation 0.5, as SigLIP's processor does."""
-    return pixels.float() / 127.5 - 1
+def normalize(pixels: Tensor, size: int) -> Tensor:
+    """uint8 (B, 3, S, S) to [-1, 1] (mean and standard deviation 0.5) at `size` pixels."""
+    x = pixels.float() / 127.5 - 1
+    return x if x.shape[-1] == size else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
 def train_encoders(out: Path, *, steps: int, batch: int, device: str, only: str | None = None) -> None:
@@ -88,8 +97,8 @@ def _train_one(name: str, config: PreTrainedConfig, path: Path, steps: int, batc
     model = AutoModel.from_config(config).to(device)
     head = DenseHead(WIDTH).to(device)
     params = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.02, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.5e-3, total_steps=steps + 1, pct_start=0.05)
+    optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps + 1, pct_start=0.05)
     step = 0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -102,7 +111,8 @@ def _train_one(name: str, config: PreTrainedConfig, path: Path, steps: int, batc
     while step < steps:
         pixels, labels = next(loader)
         loss, hits = dense_loss(
-            head(features(name, model, normalize(pixels.to(device)))), labels[grid].to(device)
+            head(features(name, model, normalize(pixels.to(device), config.image_size))),
+            labels[grid].to(device),
         )
         optimizer.zero_grad()
         loss.backward()

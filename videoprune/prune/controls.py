@@ -23,8 +23,8 @@ def random_plan(
 ) -> KeepPlan:
     """Keep `keep` tokens drawn without replacement, anew in each row.
 
-    generator: drawn from on its own device, so a CPU generator gives the same plan whatever `device` is. None: torch's
-    global one.
+    generator: drawn from on its own device, so a CPU generator gives the same plan whatever `device` is.
+    None: torch's global one.
     """
     _check_keep(keep, num_tokens)
     drawn = torch.rand(batch, num_tokens, generator=generator, device=generator.device if generator else None)
@@ -63,7 +63,7 @@ def uniform_grid_plan(
 
 
 def evenly_spaced(length: int, count: int) -> list[int]:
-    """`count` distinct positions in 0..length - 1, the middles of `count` equal stretches; count <= length."""
+    """`count` distinct positions in 0..length - 1, the middles of equal stretches; count <= length."""
     return [(2 * i + 1) * length // (2 * count) for i in range(count)]
 
 

@@ -14,7 +14,7 @@ from videoprune.prune.similarity import pairwise_cosine, unit
 def local_density(x: Tensor, neighbors: int) -> Tensor:
     """Mean cosine of each token to its `neighbors` nearest others: x (B, N, D) -> (B, N).
 
-    With fewer than `neighbors` others, all of them count; 0 for a token that is alone. Makes one (B, N, N) matrix.
+    With fewer than `neighbors` others, all of them count; 0 for a token that is alone. Makes a (B, N, N).
     """
     if neighbors < 1:
         raise ValueError(f"neighbors={neighbors}; allowed: 1 or more")
@@ -33,7 +33,7 @@ def mean_of_largest(values: Tensor, count: int) -> Tensor:
 def nuclear_diversity(x: Tensor) -> Tensor:
     """||A||_* / N, A the tokens x (..., N, D) scaled to length 1 -> (...). METEOR's measure of diversity.
 
-    It runs from 1 / sqrt(N), all tokens alike, to 1, all at right angles.
+    It runs from 1 / sqrt(N), all tokens alike, to min(1, sqrt(D / N)), spread as evenly as can be.
     """
     _check_not_empty(x)
     return torch.linalg.svdvals(unit(x)).sum(dim=-1) / x.shape[-2]
@@ -53,8 +53,8 @@ def effective_rank(x: Tensor) -> Tensor:
 def numerical_rank(x: Tensor, tol: float = 0.01) -> Tensor:
     """Singular values of x (..., N, D) above `tol` times the largest: int64 (...). 0 for a matrix of zeros.
 
-    The default of 1 % is far above rounding errors: feature maps have full rank up to rounding, and a rank that
-    is always full could not tell encoders apart.
+    The default of 1 % is far above rounding errors: feature maps have full rank up to rounding, and a rank
+    that is always full could not tell encoders apart.
     """
     if not 0 <= tol < 1:
         raise ValueError(f"tol={tol}; allowed: a share of the largest singular value, in [0, 1)")

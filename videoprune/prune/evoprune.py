@@ -37,15 +37,16 @@ def bipartite_plan(
     The tokens after the first `protect_first` are split in turn: even ones are sources, odd ones destinations
     (ToMe, arXiv 2210.09461). A pair scores
         S_ij = cos(x_i, x_j) - diversity_sign * lambda_div * D_i - lambda_att * a_i.
-    D_i = 1 - (mean cosine of i to its `neighbors` nearest tokens) is high for a token that stands alone; sign 1
-    keeps such tokens, sign -1 merges them first. Each source has one destination, its best; the `remove` sources with the
-    highest scores merge. Sources among the `critical` most important tokens go last of all, and only when no
-    other source is left, so that the count is exact. Ties go to the earlier token.
+    D_i = 1 - (mean cosine of i to its `neighbors` nearest tokens) is high for a token that stands alone; sign
+    1 keeps such tokens, sign -1 merges them first. Each source has one destination, its best; the `remove`
+    sources with the highest scores merge. Sources among the `critical` most important tokens go last of all,
+    and only when no other source is left, so that the count is exact. Ties go to the earlier token.
 
-    metric: (B, N, D), what is compared: head-mean keys or hidden states. importance: (B, N), or (B, n) without the
-    protected tokens. protect_first: leading tokens (CLS) that never are source or destination.
+    metric: (B, N, D), what is compared: head-mean keys or hidden states. importance: (B, N), or (B, n)
+    without the protected tokens. protect_first: leading tokens (CLS) that never are source or destination.
     -> plan with K = N - remove.
-    Raises ValueError if `remove` is not in 0..floor(n / 2), or if importance is wanted and missing.
+    Raises ValueError if `remove` is not in 0..floor(n / 2), for neighbors below 1, or if importance is
+    needed and missing.
     """
     batch, tokens, _ = metric.shape
     free = tokens - protect_first
@@ -57,6 +58,8 @@ def bipartite_plan(
         )
     if diversity_sign not in (1, -1):
         raise ValueError(f"diversity_sign={diversity_sign!r}; allowed: 1, -1")
+    if neighbors < 1:
+        raise ValueError(f"neighbors={neighbors}; allowed: 1 or more")
     if importance is None and (critical > 0 or lambda_att != 0):
         raise ValueError(f"importance=None; needed for critical={critical}, lambda_att={lambda_att}")
     if remove == 0:
@@ -74,8 +77,8 @@ def bipartite_plan(
 
 
 def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
-    """For each source its best destination (an index into the odd tokens) and that pair's score, both (B, S)."""
-    u = unit(x)
+    """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
+    u = unit(x.detach())
     source = u[:, ::2]
     if lambda_div == 0:
         similarity = source @ u[:, 1::2].transpose(1, 2)  # (B, S, E)
@@ -111,14 +114,14 @@ def _top(weight: Tensor, count: int) -> Tensor:
 
 
 def _best_sources(score: Tensor, late: Tensor, remove: int) -> Tensor:
-    """The `remove` sources that merge: (B, remove). Two stable sorts, so that `late` ones follow all others."""
+    """The `remove` sources that merge: (B, remove). Two stable sorts: `late` ones follow all others."""
     order = score.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, late.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
     return order[:, :remove]
 
 
 def _merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
-    """The plan that merges source (B, r) into destination (B, r), positions among `tokens`; no one is both."""
+    """The plan that merges positions source (B, r) into destination (B, r); no token is both."""
     batch, remove = source.shape
     gone = torch.zeros(batch, tokens, dtype=torch.bool, device=source.device).scatter(1, source, True)
     keep = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending

@@ -1,7 +1,7 @@
 """How much attention each token receives, without ever holding an N x N matrix for all queries.
 
-Fused attention keeps no probabilities, so they are computed again, for the rows that are needed. All results are
-at least float32.
+Fused attention keeps no probabilities, so they are computed again, for the rows that are needed. All results
+are at least float32.
 
 Shapes: B rows, H heads, Hq query heads, Hk key heads, N tokens, Q queries, S keys, d head width.
 """
@@ -21,24 +21,19 @@ def attention_received(
     query_mask: Tensor | None = None,
     chunk: int = 256,
 ) -> Tensor:
-    """Attention that each token receives: column means of softmax(q k^T * scale + bias) over heads and queries.
+    """Attention that each token receives: column means of softmax(q k^T * scale + bias).
 
-    q: (B, H, Q, d), k: (B, H, N, d). bias: (B, N), added to all logits of a key, such as log(size) of merged tokens.
-    query_mask: bool (B, Q), False for rows that do not count; a row of B without any gets zeros.
-    chunk: queries at once; memory grows with B * H * chunk * N. Exact for every chunk. -> (B, N)
+    q: (B, H, Q, d), k: (B, H, N, d). bias: (B, N), added to all logits of a key, such as log(size) of merged
+    tokens. query_mask: bool (B, Q), False for rows that do not count; a row of B without any gets zeros.
+    chunk: queries at once; memory grows with B * H * chunk * N. Exact for every chunk.
+    -> (B, N), the mean over heads and queries.
     """
     _check_heads(q, k, bias)
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; allowed: 1 or more")
     dtype = torch.promote_types(q.dtype, torch.float32)
     batch, heads, queries, _ = q.shape
-    weight = (
-        torch.ones(batch, queries, dtype=dtype, device=q.device)
-        if query_mask is None
-        else query_mask.to(dtype)
-    )
-    if tuple(weight.shape) != (batch, queries):
-        raise ValueError(f"query_mask: shape {tuple(weight.shape)}; allowed: {(batch, queries)}")
+    weight = _query_weight(q, query_mask)  # (B, Q)
     received = torch.zeros(batch, k.shape[2], dtype=dtype, device=q.device)
     for start in range(0, queries, chunk):
         rows = slice(start, start + chunk)
@@ -57,7 +52,8 @@ def sampled_attention_received(
     bias: Tensor | None = None,
     chunk: int = 256,
 ) -> Tensor:
-    """`attention_received` over `num_queries` queries, drawn without replacement, the same in all rows. -> (B, N)
+    """`attention_received` over `num_queries` queries, drawn without replacement, the same in all rows. ->
+    (B, N)
 
     generator: drawn from on its own device. Raises ValueError if num_queries is not in 1..Q.
     """
@@ -72,17 +68,14 @@ def sampled_attention_received(
 def mean_query_attention(
     q: Tensor, k: Tensor, *, scale: float, bias: Tensor | None = None, query_mask: Tensor | None = None
 ) -> Tensor:
-    """Attention of the mean query, softmax(mean(q) k^T * scale + bias), mean over heads (FlowCut's proxy). -> (B, N)
+    """Attention of the mean query, softmax(mean(q) k^T * scale + bias) (FlowCut's proxy).
 
-    It costs one row instead of Q. Arguments as in `attention_received`.
+    -> (B, N), mean over heads. It costs one row instead of Q. Arguments as in `attention_received`.
     """
     _check_heads(q, k, bias)
     dtype = torch.promote_types(q.dtype, torch.float32)
-    if query_mask is None:
-        mean = q.mean(dim=2, keepdim=True, dtype=dtype)  # (B, H, 1, d)
-    else:
-        weight = query_mask.to(dtype)[:, None, None]  # (B, 1, 1, Q)
-        mean = (weight @ q.to(dtype)) / weight.sum(dim=-1, keepdim=True).clamp(min=1)
+    weight = _query_weight(q, query_mask)[:, None, None]  # (B, 1, 1, Q)
+    mean = (weight @ q.to(dtype)) / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # (B, H, 1, d)
     return _softmax_rows(mean, k, scale, bias).mean(dim=(1, 2))
 
 
@@ -91,8 +84,8 @@ def cls_attention(
 ) -> Tensor:
     """Attention that the CLS token, row 0, pays to the tokens after the prefix, mean over heads.
 
-    q, k: (B, H, N, d). num_prefix: CLS and register tokens at the start; they share in the softmax and are left
-    out of the result. -> (B, N - num_prefix), which sums to less than 1.
+    q, k: (B, H, N, d). num_prefix: CLS and register tokens at the start; they share in the softmax and are
+    left out of the result. -> (B, N - num_prefix), which sums to less than 1.
     """
     _check_heads(q, k, bias)
     if not 1 <= num_prefix <= k.shape[2]:
@@ -115,9 +108,10 @@ def text_to_visual_attention(
     """Attention that the text pays to each visual token, by head (METEOR, arXiv 2507.20842, stage 3).
 
     The causal softmax runs over all keys, for the text rows only, and is averaged over the valid ones.
-    q_text: (B, Hq, Q, d), the text rows' queries. k: (B, Hk, S, d); Hk divides Hq (grouped heads), keys are not repeated.
-    query_positions (B, Q), key_positions (B, S): int64, order in the sequence; a query sees keys at or before it.
-    key_mask (B, S), query_mask (B, Q): bool, False at padding. visual_mask: bool (B, S). chunk: queries at once.
+    q_text: (B, Hq, Q, d), the text rows' queries. k: (B, Hk, S, d); Hk divides Hq (grouped heads), keys are
+    not repeated. query_positions (B, Q), key_positions (B, S): int64, order in the sequence; a query sees
+    keys at or before it. key_mask (B, S), query_mask (B, Q): bool, False at padding. visual_mask: bool (B,
+    S). chunk: queries at once.
     -> (B, Hq, S), zero outside visual keys, and for rows without a valid query.
     """
     batch, q_heads, queries, width = q_text.shape
@@ -151,6 +145,16 @@ def _softmax_rows(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Te
     if bias is not None:
         logits = logits + bias.to(dtype)[:, None, None]
     return logits.softmax(dim=-1)
+
+
+def _query_weight(q: Tensor, query_mask: Tensor | None) -> Tensor:
+    """1 for each query row that counts, 0 for the others: (B, Q)."""
+    shape = (q.shape[0], q.shape[2])
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    if query_mask is None:
+        return torch.ones(shape, dtype=dtype, device=q.device)
+    _check_shapes(shape, query_mask=query_mask)
+    return query_mask.to(dtype)
 
 
 def _check_heads(q: Tensor, k: Tensor, bias: Tensor | None) -> None:

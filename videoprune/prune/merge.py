@@ -45,7 +45,7 @@ def drop_others(keep: Tensor, num_tokens: int) -> KeepPlan:
 
 
 def gather(x: Tensor, plan: KeepPlan) -> Tensor:
-    """The survivors' own rows of x (B, N, ...), unmixed, of any dtype -> (B, K, ...). For origins and positions."""
+    """The survivors' own rows: x (B, N, ...) of any dtype -> (B, K, ...). For origins and positions."""
     _check_tokens("x", x, plan.into)
     if plan.num_kept == plan.num_tokens:
         return x
@@ -56,8 +56,8 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     """Each survivor becomes the mean of itself and the tokens merged into it, weighted by their sizes.
 
     x: floating (B, N, ...). size: (B, N), how many dense tokens each token stands for; None: one each.
-    -> (B, K, ...), accumulated in at least float32, of x's dtype. Dropped tokens have no part in it. A survivor
-    that nothing merged into keeps its value, and a plan that keeps all returns x itself.
+    -> (B, K, ...), accumulated in at least float32, of x's dtype. Dropped tokens have no part in it. A
+    survivor that nothing merged into keeps its value, and a plan that keeps all returns x itself.
     Raises ValueError if the shapes disagree or x holds no floating numbers.
     """
     _check_tokens("x", x, plan.into)
@@ -76,7 +76,7 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
 
 
 def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
-    """Sizes after the plan: size (B, N) -> (B, K), each survivor's own and those of the tokens merged into it."""
+    """Sizes after the plan, size (B, N) -> (B, K): each survivor's own and all that merged into it."""
     _check_tokens("size", size, plan.into, ndim=2)
     return size if plan.num_kept == plan.num_tokens else _sum_into(size, plan)
 
@@ -94,7 +94,7 @@ def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
 
 
 def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:
-    """Undo the plan as far as that can be: every original token gets its survivor's value, dropped ones `fill`.
+    """Undo the plan: each original token gets its survivor's value, dropped ones `fill`.
 
     y: (B, K, ...) -> (B, N, ...).
     """

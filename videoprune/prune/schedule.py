@@ -1,7 +1,7 @@
 """How many tokens to remove after each encoder block: the six allocations of EvoPrune (arXiv 2603.03681).
 
-Blocks are counted from 0. A merge "after block b" shortens what block b + 1 computes on, so none falls after the
-last block: the last one falls before it.
+Blocks are counted from 0. A merge "after block b" shortens what block b + 1 computes on, so none falls after
+the last block: the last one falls before it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ def merge_counts(
     """Tokens to remove after each of `num_blocks` blocks: they sum to exactly num_tokens - final.
 
     num_tokens, final: tokens of one frame before the first block and at the end, `protected` ones included.
-    protected: leading tokens (CLS) that never take part. Critical tokens are not meant: they can go, as the last.
+    protected: leading tokens (CLS) that never take part. Critical tokens are not meant: they go too, last.
 
     With M = num_blocks - 1 places for a merge (after blocks 0..M - 1) the merges fall after
     - `mean`: every block; `skip`: every other block, ending at block M - 1;
     - `first`: the first ceil(M / 2) blocks; `last`: the last ceil(M / 2) of those M;
     - `increasing`, `decreasing`: every block.
-    EvoPrune tells the six names only; the forms are this project's. Let n go from n_0 to n_T in T merges. After
-    merge t, n_t = n_0 * (n_T / n_0) ** (W_t / W_T), W_t = w_1 + ... + w_t, rounded. The first four have w = 1: each
-    step removes the same share. `increasing` has w_t = t and `decreasing` w_t = T + 1 - t: the share
-    1 - (n_T / n_0) ** (w_t / W_T) grows or falls with depth. Bipartite matching removes at most floor(n / 2) of n
-    tokens in one step; where the formula asks for more, the rest moves to the other steps.
+    EvoPrune tells the six names only; the forms are this project's. Let n go from n_0 to n_T in T merges.
+    After merge t, n_t = n_0 * (n_T / n_0) ** (W_t / W_T), W_t = w_1 + ... + w_t, rounded. The first four have
+    w = 1: each step removes the same share. `increasing` has w_t = t and `decreasing` w_t = T + 1 - t: the
+    share 1 - (n_T / n_0) ** (w_t / W_T) grows or falls with depth. Bipartite matching removes at most half of
+    the tokens in one step, rounded down; where the formula asks for more, the rest moves to the other steps.
 
-    Raises ValueError if the counts make no sense, or if `final` is below what those T steps can reach, which is
-    ceil(n_0 / 2 ** T) and the protected ones.
+    Raises ValueError if the counts make no sense, or if `final` is below what those T steps can reach, which
+    is ceil(n_0 / 2 ** T) and the protected ones.
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"schedule={schedule!r}; allowed: {', '.join(get_args(Schedule))}")

@@ -52,16 +52,18 @@ def top_k_per_group(scores: Tensor, group: Tensor, counts: Sequence[int]) -> Kee
 
 
 def variable_top_k(scores: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Keep a count of its own in every row: the counts[b] highest scores among the tokens where `mask` is True.
+    """Keep a count of its own in every row: the counts[b] highest scores among the True tokens.
 
     scores: (B, N). counts: int64 (B,). mask: bool (B, N).
-    -> index int64 (B, Kmax), ascending, padded at the end with 0; and mask bool (B, Kmax), False at the padding.
-    Kmax is the largest count. Raises ValueError if a count is below 0 or above its row's True tokens.
+    -> index int64 (B, Kmax), ascending, padded at the end with 0; and mask bool (B, Kmax), False at the
+    padding. Kmax is the largest count. Raises ValueError if a count is below 0 or above its row's True
+    tokens.
     """
     batch, tokens = scores.shape
     if tuple(counts.shape) != (batch,) or tuple(mask.shape) != (batch, tokens):
         raise ValueError(
-            f"counts {tuple(counts.shape)}, mask {tuple(mask.shape)}; allowed: {(batch,)} and {(batch, tokens)}"
+            f"counts {tuple(counts.shape)}, mask {tuple(mask.shape)}; "
+            f"allowed: {(batch,)} and {(batch, tokens)}"
         )
     if bool(((counts < 0) | (counts > mask.sum(dim=1))).any()):
         raise ValueError(

@@ -36,12 +36,12 @@ def cross_encoder_redundancy(
 ) -> Tensor:
     """How much of each token the other encoders say too (METEOR, arXiv 2507.20842, stage 2).
 
-    R_i^j = sum over encoders l != j, over m of cos(z_i^j, z_m^l). `mean` takes the mean over m within each other
-    encoder and sums over l, so that an encoder with more tokens does not weigh more (this project's variant).
+    R_i^j = sum over encoders l != j, over m of cos(z_i^j, z_m^l). `mean` takes the mean over m within each
+    other encoder and sums over l, so that an encoder with more tokens does not weigh more (our variant).
 
-    z: (B, N, D) tokens in the LLM's width. encoder: int64 (N,) or (B, N), 0..C - 1. group: int64 (N,) or (B, N),
-    0..G - 1, the frame of each token: comparisons then stay within it. -> (B, N); 0 where there is no other encoder.
-    Costs one dot product per token, with the other encoders' sum of unit tokens: no N x N matrix.
+    z: (B, N, D) tokens in the LLM's width. encoder: int64 (N,) or (B, N), 0..C - 1. group: int64, as encoder,
+    0..G - 1, the frame of each token: comparisons then stay within it. -> (B, N); 0 where there is no
+    other encoder. One dot product per token, with the others' sum of unit tokens: no N x N matrix.
     """
     u = unit(z)
     cell, groups, encoders = _cells(z, encoder, group)

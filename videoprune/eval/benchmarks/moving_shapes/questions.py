@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,7 +125,7 @@ def _call(obj: MovingObject, rng: np.random.Generator) -> str:
     return (obj.name, f"{obj.color} object", obj.shape)[int(rng.integers(3))]
 
 
-def _others(answer: str, near: list[str], pool, rng: np.random.Generator) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+def _others(answer: str, near: list[str], pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
     """At least three wrong answers: those of the same clip first, each part in random order."""
     first = [str(x) for x in rng.permutation(near) if x != answer] if near else []
     more = [str(x) for x in rng.permutation(list(pool)) if x != answer and x not in first]

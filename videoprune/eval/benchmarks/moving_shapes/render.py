@@ -24,7 +24,7 @@ _FONT = {  # 5 x 7 dots
     "K": "10001 10010 10100 11000 10100 10010 10001",
     "T": "11111 00100 00100 00100 00100 00100 00100",
 }
-_CHARACTER_HEIGHT = 0.105  # of the frame's side: a fine detail of about 12 pixels at 112
+_CHARACTER_HEIGHT = 0.13  # of the frame's side: a fine detail of about 15 pixels at 112
 
 
 def render(
@@ -48,6 +48,29 @@ def render(
                 _draw(frames[f], owner[f], index, obj, obj.position(float(t), scene.duration), shade[index])
     frames += rng.standard_normal(frames.shape[:3], dtype=np.float32)[..., None] * noise
     return np.clip(frames, 0, 255).astype(np.uint8), owner
+
+
+def ink(scene: Scene, times: NDArray[np.float64], size: int) -> NDArray[np.bool_]:
+    """Where the characters' strokes are, bool (T, S, S): a label for training, not part of a clip."""
+    found = np.zeros((len(times), size, size), bool)
+    for f, t in enumerate(times):
+        for obj in scene.objects:
+            if t >= obj.appears:
+                x0, x1, y0, y1, x, y = _window(obj, obj.position(float(t), scene.duration), size)
+                found[f, y0:y1, x0:x1] |= _character(obj.character, x, y, size) > 0.5
+    return found
+
+
+def _window(
+    obj: MovingObject, center: tuple[float, float], size: int
+) -> tuple[int, int, int, int, NDArray[np.float32], NDArray[np.float32]]:
+    """Pixels x0..x1, y0..y1 around an object, and their centres relative to its own, in sides."""
+    reach = obj.radius * 1.05
+    x0, x1 = (int(np.clip(f, 0, size)) for f in ((center[0] - reach) * size, (center[0] + reach) * size + 1))
+    y0, y1 = (int(np.clip(f, 0, size)) for f in ((center[1] - reach) * size, (center[1] + reach) * size + 1))
+    x = (np.arange(x0, x1, dtype=np.float32) + 0.5) / size - center[0]
+    y = (np.arange(y0, y1, dtype=np.float32) + 0.5) / size - center[1]
+    return x0, x1, y0, y1, x, y
 
 
 def _texture(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -79,11 +102,7 @@ def _draw(
     shade: float,
 ) -> None:
     size = frame.shape[0]
-    reach = obj.radius * 1.05
-    x0, x1 = (int(np.clip(f, 0, size)) for f in ((center[0] - reach) * size, (center[0] + reach) * size + 1))
-    y0, y1 = (int(np.clip(f, 0, size)) for f in ((center[1] - reach) * size, (center[1] + reach) * size + 1))
-    x = (np.arange(x0, x1, dtype=np.float32) + 0.5) / size - center[0]
-    y = (np.arange(y0, y1, dtype=np.float32) + 0.5) / size - center[1]
+    x0, x1, y0, y1, x, y = _window(obj, center, size)
     distance = _signed_distance(obj.shape, x[None, :], y[:, None], obj.radius)
     cover = np.clip(0.5 - distance * size, 0, 1)[..., None]
     color = np.asarray(COLORS[obj.color], np.float32) * shade
@@ -96,7 +115,7 @@ def _draw(
 
 def _signed_distance(
     shape: str, x: NDArray[np.float32], y: NDArray[np.float32], r: float
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Distance to the outline, negative inside; exact or a bound that is exact near the outline."""
     ax, ay = np.abs(x), np.abs(y)
     if shape == "circle":
@@ -114,7 +133,7 @@ def _signed_distance(
 
 def _polygon_distance(
     shape: str, corners: int, x: NDArray[np.float32], y: NDArray[np.float32], r: float
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     if shape == "triangle":
         edge = np.float32(0.52 * r)
         distance = np.full(np.broadcast_shapes(x.shape, y.shape), -np.inf, np.float32)
@@ -139,7 +158,7 @@ def _dots(character: str) -> NDArray[np.float32]:
 
 def _character(
     character: str, x: NDArray[np.float32], y: NDArray[np.float32], size: int
-) -> NDArray[np.float32]:
+) -> NDArray[np.floating]:
     """Coverage of the character's ink at the pixel centres (len(y), len(x)): bilinear over the 5 x 7 dots."""
     cell = max(_CHARACTER_HEIGHT / 7, 1.0 / size)
     dots = _dots(character)

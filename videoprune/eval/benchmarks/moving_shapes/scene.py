@@ -26,8 +26,8 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 DURATIONS = {"short": 4.0, "medium": 8.0, "long": 16.0}
 MAX_OBJECTS = 4
 
-_RADIUS = (0.115, 0.150)
-_TRAVEL = (0.28, 0.50)
+_RADIUS = (0.135, 0.175)
+_TRAVEL = (0.26, 0.46)
 _MARGIN = 0.02
 _CHECK_STEPS = 9
 
@@ -73,7 +73,7 @@ class Scene:
         return tuple(sorted(self.objects, key=lambda o: o.appears))
 
     def relation(self, a: MovingObject, b: MovingObject) -> str:
-        """Where `a` is relative to `b`, if one answer is clear at every moment at which both are there; else ''."""
+        """Where `a` is relative to `b`, if one answer is clear whenever both are there; else ''."""
         seen = set()
         for t in np.linspace(max(a.appears, b.appears), self.duration, _CHECK_STEPS):
             ax, ay = a.position(float(t), self.duration)
@@ -156,7 +156,7 @@ def _sample_path(
 
 def _apart(a: MovingObject, b: MovingObject, duration: float) -> bool:
     times = np.linspace(max(a.appears, b.appears), duration, _CHECK_STEPS)
-    gap = 1.02 * (a.radius + b.radius)
+    gap = 0.98 * (a.radius + b.radius)
     for t in times:
         ax, ay = a.position(float(t), duration)
         bx, by = b.position(float(t), duration)

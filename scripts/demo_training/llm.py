@@ -1,0 +1,315 @@
+"""Stage 2 of the demo model: projectors and LLM learn to answer, the encoders stay as they are.
+
+All questions of a clip share one visual prefix in one sequence; a mask keeps them apart. How the visual tokens
+are thinned changes from step to step: objects first (a curriculum), then nothing, random drops, EvoPrune's
+merging and METEOR's fusion.
+
+Shapes: B clips, K visual tokens, Q text tokens of all questions, L = K + Q, W width of the LLM.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.encoders import SIZE, encoder_configs
+from demo_training.text import build_tokenizer, mc_prompt, open_prompt
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+from videoprune.config import EncoderPrune
+from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, LETTERS, questions, with_options
+from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+from videoprune.prune.fusion import fuse_plan
+from videoprune.prune.merge import gather
+
+IGNORE = -100
+MC_PER_CLIP, OPEN_PER_CLIP = 4, 2
+GROUP = 8  # clips that are drawn and encoded together
+NEW_GROUPS_PER_STEP = 0.5  # so a clip serves in about four steps
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How visual tokens are thinned: an encoder setting, then `keep` of them at most, chosen by `pick`."""
+
+    encoder: str
+    pick: str
+    keep: tuple[int, int]
+
+
+ENCODER_MODES = {
+    "none": EncoderPrune(),
+    "evo50": EncoderPrune(method="evoprune", keep=0.5),
+    "evo25": EncoderPrune(method="evoprune", keep=0.25),
+    "meteor50": EncoderPrune(method="meteor", keep=0.5),
+}
+CURRICULUM = [(1.0, Mode("none", "objects", (96, 160)))]
+UNMERGED = [
+    (0.30, Mode("none", "objects", (96, 200))),
+    (0.40, Mode("none", "random", (160, 560))),
+    (0.20, Mode("none", "cooperative", (160, 400))),
+    (0.10, Mode("none", "random", (1296, 1296))),
+]
+MIXTURE = [
+    (0.08, Mode("none", "random", (1296, 1296))),
+    (0.17, Mode("none", "random", (130, 500))),
+    (0.10, Mode("none", "cooperative", (130, 400))),
+    (0.20, Mode("evo50", "cooperative", (160, 500))),
+    (0.15, Mode("evo50", "random", (160, 648))),
+    (0.22, Mode("evo25", "cooperative", (110, 324))),
+    (0.08, Mode("meteor50", "cooperative", (160, 400))),
+]
+
+
+def build_model(checkpoints: Path, tokenizer: PreTrainedTokenizerFast) -> MultiEncoderVLM:
+    text = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=20,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    entries = [
+        {"name": name, "model_type": c.model_type, **c.to_diff_dict()}
+        for name, c in encoder_configs().items()
+    ]
+    torch.manual_seed(1)
+    model = MultiEncoderVLM(
+        MultiEncoderConfig(
+            encoders=entries,
+            text_config={"model_type": text.model_type, **text.to_diff_dict()},
+            num_frames=NUM_FRAMES,
+        )
+    )
+    for name, encoder in model.encoders.items():
+        state = torch.load(checkpoints / f"{name}.pt", map_location="cpu", weights_only=True)
+        encoder.load_state_dict(state["model"])
+        encoder.requires_grad_(False)
+    return model
+
+
+def train_llm(
+    out: Path, *, steps: int, curriculum: int, unmerged: int, batch: int, peak: float, device: str
+) -> None:
+    """`curriculum` steps on object tokens, then `unmerged` steps without the methods' own pruning inside the
+    encoders, then the mixture. Resumes from `out`/llm.pt; `out`/llm_unmerged.pt keeps the end of the second part.
+    """
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(out / "tokenizer")
+    model = build_model(out, tokenizer).to(device)
+    params = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(params, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _lr_share(s, steps))
+    step = _resume(out / "llm.pt", model, optimizer, schedule)
+    rng = np.random.default_rng([17, step])
+    loader = iter(DataLoader(RenderedClips(GROUP, SIZE, seed=step), batch_size=None, num_workers=1))
+    held_out = encode_group(model, next(iter(RenderedClips(48, SIZE, seed=2**31))), EncoderPrune())
+    store, started, shown = ClipStore(1500), time.perf_counter(), []
+    while step < steps:
+        modes = CURRICULUM if step < curriculum else UNMERGED if step < curriculum + unmerged else MIXTURE
+        mode = modes[rng.choice(len(modes), p=np.array([w for w, _ in modes]))][1]
+        if _wants_clips(store, modes):
+            name = _least_filled(store, modes)
+            store.add(name, encode_group(model, next(loader), ENCODER_MODES[name]))
+            continue
+        rows = batch if mode.keep[1] < 700 else max(2, batch // 3)
+        loss = clip_loss(model, tokenizer, store.draw(mode.encoder, rows, rng), mode, rng)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        schedule.step()
+        step += 1
+        store.owed += NEW_GROUPS_PER_STEP
+        shown.append(loss.item())
+        if step % 25 == 0:
+            print(f"{step} loss {np.mean(shown[-25:]):.4f} {time.perf_counter() - started:.0f}s", flush=True)
+        if step % 200 == 0 or step == steps:
+            print(step, evaluate(model, tokenizer, held_out), flush=True)
+        if step % 100 == 0 or step == steps:
+            _save(out / "llm.pt", model, optimizer, schedule, step)
+        if step == curriculum + unmerged:
+            _save(out / "llm_unmerged.pt", model, optimizer, schedule, step)
+
+
+def _wants_clips(store: ClipStore, modes: list[tuple[float, Mode]]) -> bool:
+    """New clips at a steady rate, and at least 64 clips of every setting in use."""
+    if any(len(store.clips.get(m.encoder, [])) < 64 for _, m in modes):
+        return True
+    if store.owed < 1:
+        return False
+    store.owed -= 1
+    return True
+
+
+def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> str:
+    """The setting that is furthest behind its share of the steps."""
+    share: dict[str, float] = {}
+    for w, m in modes:
+        share[m.encoder] = share.get(m.encoder, 0) + w
+    return min(share, key=lambda n: len(store.clips.get(n, [])) / share[n])
+
+
+def _lr_share(step: int, steps: int) -> float:
+    warm, hold = 150, 0.35
+    if step < warm:
+        return (step + 1) / warm
+    done = max(0.0, step / steps - hold) / (1 - hold)
+    return 0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
+
+
+def visual_prefix(
+    model: MultiEncoderVLM, clips: list[EncodedClip], mode: Mode, rng: np.random.Generator
+) -> Tensor:
+    """Projected tokens of the clips, thinned alike: (B, K, W), frame by frame, encoder by encoder."""
+    names = list(clips[0].x)
+    when = torch.linspace(0, 1, NUM_FRAMES).repeat(len(clips)).to(model.device)
+    parts, hits, owner = [], [], []
+    for i, one in enumerate(model.towers):
+        x = torch.stack([c.x[names[i]] for c in clips]).flatten(0, 1).float().to(model.device)
+        kept = torch.stack([c.kept[names[i]] for c in clips]).flatten(0, 1).to(model.device)
+        parts.append(model.project(one, x, kept, when))
+        hits.append(torch.stack([c.on_object[names[i]] for c in clips]).flatten(0, 1))
+        owner.append(torch.full((x.shape[1],), i))
+    per_frame = sum(p.shape[1] for p in parts)
+    z = torch.cat(parts, 1).view(len(clips), -1, parts[0].shape[-1])  # (B, T*K, W)
+    keep = min(int(rng.integers(mode.keep[0], mode.keep[1] + 1)), z.shape[1])
+    if keep == z.shape[1]:
+        return z
+    if mode.pick == "cooperative":
+        frame = torch.arange(NUM_FRAMES).repeat_interleave(per_frame)
+        encoder = torch.cat(owner).repeat(NUM_FRAMES)
+        return gather(z, fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame))
+    score = torch.rand(z.shape[:2])
+    if mode.pick == "objects":
+        score = score + 0.8 * torch.cat(hits, 1).view(len(clips), -1)
+    index = score.topk(keep, 1).indices.sort(1).values.to(z.device)
+    return z.gather(1, index[..., None].expand(-1, -1, z.shape[2]))
+
+
+def question_blocks(
+    tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip], rng: np.random.Generator
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions a clip, and the blocks' lengths."""
+    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
+    for clip in clips:
+        pool = questions(clip.scene, rng)
+        weight = np.array([1 / sum(p.category == q.category for p in pool) for q in pool])
+        for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=weight / weight.sum())):
+            q = pool[i]
+            if b < MC_PER_CLIP:
+                options, letter = with_options(q, rng)
+                blocks[b].append(_encode(tokenizer, mc_prompt(q.text, options), letter))
+            else:
+                blocks[b].append(_encode(tokenizer, open_prompt(q.text), q.answer))
+    lengths = [max(len(ids) for ids, _ in block) for block in blocks]
+    pad = tokenizer.pad_token_id
+    ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
+    labels = [[t + [IGNORE] * (n - len(t)) for _, t in b] for b, n in zip(blocks, lengths, strict=True)]
+    return (
+        torch.cat([torch.tensor(b) for b in ids], 1),
+        torch.cat([torch.tensor(b) for b in labels], 1),
+        lengths,
+    )
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    before = tokenizer.encode(prompt)
+    after = [*tokenizer.encode(f" {answer}"), tokenizer.eos_token_id]
+    return before + after, [IGNORE] * len(before) + after
+
+
+def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Mask (1, 1, L, L) in which each question sees the visual prefix and itself, and positions (1, L)."""
+    block = torch.cat([torch.zeros(visual), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
+    allowed = ((block[:, None] == block) | (block == 0)).tril()
+    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    position = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
+    return bias[None, None], position[None]
+
+
+def answer_logits(
+    model: MultiEncoderVLM, z: Tensor, ids: Tensor, labels: Tensor, lengths: list[int]
+) -> Tensor:
+    """Logits that predict each labelled token, in the order of labels[labels != IGNORE]: (n, V)."""
+    embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
+    bias, position = (t.to(z.device) for t in block_bias(z.shape[1], lengths))
+    out = model.language_model.model(
+        inputs_embeds=embeds, attention_mask={"full_attention": bias}, position_ids=position, use_cache=False
+    )
+    before = out.last_hidden_state[:, z.shape[1] - 1 : -1]  # (B, Q, W): the token before each text token
+    return model.language_model.lm_head(before[labels != IGNORE])
+
+
+def clip_loss(
+    model: MultiEncoderVLM,
+    tokenizer: PreTrainedTokenizerFast,
+    clips: list[EncodedClip],
+    mode: Mode,
+    rng: np.random.Generator,
+) -> Tensor:
+    ids, labels, lengths = question_blocks(tokenizer, clips, rng)
+    z = visual_prefix(model, clips, mode, rng)
+    logits = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
+    return F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
+
+
+@torch.no_grad()
+def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip]) -> str:
+    """Accuracy of the letter by category on held-out clips, at a random quarter of the tokens."""
+    rng = np.random.default_rng(3)
+    letters = [tokenizer.encode(f" {c}")[0] for c in LETTERS]
+    right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
+    torch.manual_seed(0)
+    for clip in clips:
+        z = visual_prefix(model, [clip], Mode("none", "random", (324, 324)), rng)
+        pool = questions(clip.scene, rng)
+        for category in CATEGORIES:
+            fitting = [q for q in pool if q.category == category][:2]
+            for q in fitting:
+                options, letter = with_options(q, rng)
+                ids, labels = (
+                    torch.tensor([part]) for part in _encode(tokenizer, mc_prompt(q.text, options), letter)
+                )
+                logits = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
+                right[category].append(LETTERS[int(logits[0, letters].argmax())] == letter)
+    torch.seed()
+    shown = " ".join(f"{c} {np.mean(v):.2f}" for c, v in right.items() if v)
+    return f"{shown} | mean {np.mean([np.mean(v) for v in right.values() if v]):.3f}"
+
+
+def _save(path: Path, model: MultiEncoderVLM, optimizer, schedule, step: int) -> None:  # type: ignore[no-untyped-def]
+    trained = {k: v for k, v in model.state_dict().items() if not k.startswith("encoders.")}
+    state = {
+        "model": trained,
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "step": step,
+    }
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
+def _resume(path: Path, model: MultiEncoderVLM, optimizer, schedule) -> int:  # type: ignore[no-untyped-def]
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    missing, unexpected = model.load_state_dict(state["model"], strict=False)
+    assert not unexpected and all(k.startswith("encoders.") for k in missing), (missing, unexpected)
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])
+    return state["step"]

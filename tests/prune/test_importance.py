@@ -1,0 +1,226 @@
+"""Attention scores, against a loop over single logits."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from videoprune.prune.importance import (
+    attention_received,
+    cls_attention,
+    mean_query_attention,
+    sampled_attention_received,
+    text_to_visual_attention,
+)
+
+SCALE = 0.7
+
+
+def numbers(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def softmax_row(
+    query: Tensor, keys: Tensor, bias: list[float], seen: list[bool] | None = None
+) -> list[float]:
+    """Attention of one query (d,) over keys (N, d), zero at unseen keys."""
+    weights = []
+    for j in range(keys.shape[0]):
+        logit = SCALE * sum(float(a) * float(b) for a, b in zip(query, keys[j], strict=True)) + bias[j]
+        weights.append(math.exp(logit) if seen is None or seen[j] else 0.0)
+    total = sum(weights)
+    return [w / total if total else 0.0 for w in weights]
+
+
+def received_oracle(q: Tensor, k: Tensor, bias: Tensor, rows: list[list[int]]) -> Tensor:
+    """Mean over heads and over the query rows listed for each b."""
+    batch, heads, _, _ = q.shape
+    out = torch.zeros(batch, k.shape[2], dtype=torch.float64)
+    for b in range(batch):
+        for h in range(heads):
+            for i in rows[b]:
+                row = softmax_row(q[b, h, i], k[b, h], bias[b].tolist())
+                out[b] += torch.tensor(row, dtype=torch.float64) / (heads * len(rows[b]))
+    return out
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 256])
+def test_attention_received_is_exact_for_every_chunk(chunk: int) -> None:
+    q, k, bias = numbers(2, 3, 7, 4), numbers(2, 3, 5, 4, seed=1), numbers(2, 5, seed=2)
+    every = [list(range(7))] * 2
+    found = attention_received(q, k, scale=SCALE, bias=bias, chunk=chunk)
+    torch.testing.assert_close(found, received_oracle(q, k, bias, every))
+    torch.testing.assert_close(found.sum(1), torch.ones(2, dtype=torch.float64))
+    plain = attention_received(q, k, scale=SCALE, chunk=chunk)
+    torch.testing.assert_close(plain, received_oracle(q, k, torch.zeros(2, 5), every))
+    mask = torch.tensor([[1, 0, 0, 1, 0, 0, 1], [0, 0, 0, 0, 0, 1, 0]]).bool()
+    found = attention_received(q, k, scale=SCALE, bias=bias, query_mask=mask, chunk=chunk)
+    torch.testing.assert_close(found, received_oracle(q, k, bias, [[0, 3, 6], [5]]))
+
+
+def test_a_row_without_queries_receives_nothing() -> None:
+    q = numbers(2, 1, 3, 2)
+    mask = torch.tensor([[True, True, True], [False, False, False]])
+    found = attention_received(q, q, scale=SCALE, query_mask=mask)
+    assert found[1].tolist() == [0.0] * 3
+    assert mean_query_attention(q, q, scale=SCALE, query_mask=mask).isfinite().all()
+
+
+def test_log_size_bias_stands_for_repeated_tokens() -> None:
+    q, k = numbers(1, 2, 6, 4), numbers(1, 2, 3, 4, seed=1)
+    repeated = attention_received(q, k[:, :, [0, 1, 1, 1, 2]], scale=SCALE)[0]
+    merged = attention_received(q, k, scale=SCALE, bias=torch.tensor([[1.0, 3.0, 1.0]]).log())[0]
+    torch.testing.assert_close(merged, torch.stack((repeated[0], repeated[1:4].sum(), repeated[4])))
+
+
+def test_sampled_queries() -> None:
+    q, k, bias = numbers(2, 2, 6, 3), numbers(2, 2, 5, 3, seed=1), numbers(2, 5, seed=2)
+    all_of_them = sampled_attention_received(
+        q, k, scale=SCALE, num_queries=6, generator=torch.Generator().manual_seed(0), bias=bias
+    )
+    torch.testing.assert_close(all_of_them, attention_received(q, k, scale=SCALE, bias=bias))
+    rows = torch.randperm(6, generator=torch.Generator().manual_seed(5))[:2].tolist()
+    found = sampled_attention_received(
+        q, k, scale=SCALE, num_queries=2, generator=torch.Generator().manual_seed(5), bias=bias
+    )
+    torch.testing.assert_close(found, received_oracle(q, k, bias, [rows, rows]))
+    for wrong in (0, 7):
+        with pytest.raises(ValueError, match=rf"num_queries={wrong}; allowed: 1\.\.6"):
+            sampled_attention_received(q, k, scale=SCALE, num_queries=wrong, generator=None)
+
+
+def test_mean_query() -> None:
+    q, k, bias = numbers(2, 2, 6, 3), numbers(2, 2, 5, 3, seed=1), numbers(2, 5, seed=2)
+    mean = torch.stack([q[:, :, i] for i in range(6)]).sum(0)[:, :, None] / 6
+    found = mean_query_attention(q, k, scale=SCALE, bias=bias)
+    torch.testing.assert_close(found, received_oracle(mean, k, bias, [[0], [0]]))
+    mask = torch.tensor([[True, False, False, True, False, False], [True] * 6])
+    found = mean_query_attention(q, k, scale=SCALE, bias=bias, query_mask=mask)
+    mean[0] = (q[0, :, 0] + q[0, :, 3])[:, None] / 2
+    torch.testing.assert_close(found, received_oracle(mean, k, bias, [[0], [0]]))
+
+
+@pytest.mark.parametrize("prefix", [1, 3, 5])
+def test_cls_attention_is_row_zero_without_the_prefix(prefix: int) -> None:
+    q, k, bias = numbers(2, 2, 5, 3), numbers(2, 2, 5, 3, seed=1), numbers(2, 5, seed=2)
+    found = cls_attention(q, k, scale=SCALE, num_prefix=prefix, bias=bias)
+    torch.testing.assert_close(found, received_oracle(q, k, bias, [[0], [0]])[:, prefix:])
+
+
+def test_low_precision_is_computed_in_float32() -> None:
+    q, k = numbers(1, 2, 9, 4).bfloat16(), numbers(1, 2, 9, 4, seed=1).bfloat16()
+    for score in (attention_received, mean_query_attention, cls_attention):
+        found = score(q, k, scale=SCALE)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, score(q.double(), k.double(), scale=SCALE).float())
+
+
+def test_permuted_keys_permute_the_scores() -> None:
+    q, k = numbers(1, 2, 4, 3), numbers(1, 2, 6, 3, seed=1)
+    order = torch.tensor([5, 2, 0, 1, 4, 3])
+    moved = attention_received(q, k[:, :, order], scale=SCALE)
+    torch.testing.assert_close(moved, attention_received(q, k, scale=SCALE)[:, order])
+
+
+def test_wrong_shapes() -> None:
+    q = numbers(2, 2, 5, 3)
+    with pytest.raises(ValueError, match=r"allowed: \(B, H, Q, d\)"):
+        attention_received(q, numbers(2, 3, 5, 3), scale=SCALE)
+    with pytest.raises(ValueError, match=r"bias: shape \(2, 4\); allowed: \(2, 5\)"):
+        attention_received(q, q, scale=SCALE, bias=torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"query_mask: shape \(2, 4\)"):
+        attention_received(q, q, scale=SCALE, query_mask=torch.ones(2, 4).bool())
+    with pytest.raises(ValueError, match=r"query_mask: shape \(2, 4\)"):
+        mean_query_attention(q, q, scale=SCALE, query_mask=torch.ones(2, 4).bool())
+    with pytest.raises(ValueError, match="chunk=0"):
+        attention_received(q, q, scale=SCALE, chunk=0)
+    with pytest.raises(ValueError, match=r"num_prefix=6; allowed: 1\.\.5"):
+        cls_attention(q, q, scale=SCALE, num_prefix=6)
+
+
+# Text to visual: two rows, three text queries, seven keys; row 1 is padded on the left.
+Q_POSITIONS = torch.tensor([[4, 5, 6], [0, 5, 6]])
+K_POSITIONS = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 0, 2, 3, 4, 5, 6]])
+K_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]]).bool()
+Q_MASK = torch.tensor([[1, 1, 1], [0, 1, 1]]).bool()
+VISUAL = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0]]).bool()
+
+
+def text_oracle(q: Tensor, k: Tensor) -> Tensor:
+    batch, q_heads, queries, _ = q.shape
+    out = torch.zeros(batch, q_heads, k.shape[2], dtype=torch.float64)
+    for b in range(batch):
+        valid = [i for i in range(queries) if Q_MASK[b, i]]
+        for h in range(q_heads):
+            keys = k[b, h // (q_heads // k.shape[1])]
+            for i in valid:
+                seen = [bool(K_MASK[b, j] and K_POSITIONS[b, j] <= Q_POSITIONS[b, i]) for j in range(7)]
+                row = softmax_row(q[b, h, i], keys, [0.0] * 7, seen)
+                for j in range(7):
+                    out[b, h, j] += row[j] / len(valid) if VISUAL[b, j] else 0.0
+    return out
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 64])
+@pytest.mark.parametrize("key_heads", [1, 2, 6])
+def test_text_to_visual_attention(chunk: int, key_heads: int) -> None:
+    q, k = numbers(2, 6, 3, 4), numbers(2, key_heads, 7, 4, seed=1)
+    found = text_to_visual_attention(
+        q,
+        k,
+        scale=SCALE,
+        query_positions=Q_POSITIONS,
+        key_positions=K_POSITIONS,
+        key_mask=K_MASK,
+        query_mask=Q_MASK,
+        visual_mask=VISUAL,
+        chunk=chunk,
+    )
+    torch.testing.assert_close(found, text_oracle(q, k))
+
+
+def test_text_rows_that_are_padding_or_see_nothing() -> None:
+    q, k = numbers(3, 2, 2, 3), numbers(3, 1, 4, 3, seed=1)
+    q_mask = torch.tensor([[True, True], [False, False], [True, True]])
+    k_mask = torch.ones(3, 4).bool()
+    k_mask[2] = False
+    found = text_to_visual_attention(
+        q,
+        k,
+        scale=SCALE,
+        query_positions=torch.tensor([[3, 4]] * 3),
+        key_positions=torch.arange(4).expand(3, 4),
+        key_mask=k_mask,
+        query_mask=q_mask,
+        visual_mask=torch.ones(3, 4).bool(),
+    )
+    torch.testing.assert_close(found[0].sum(1), torch.ones(2, dtype=torch.float64))
+    assert found[1:].eq(0).all()
+
+
+def test_text_attention_refuses_wrong_shapes() -> None:
+    def call(q_heads: int = 4, q_mask: Tensor = Q_MASK, visual: Tensor = VISUAL, chunk: int = 64) -> Tensor:
+        return text_to_visual_attention(
+            numbers(2, q_heads, 3, 4),
+            numbers(2, 2, 7, 4),
+            scale=SCALE,
+            query_positions=Q_POSITIONS,
+            key_positions=K_POSITIONS,
+            key_mask=K_MASK,
+            query_mask=q_mask,
+            visual_mask=visual,
+            chunk=chunk,
+        )
+
+    assert call().shape == (2, 4, 7)
+    with pytest.raises(ValueError, match="k has 2 heads"):
+        call(q_heads=3)
+    with pytest.raises(ValueError, match="query_mask: shape"):
+        call(q_mask=Q_MASK[:, :2])
+    with pytest.raises(ValueError, match="visual_mask: shape"):
+        call(visual=VISUAL[:, :2])
+    with pytest.raises(ValueError, match="chunk=0"):
+        call(chunk=0)

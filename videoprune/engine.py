@@ -1,0 +1,91 @@
+"""The spine: encode(frames) -> VisualTokens, answer(tokens, questions) -> Answers. Encode once, ask many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from videoprune.config import PruneConfig, preset
+from videoprune.eval.prompts import parse_choice, prompt
+from videoprune.models.loading import load_multi_encoder
+from videoprune.types import Answer, PruneTrace, Sample, VideoFrames, VisualTokens
+
+
+class Engine:
+    """One model with one pruning configuration.
+
+    model: `demo`, or a folder that `MultiEncoderVLM.save_pretrained` wrote with its tokenizer. prune: a preset's
+    name or a PruneConfig. device: a torch device; None takes a GPU where there is one.
+    """
+
+    def __init__(
+        self, model: str = "demo", prune: str | PruneConfig = "balanced", *, device: str | None = None
+    ) -> None:
+        self.prune = preset(prune) if isinstance(prune, str) else prune
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.tokenizer = load_multi_encoder(model, self.device)
+        self.model.resolve(self.prune.llm)  # an impossible setting fails here, not at the first question
+
+    @property
+    def num_frames(self) -> int:
+        return self.model.config.num_frames
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width that frames are best decoded to: the largest that any encoder looks at."""
+        side = max(t.model.config.image_size for t in self.model.towers)
+        return side, side
+
+    def encode(self, frames: Sequence[VideoFrames]) -> tuple[VisualTokens, dict[str, float]]:
+        """Stages 1 and 2 for a batch of clips: tokens (B, N, W), rows padded, and seconds by stage."""
+        seconds: dict[str, float] = {}
+        tokens = self.model.encode(frames, self.prune, seconds)
+        return tokens, seconds
+
+    def answer(
+        self, tokens: VisualTokens, samples: Sequence[Sample], *, max_new_tokens: int = 16
+    ) -> list[Answer]:
+        """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens."""
+        if tokens.x.shape[0] not in (1, len(samples)):
+            raise ValueError(f"samples: {len(samples)} for {tokens.x.shape[0]} clips; allowed: one per clip")
+        text = self.tokenizer([prompt(s) for s in samples], return_tensors="pt", padding=True).to(self.device)
+        started = time.perf_counter()
+        ids, layers = self.model.generate(
+            text["input_ids"],
+            text["attention_mask"],
+            tokens,
+            llm=self.prune.llm,
+            seed=self.prune.seed,
+            max_new_tokens=max_new_tokens,
+        )
+        seconds = {"llm": time.perf_counter() - started - layers.seconds, "llm_prune": layers.seconds}
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [
+            Answer(
+                text=said.strip(),
+                choice=parse_choice(said, len(sample.options), options=sample.options) if sample.options else "",
+                trace=self._trace(tokens, row, layers.row(row), seconds, len(samples)),
+            )
+            for row, (said, sample) in enumerate(zip(texts, samples, strict=True))
+        ]
+
+    def trace_encoding(self, tokens: VisualTokens, row: int) -> PruneTrace:
+        """Counts of stages 1 and 2 for one clip."""
+        frames = int((tokens.origin[row, :, 0][tokens.mask[row]]).max()) + 1
+        counts = self.model.encoder_counts(self.prune)
+        dense = {t.name: t.dense for t in self.model.towers}
+        return PruneTrace(
+            dense=frames * sum(dense.values()),
+            encoder={name: (frames * dense[name], frames * kept) for name, kept in counts.items()},
+            fused=int(tokens.mask[row].sum()),
+        )
+
+    def _trace(
+        self, tokens: VisualTokens, row: int, layers: tuple[int, ...], seconds: dict[str, float], share: int
+    ) -> PruneTrace:
+        own = 0 if tokens.x.shape[0] == 1 else row
+        each = {stage: value / share for stage, value in seconds.items()}
+        return replace(self.trace_encoding(tokens, own), llm_layers=layers, seconds=each)

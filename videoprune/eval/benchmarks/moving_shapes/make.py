@@ -1,0 +1,177 @@
+"""Makes the MovingShapes benchmark: real mp4 files, and rows in the columns of Video-MME.
+
+    <out>/benchmark.json      what this folder holds, written first
+    <out>/data/<videoID>.mp4  each written beside its place, then renamed
+    <out>/test.jsonl          one row per question, written last
+
+Shapes: T frames, C frames of a chunk, S side in pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from videoprune.eval.benchmarks.moving_shapes.plan import ClipPlan, check_seed, plan_clip
+from videoprune.eval.benchmarks.moving_shapes.render import render
+from videoprune.eval.benchmarks.moving_shapes.scene import Scene
+
+FORMAT = 1  # raise it when clips are drawn or encoded differently; scenes and rows have their own digest
+_NOISE = 6.0  # standard deviation of the sensor noise, grey levels; `render` has the same default
+_CHUNK = 32  # frames drawn at a time: bounds memory to about 80 MB at side 224
+# Without `mbtree`: with it, x264's AVX-512 code gave unequal bytes for equal frames (it read stale memory).
+_ENCODER = {"crf": "23", "preset": "veryfast", "mbtree": "0"}
+
+
+def make_benchmark(
+    out: Path,
+    *,
+    clips: int = 200,
+    seed: int = 0,
+    size: int = 224,
+    fps: float = 10,
+    workers: int | None = None,
+) -> Path:
+    """Write the benchmark into the folder `out` and return it.
+
+    size: side of the square frames, pixels, even. fps: frames per second. workers: processes; None takes one
+    per usable core. They are spawned, so a script that calls this needs `if __name__ == "__main__":`.
+    The same arguments give the same rows and frames, and with one version of the libraries the same bytes.
+    A finished folder is left alone; a half-written one is completed.
+    Raises ValueError for impossible arguments, or if `out` holds something else.
+    """
+    out = Path(out)
+    _check(clips, seed, size, fps, workers)
+    plans = [plan_clip(i, seed) for i in range(clips)]
+    spec = {"format": FORMAT, "seed": seed, "clips": clips, "size": size, "fps": float(fps)}
+    _claim(out, spec | {"plan": _digest(plans)})
+    rows_path = out / "test.jsonl"
+    missing = [plan for plan in plans if not _video_path(out, plan).exists()]
+    if not missing and rows_path.exists():
+        return out
+    _write_clips(missing, out, size, fps, workers)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for plan in plans for row in plan.rows)
+    _write_whole(rows_path, text)
+    return out
+
+
+def clip_frames(scene: Scene, size: int, fps: float, *, chunk: int = _CHUNK) -> Iterator[NDArray[np.uint8]]:
+    """All frames of `scene` in order, frame i at i / fps seconds, as uint8 (C, S, S, 3) RGB chunks.
+
+    Each frame has its own noise generator, so the frames do not depend on `chunk`.
+    """
+    count = round(scene.duration * fps)
+    for first in range(0, count, chunk):
+        numbers = np.arange(first, min(first + chunk, count))
+        pixels, _ = render(scene, numbers / fps, size, noise=0.0)
+        for frame, number in zip(pixels, numbers, strict=True):
+            # `+ 1`: a generator seeded with [s, 0] repeats the one seeded with s, which drew the texture.
+            rng = np.random.default_rng([scene.background_seed, int(number) + 1])
+            noisy = rng.standard_normal(frame.shape[:2], dtype=np.float32)[..., None] * np.float32(_NOISE)
+            noisy = noisy + frame + np.float32(0.5)  # the cast below rounds down
+            frame[:] = np.clip(noisy, 0, 255).astype(np.uint8)
+        yield pixels
+
+
+def write_clip(scene: Scene, path: Path, *, size: int, fps: float) -> None:
+    """Encode `scene` as H.264, yuv420p, in `path` (mp4). The file appears whole or not at all."""
+    rate = Fraction(fps).limit_denominator(1001)
+    partly = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with av.open(str(partly), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options=dict(_ENCODER))
+            stream.width = stream.height = size
+            stream.pix_fmt = "yuv420p"
+            stream.codec_context.thread_count = 1  # more threads may change the bytes
+            stream.codec_context.time_base = 1 / rate
+            number = 0
+            for pixels in clip_frames(scene, size, fps):
+                for image in pixels:
+                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                    frame.pts, frame.time_base = number, 1 / rate
+                    container.mux(stream.encode(frame))
+                    number += 1
+            container.mux(stream.encode(None))
+        os.replace(partly, path)
+    finally:
+        partly.unlink(missing_ok=True)
+
+
+def _write_clips(plans: list[ClipPlan], out: Path, size: int, fps: float, workers: int | None) -> None:
+    (out / "data").mkdir(exist_ok=True)
+    scenes = [plan.scene for plan in plans]
+    paths = [_video_path(out, plan) for plan in plans]
+    work = partial(write_clip, size=size, fps=fps)
+    count = min(workers or _usable_cores(), len(plans))
+    if count <= 1:
+        for scene, path in zip(scenes, paths, strict=True):
+            work(scene, path)
+        return
+    # Spawned, not forked: the caller may hold threads of torch or of a decoder.
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(work, scenes, paths))
+
+
+def _claim(out: Path, spec: dict[str, int | float | str]) -> None:
+    """Note in `out` what it will hold; refuse a folder that holds, or may hold, something else."""
+    note = out / "benchmark.json"
+    if note.exists():
+        try:
+            found = json.loads(note.read_text())
+        except ValueError as error:
+            raise ValueError(f"out={out}: {note.name} cannot be read: {error}") from error
+        if found != spec:
+            raise ValueError(
+                f"out={out} holds another benchmark: {found}; wanted {spec}. Name another folder."
+            )
+        return
+    strange = [name for name in ("data", "test.jsonl") if (out / name).exists()]
+    if strange:
+        raise ValueError(
+            f"out={out} has {' and '.join(strange)} but no {note.name}, so it holds something else. "
+            "Name another folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_whole(note, json.dumps(spec, indent=2) + "\n")
+
+
+def _check(clips: int, seed: int, size: int, fps: float, workers: int | None) -> None:
+    check_seed(seed)
+    if clips < 1:
+        raise ValueError(f"clips={clips}; allowed: 1 or more")
+    if size < 32 or size % 2:
+        raise ValueError(f"size={size}; allowed: even numbers from 32 on")
+    if not 1 <= fps <= 120:
+        raise ValueError(f"fps={fps}; allowed: 1 to 120")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers={workers}; allowed: 1 or more, or None")
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _video_path(out: Path, plan: ClipPlan) -> Path:
+    return out / "data" / f"{plan.stem}.mp4"
+
+
+def _digest(plans: list[ClipPlan]) -> str:
+    """Names scenes and rows: a folder made by an older version of the scenes is not taken for this one."""
+    return hashlib.sha256(repr(plans).encode()).hexdigest()[:12]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partly = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partly.write_text(text, encoding="utf-8")
+    os.replace(partly, path)

@@ -1,0 +1,117 @@
+"""MovingShapes rows: which clips there are and what is asked of each, before any pixel.
+
+A clip depends only on the seed and its index, so a small benchmark is the beginning of a larger one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from videoprune.eval.benchmarks.moving_shapes.questions import (
+    CATEGORIES,
+    LETTERS,
+    Question,
+    pick,
+    with_options,
+)
+from videoprune.eval.benchmarks.moving_shapes.scene import DURATIONS, Scene, sample_scene
+
+DOMAIN = "MovingShapes"
+QUESTIONS_PER_CLIP = 3
+TEST_SEEDS = 1_000_000_000  # test seeds lie below; the demo model's training scenes use seeds from here on
+TITLES = {
+    "color": "Color",
+    "shape": "Shape",
+    "direction": "Direction of motion",
+    "count": "Counting",
+    "order": "Order of appearance",
+    "relation": "Spatial relation",
+    "detail": "Fine detail",
+}
+_LETTER_STREAM = 1  # keeps the generator of answer letters apart from those of the scenes
+
+Row = dict[str, str | list[str]]
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip: what is drawn, and its rows in the columns of Video-MME."""
+
+    stem: str
+    scene: Scene
+    rows: tuple[Row, ...]
+
+
+def clip_stem(index: int) -> str:
+    """File name, without extension, of clip `index`."""
+    return f"moving_shapes_{index + 1:03d}"
+
+
+def plan_clip(index: int, seed: int) -> ClipPlan:
+    """Clip `index` (from 0) of the benchmark of `seed`.
+
+    Categories come first, in turn, so that they balance and a clip never asks two of one kind; durations take
+    turns likewise. Then scenes are drawn until one has a question of each category.
+    Raises ValueError for a seed outside 0 .. 999,999,999.
+    """
+    check_seed(seed)
+    first = index * QUESTIONS_PER_CLIP
+    categories = [CATEGORIES[slot % len(CATEGORIES)] for slot in range(first, first + QUESTIONS_PER_CLIP)]
+    duration = list(DURATIONS)[index % len(DURATIONS)]
+    rng = np.random.default_rng([seed, index])
+    scene, asked = _draw(categories, duration, rng)
+    rows = tuple(
+        _row(index, k, scene, question, answer_letter(first + k, seed), rng)
+        for k, question in enumerate(asked)
+    )
+    return ClipPlan(clip_stem(index), scene, rows)
+
+
+def check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < TEST_SEEDS:
+        raise ValueError(
+            f"seed={seed!r}; allowed: whole numbers from 0 to {TEST_SEEDS - 1}. "
+            "Higher seeds belong to the training scenes."
+        )
+
+
+def answer_letter(slot: int, seed: int) -> str:
+    """The true letter of question `slot`: within a category every four questions have each letter once."""
+    turn, category = divmod(slot, len(CATEGORIES))
+    block, place = divmod(turn, len(LETTERS))
+    order = np.random.default_rng([seed, category, block, _LETTER_STREAM]).permutation(len(LETTERS))
+    return LETTERS[int(order[place])]
+
+
+def _draw(categories: list[str], duration: str, rng: np.random.Generator) -> tuple[Scene, list[Question]]:
+    staggered = True if "order" in categories else None
+    while True:
+        scene = sample_scene(rng, duration_class=duration, staggered=staggered)
+        found = [pick(scene, category, rng) for category in categories]
+        asked = [question for question in found if question is not None]
+        if len(asked) == len(categories):
+            return scene, asked
+
+
+def _row(
+    index: int, number: int, scene: Scene, question: Question, letter: str, rng: np.random.Generator
+) -> Row:
+    options, drawn = with_options(question, rng)
+    here, there = LETTERS.index(drawn), LETTERS.index(letter)
+    options[here], options[there] = options[there], options[here]
+    video_id = f"{index + 1:03d}"
+    return {
+        "video_id": video_id,
+        "duration": scene.duration_class,
+        "domain": DOMAIN,
+        "sub_category": question.category,
+        "url": "",
+        "videoID": clip_stem(index),
+        "question_id": f"{video_id}-{number + 1}",
+        "task_type": TITLES[question.category],
+        "question": question.text,
+        "options": [f"{name}. {text}" for name, text in zip(LETTERS, options, strict=True)],
+        "answer": letter,
+    }

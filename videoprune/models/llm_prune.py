@@ -1,0 +1,259 @@
+"""Stage 3: visual tokens leave the LLM between its layers, chosen by the question (METEOR, arXiv 2507.20842).
+
+Hooks on the stock decoder layers narrow what each layer sees. Rows of a batch keep different counts: each layer
+has its own key mask, in the prefill and in every later step, so no row ever sees padding or what another kept.
+
+Shapes: B rows, S tokens of the prompt, n tokens left at a layer, W width, H query heads, d head width.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videoprune.config import LLMPrune
+from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
+from videoprune.prune.importance import text_to_visual_attention
+from videoprune.prune.select import variable_top_k
+
+_SUPPORTED_ATTENTION = ("sdpa", "eager")
+
+
+@dataclass
+class LayerTrace:
+    """Visual tokens that each layer computes on: `counts` (layers, rows). seconds: time spent choosing them."""
+
+    counts: list[list[int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def row(self, index: int) -> tuple[int, ...]:
+        return tuple(layer[index] for layer in self.counts)
+
+
+def cut_layers(config: LLMPrune, num_layers: int) -> tuple[int, ...]:
+    """Layers, counted from 0, before which tokens leave; never layer 0, whose cache length counts positions."""
+    return tuple(sorted({min(max(round(f * num_layers), 1), num_layers - 1) for f in config.layers}))
+
+
+@contextmanager
+def prune_layers(
+    language_model: nn.Module, config: LLMPrune, visual_mask: Tensor, attention_mask: Tensor, *, seed: int = 0
+) -> Iterator[LayerTrace]:
+    """Within the context, the next prefill and the steps after it run pruned; leaving it restores the model.
+
+    visual_mask, attention_mask: bool (B, S) of the prompt, padded on the left. Raises ValueError for an attention
+    implementation whose masks cannot differ by layer.
+    """
+    layers = _decoder_layers(language_model)
+    trace = LayerTrace()
+    if config.method == "none":
+        dense = visual_mask.sum(1).tolist()
+        trace.counts = [dense] * len(layers)
+        yield trace
+        return
+    kind = language_model.config._attn_implementation  # type: ignore[union-attr]
+    if kind not in _SUPPORTED_ATTENTION:
+        raise ValueError(
+            f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(_SUPPORTED_ATTENTION)}"
+        )
+    run = _PrunedRun(config, visual_mask, attention_mask, len(layers), trace, seed)
+    hooks = [
+        layer.register_forward_pre_hook(
+            lambda module, args, kwargs, index=index: run.before_layer(index, module, args, kwargs),
+            with_kwargs=True,
+        )
+        for index, layer in enumerate(layers)
+    ]
+    try:
+        yield trace
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _PrunedRun:
+    """The state of one prefill and the steps after it."""
+
+    def __init__(
+        self,
+        config: LLMPrune,
+        visual_mask: Tensor,
+        attention_mask: Tensor,
+        num_layers: int,
+        trace: LayerTrace,
+        seed: int,
+    ) -> None:
+        self.config, self.trace, self.num_layers = config, trace, num_layers
+        self.visual, self.valid = visual_mask.bool(), attention_mask.bool()  # (B, n), of the current layer
+        self.order = torch.arange(visual_mask.shape[1], device=visual_mask.device).expand_as(visual_mask)
+        self.fused = self.visual.sum(1)  # (B,)
+        self.cuts = cut_layers(config, num_layers)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
+        self.bias: Tensor | None = None  # of the current layer's prefill
+
+    def before_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if len(self.key_masks) == self.num_layers and (
+            index > 0 or hidden.shape[1] < self.key_masks[0].shape[1]
+        ):
+            kwargs["attention_mask"] = self._step_bias(index, hidden)
+            return args, kwargs
+        if index in self.cuts:
+            started = time.perf_counter()
+            hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
+            self.trace.seconds += time.perf_counter() - started
+        if self.bias is None or self.bias.shape[-1] != hidden.shape[1]:
+            self.bias = _causal_bias(self.valid, hidden.dtype)
+        cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])
+        kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin))
+        self.key_masks.append(self.valid)
+        self.trace.counts.append(self.visual.sum(1).tolist())
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    def _step_bias(self, index: int, hidden: Tensor) -> Tensor:
+        """Mask of a later step: the layer's own surviving keys, and the new tokens in their order."""
+        batch, new = hidden.shape[:2]
+        keys = torch.cat([self.key_masks[index], self.valid.new_ones(batch, new)], 1)
+        self.key_masks[index] = keys
+        allowed = keys[:, None, :].expand(batch, new, -1).clone()
+        future = torch.ones(new, new, dtype=torch.bool, device=hidden.device).triu(1)
+        allowed[:, :, -new:] &= ~future
+        return _bias(allowed, hidden.dtype)
+
+    def _cut(self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Drop visual tokens before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
+        counts, scores = self._choose(cut, layer, hidden, rope)
+        if torch.equal(counts, self.visual.sum(1)):
+            return hidden
+        index, chosen = variable_top_k(scores, counts, self.visual)  # (B, Kmax)
+        keep = self.valid & ~self.visual
+        keep.scatter_(1, torch.where(chosen, index, keep.shape[1] - 1), True)  # the last token is always text
+        length = int(keep.sum(1).max())
+        # Survivors in their order, at the right end; what is left over on the left is padding.
+        kept = keep.to(torch.int8).argsort(1, stable=True)[:, -length:]  # (B, n')
+        kept_valid = keep.gather(1, kept)
+        self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
+        self.order = self.order.gather(1, kept)
+        return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+
+    def _choose(
+        self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """How many visual tokens each row keeps, (B,), and the scores to keep them by, (B, n)."""
+        config = self.config
+        if config.method == "adaptive" or config.method == "fixed":
+            attention = self._text_attention(layer, hidden, rope)  # (B, H, n)
+            assert config.method == "fixed" or config.lambda_ is not None
+            heads = min(config.top_heads, attention.shape[1])
+            counts, scores = adaptive_counts(
+                attention, self.visual, config.lambda_ or 0.0, top_heads=heads, heads=config.heads
+            )
+            if config.method == "adaptive":
+                return counts, scores
+        elif config.method == "random":
+            scores = torch.rand(self.visual.shape, generator=self.generator).to(hidden.device)
+        else:
+            scores = self._even_scores(cut)
+        return self._fixed_counts(cut), scores
+
+    def _fixed_counts(self, cut: int) -> Tensor:
+        ratios = self.config.ratios
+        if not ratios:
+            ratios = geometric_ratios(self.config.keep, self.cuts, self.num_layers)
+        wanted = (self.fused * ratios[cut]).round().long().clamp(min=1)
+        return torch.minimum(wanted, self.visual.sum(1))
+
+    def _even_scores(self, cut: int) -> Tensor:
+        """Scores whose largest are spread evenly over each row's visual tokens."""
+        rank = self.visual.long().cumsum(1) - 1  # (B, n)
+        total, wanted = self.visual.sum(1, keepdim=True), self._fixed_counts(cut)[:, None]
+        # A token is wanted where the running share of kept tokens steps up.
+        steps = ((rank + 1) * wanted) // total.clamp(min=1) > (rank * wanted) // total.clamp(min=1)
+        return steps.float()
+
+    def _text_attention(self, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Attention by head from the text rows to the visual tokens, as this layer is about to compute it."""
+        first = int(self.visual.long().sum(1).add((~self.valid).sum(1)).min())
+        rows = 1 if self.config.queries == "last" else hidden.shape[1] - first
+        cos, sin = (_narrow_rope(part, self.order) for part in rope)
+        q, k = _queries_keys(layer, hidden, rows, cos, sin)
+        place = torch.arange(hidden.shape[1], device=hidden.device).expand_as(self.valid)
+        return text_to_visual_attention(
+            q,
+            k,
+            scale=_scaling(layer),
+            query_positions=place[:, -rows:],
+            key_positions=place,
+            key_mask=self.valid,
+            query_mask=(self.valid & ~self.visual)[:, -rows:],
+            visual_mask=self.visual,
+        )
+
+
+def _decoder_layers(language_model: nn.Module) -> nn.ModuleList:
+    for path in ("model.layers", "model.decoder.layers", "layers"):
+        try:
+            found = language_model.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(found, nn.ModuleList):
+            return found
+    raise ValueError(
+        f"language_model={type(language_model).__name__}; allowed for LLM pruning: a decoder with model.layers"
+    )
+
+
+def _queries_keys(layer: Any, hidden: Tensor, rows: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer's own rotated queries of the last `rows` tokens (B, H, rows, d) and all keys (B, Hk, n, d)."""
+    attention = layer.self_attn
+    x = layer.input_layernorm(hidden)
+    width = attention.head_dim
+    q = attention.q_proj(x[:, -rows:]).unflatten(-1, (-1, width))
+    k = attention.k_proj(x).unflatten(-1, (-1, width))
+    q = attention.q_norm(q) if hasattr(attention, "q_norm") else q
+    k = attention.k_norm(k) if hasattr(attention, "k_norm") else k
+    return _rotate(q, cos[:, -rows:], sin[:, -rows:]), _rotate(k, cos, sin)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding of x (B, n, H, d) with cos, sin (B, n, r), r <= d rotated widths -> (B, H, n, d)."""
+    x = x.transpose(1, 2)
+    cos, sin = cos[:, None], sin[:, None]
+    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    half = turned.shape[-1] // 2
+    swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
+    return torch.cat([turned * cos + swapped * sin, rest], -1)
+
+
+def _scaling(layer: Any) -> float:
+    return getattr(layer.self_attn, "scaling", None) or 1 / math.sqrt(layer.self_attn.head_dim)
+
+
+def _narrow_rope(part: Tensor, order: Tensor) -> Tensor:
+    """cos or sin (1 or B, S, r) at the surviving places order (B, n) -> (B, n, r)."""
+    part = part.expand(order.shape[0], -1, -1)
+    return part.gather(1, order[..., None].expand(-1, -1, part.shape[-1]))
+
+
+def _causal_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Prefill mask (B, 1, n, n) as additive logits: earlier and own place, padding never."""
+    n = valid.shape[1]
+    causal = torch.ones(n, n, dtype=torch.bool, device=valid.device).tril()
+    return _bias(causal & valid[:, None, :], dtype)
+
+
+def _bias(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)[:, None]

@@ -1,0 +1,136 @@
+"""Which frames to take: from presentation times (PTS) to frame indices. Pure; the one sampler of all readers.
+
+Shapes: F frames in the stream. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Policy = Literal["uniform", "fps", "keyframe", "timestamps"]
+
+# Times such as 0.1 + 0.2 must still hit the frame at 0.3. A tick of the usual 1/90000 s clock is ten times
+# longer.
+_SLACK = 1e-6
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose frames.
+
+    policy: `uniform` takes the frame shown in the middle of each of `max_frames` equal spans of time; `fps`
+    one frame per 1/fps seconds from the first frame on; `keyframe` the keyframes; `timestamps` the frames
+    shown at the times that `timestamps` names, in the stream's own clock (which need not start at 0).
+    max_frames: the most frames that `uniform`, `fps` and `keyframe` give; `fps` and `keyframe` are thinned
+    evenly to it. `timestamps` is as long as its list. Raises ValueError for an impossible value or an option
+    that its policy does not use.
+    """
+
+    policy: Policy = "uniform"
+    max_frames: int = 8
+    fps: float | None = None
+    timestamps: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"policy={self.policy!r}; allowed: {', '.join(get_args(Policy))}")
+        if not isinstance(self.max_frames, int) or isinstance(self.max_frames, bool) or self.max_frames < 1:
+            raise ValueError(f"max_frames={self.max_frames!r}; allowed: a whole number of at least 1")
+        if (self.fps is not None) != (self.policy == "fps"):
+            raise ValueError(
+                f"fps={self.fps}; allowed: a number with policy='fps', None with {self.policy!r}"
+            )
+        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps={self.fps}; allowed: a finite number above 0")
+        if bool(self.timestamps) != (self.policy == "timestamps"):
+            raise ValueError(
+                f"timestamps={self.timestamps}; allowed: some with policy='timestamps', none with others"
+            )
+        if not all(math.isfinite(t) for t in self.timestamps):
+            raise ValueError(f"timestamps={self.timestamps}; allowed: finite seconds")
+
+
+def frame_indices(
+    pts: ArrayLike,
+    keyframes: Sequence[bool] | NDArray[np.bool_],
+    sampling: Sampling,
+    *,
+    end: float | None = None,
+) -> list[int]:
+    """Indices of the frames to take, ascending, none twice.
+
+    pts: (F,) seconds, strictly ascending. keyframes: (F,). end: when the last frame stops being shown; by
+    default the last PTS plus the median gap. A frame is shown from its PTS to the next one's. `uniform` gives
+    exactly min(max_frames, F) frames: where one long frame fills several spans, the nearest free frames stand
+    in.
+    """
+    times = np.asarray(pts, dtype=np.float64)  # (F,)
+    keys = np.asarray(keyframes, dtype=bool)
+    if times.ndim != 1 or keys.shape != times.shape:
+        raise ValueError(f"pts {times.shape}, keyframes {keys.shape}; allowed: one row of equal length each")
+    if times.size == 0:
+        return []
+    if not np.all(np.diff(times) > 0):
+        raise ValueError("pts: must be strictly ascending")
+    stop = stream_end(times) if end is None else max(end, float(times[-1]))
+    if sampling.policy == "uniform":
+        chosen = _uniform(times, stop, sampling.max_frames)
+    elif sampling.policy == "fps":
+        assert sampling.fps is not None
+        chosen = _thin(_per_second(times, stop, sampling.fps), sampling.max_frames)
+    elif sampling.policy == "keyframe":
+        found = np.flatnonzero(keys)
+        chosen = _thin(found if found.size else np.zeros(1, dtype=np.int64), sampling.max_frames)
+    else:
+        chosen = np.unique(_shown_at(times, np.asarray(sampling.timestamps)))
+    return [int(i) for i in chosen]
+
+
+def stream_end(pts: NDArray[np.float64]) -> float:
+    """When the last frame ends, seconds, if the stream does not say: the last PTS plus the median gap."""
+    return float(pts[-1] + (np.median(np.diff(pts)) if pts.size > 1 else 0.0))
+
+
+def _shown_at(pts: NDArray[np.float64], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The last frame with pts <= t for each t; the first frame for times before it."""
+    return np.maximum(np.searchsorted(pts, times + _SLACK, side="right") - 1, 0)
+
+
+def _uniform(pts: NDArray[np.float64], end: float, count: int) -> NDArray[np.int64]:
+    if count >= pts.size:
+        return np.arange(pts.size)
+    middles = pts[0] + (np.arange(count) + 0.5) / count * (end - pts[0])  # (count,)
+    free = np.ones(pts.size, dtype=bool)
+    homeless = []
+    for i, t in zip(_shown_at(pts, middles), middles, strict=True):
+        if free[i]:
+            free[i] = False
+        else:
+            homeless.append(t)
+    for t in homeless:
+        free[np.argmin(np.where(free, np.abs(pts - t), np.inf))] = False
+    return np.flatnonzero(~free)
+
+
+def _per_second(pts: NDArray[np.float64], end: float, fps: float) -> NDArray[np.int64]:
+    """Frames that are on screen at one of the times start + k / fps.
+
+    Frame i is, if the first such time at or after its PTS lies before the next frame's PTS. Counting per
+    frame, not per time, stays small when a broken stream spans years.
+    """
+    first = np.ceil((np.append(pts, max(end, pts[-1] + 2 * _SLACK)) - pts[0] - _SLACK) * fps)  # (F + 1,)
+    first[0] = 0
+    return np.flatnonzero(first[:-1] < first[1:])
+
+
+def _thin(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The middles of `count` equal parts of the row, or the whole row where it is no longer than that."""
+    if indices.size <= count:
+        return indices
+    return indices[((np.arange(count) + 0.5) * indices.size / count).astype(np.int64)]
