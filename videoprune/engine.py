@@ -66,7 +66,9 @@ class Engine:
         return [
             Answer(
                 text=said.strip(),
-                choice=parse_choice(said, len(sample.options), options=sample.options) if sample.options else "",
+                choice=parse_choice(said, len(sample.options), options=sample.options)
+                if sample.options
+                else "",
                 trace=self._trace(tokens, row, layers.row(row), seconds, len(samples)),
             )
             for row, (said, sample) in enumerate(zip(texts, samples, strict=True))

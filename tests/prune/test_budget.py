@@ -51,6 +51,8 @@ def test_surplus_goes_to_the_others_in_proportion() -> None:
     assert allocate(5, [1, 1, 1], [0, 9, 9]) == (0, 3, 2)
     assert allocate(0, [1, 1], [3, 3], minimum=0) == (0, 0)
     assert allocate(0, [], []) == ()
+    # The first is above its capacity, but the others lack more than it can spare.
+    assert allocate(21, [60, 1, 1, 1, 1], [10] * 5, minimum=4) == (5, 4, 4, 4, 4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Clips that tests make themselves. Each frame carries its own number, so that a wrong frame cannot pass for a right one."""
+"""Clips that tests make themselves. Each frame shows its number: a wrong one cannot pass for a right one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from videoprune.video import Reader
 
 HEIGHT, WIDTH, BITS, RATE = 96, 160, 8, 25
-X264 = {"x264-params": "keyint=12:scenecut=0:bframes=2:b-adapt=0"}
+X264 = {"preset": "ultrafast", "x264-params": "keyint=12:scenecut=0:bframes=2:b-adapt=0:threads=1"}
 
 
 class Clips:
@@ -59,12 +60,15 @@ class Clips:
         path = self.folder / name
         tick = tick or Fraction(1, RATE)
         with av.open(str(path), "w", options=container or {}) as output:
-            stream = output.add_stream(codec, rate=RATE, options=X264 if codec == "libx264" else options or {})
+            stream = output.add_stream(
+                codec, rate=RATE, options=X264 if codec == "libx264" else options or {}
+            )
+            assert isinstance(stream, VideoStream)
             stream.height, stream.width = size
             stream.pix_fmt = pixel_format
             if codec != "libx264":
                 stream.gop_size, stream.max_b_frames = gop, b_frames
-            stream.codec_context.time_base = tick
+            stream.codec_context.time_base, stream.codec_context.thread_count = tick, 1
             for i in range(frames):
                 frame = av.VideoFrame.from_ndarray(self.picture(i, *size), format="rgb24")
                 frame = frame.reformat(format=pixel_format)
@@ -78,7 +82,9 @@ class Clips:
         with av.open(str(path), "w") as output:
             stream = output.add_stream("aac", rate=16000, layout="mono")
             for i in range(8):
-                frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                frame = av.AudioFrame.from_ndarray(
+                    np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+                )
                 frame.sample_rate, frame.pts = 16000, 1024 * i
                 output.mux(stream.encode(frame))
             output.mux(stream.encode(None))
@@ -87,10 +93,11 @@ class Clips:
     def packets(self, path: Path) -> list[tuple[int, int]]:
         """(position, size) in bytes of each video packet, in the file's order."""
         with av.open(str(path)) as container:
-            return [(p.pos, p.size) for p in container.demux(container.streams.video[0]) if p.size]
+            packets = [p for p in container.demux(container.streams.video[0]) if p.size]
+            return [(p.pos or 0, p.size) for p in packets]
 
     def damage(self, path: Path, which: Sequence[int], *, zeros: bool) -> Path:
-        """A copy in which the packets `which` are zeros, or keep their first third and are noise from there."""
+        """A copy in which the packets `which` are zeros, or noise after their first third."""
         data = bytearray(path.read_bytes())
         noise = np.random.default_rng(0)
         packets = self.packets(path)
@@ -121,7 +128,7 @@ class Clips:
         return turned
 
 
-@pytest.fixture()
+@pytest.fixture
 def clips(tmp_path: Path) -> Clips:
     return Clips(tmp_path)
 

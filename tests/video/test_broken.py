@@ -5,10 +5,11 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
+import av
 import pytest
 
 from videoprune.types import Outcome, VideoFrames
-from videoprune.video import Reader, Sampling, VideoError
+from videoprune.video import Backend, Reader, Sampling, VideoError
 
 
 def _missing(clips) -> Path:
@@ -60,9 +61,9 @@ def _all_damaged(clips) -> Path:
 
 
 def _unknown_codec(clips) -> Path:
-    path = clips.write("clip.mp4", codec="mpeg4")
+    path = clips.write("clip.mp4")
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"mp4v", b"zzzz"))
+    path.write_bytes(data.replace(b"avc1", b"zzzz"))
     return path
 
 
@@ -83,7 +84,7 @@ def _unknown_codec(clips) -> Path:
     ],
 )
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
-def test_one_clear_error_each(clips, reader: Reader, make, reason: str, backend: str) -> None:
+def test_one_clear_error_each(clips, reader: Reader, make, reason: str, backend: Backend) -> None:
     path = make(clips)
     with pytest.raises(VideoError) as caught:
         reader.read(path, backend=backend)
@@ -101,7 +102,7 @@ def test_the_error_survives_pickling() -> None:
 
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi"])
-def test_a_cut_file_gives_what_is_there(clips, reader: Reader, name: str, backend: str) -> None:
+def test_a_cut_file_gives_what_is_there(clips, reader: Reader, name: str, backend: Backend) -> None:
     front = {"movflags": "faststart"} if name.endswith("mp4") else {}  # the index first, then the frames
     whole = clips.write(name, codec="mpeg4", container=front)
     path = clips.cut(whole, 0.6)
@@ -118,11 +119,22 @@ def test_a_cut_file_gives_what_is_there(clips, reader: Reader, name: str, backen
     assert reader.read(whole).outcome.kind == "complete"
 
 
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_a_cut_between_two_packets_is_noticed(clips, reader: Reader, name: str) -> None:
+    """No packet is broken then: only the header knows that there was more."""
+    front = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    whole = clips.write(name, codec="mpeg4", container=front)
+    path = clips.cut(whole, clips.packets(whole)[40][0] / whole.stat().st_size)
+    frames = reader.read(path, Sampling(max_frames=100))
+    assert [clips.number(pixels) for pixels in frames.pixels.numpy()] == list(range(40))
+    assert frames.outcome.kind == "truncated"
+
+
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
 @pytest.mark.parametrize("zeros", [True, False])
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 def test_damage_in_the_middle_loses_frames_but_never_repeats_any(
-    clips, reader: Reader, codec: str, zeros: bool, backend: str
+    clips, reader: Reader, codec: str, zeros: bool, backend: Backend
 ) -> None:
     path = clips.damage(clips.write("clip.mp4", codec=codec), range(26, 30), zeros=zeros)
     frames = reader.read(path, Sampling(max_frames=100), backend=backend)
@@ -135,6 +147,21 @@ def test_damage_in_the_middle_loses_frames_but_never_repeats_any(
     assert f"{60 - len(numbers)} frames could not be decoded" in frames.outcome.reason
     assert frames.outcome.errors >= 1
     assert "decord" in frames.fallback_reason or backend == "pyav"
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_a_recording_that_starts_between_keyframes_begins_at_the_first(
+    clips, reader: Reader, backend: Backend
+) -> None:
+    path = clips.folder / "late.mkv"
+    with av.open(str(clips.write("clip.mkv", codec="mpeg4"))) as clip, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(clip.streams.video[0])
+        for packet in [p for p in clip.demux(clip.streams.video[0]) if p.size][5:]:
+            packet.stream = stream
+            output.mux(packet)
+    frames = reader.read(path, Sampling(max_frames=100), backend=backend)
+    assert [clips.number(pixels) for pixels in frames.pixels.numpy()] == list(range(12, 60))
+    assert (frames.backend, frames.outcome.kind) == ("pyav", "complete")
 
 
 def test_damage_elsewhere_does_not_touch_the_frames_wanted(clips, reader: Reader) -> None:

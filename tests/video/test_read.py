@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, get_args
 
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
-from videoprune.video import Reader, Sampling, VideoError
+from videoprune.video import Backend, Reader, Sampling, VideoError
 
-EXTRA = {
+EXTRA: dict[str, dict[str, Any]] = {
     "mkv": {},
-    "webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}},
+    "webm": {
+        "codec": "libvpx-vp9",
+        "options": {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"},
+    },
     "avi": {"codec": "mpeg4"},
     "ts": {"tick": Fraction(1, 90_000), "pts": [3600 * (500 + i) for i in range(60)]},
     "mov": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
@@ -30,7 +35,9 @@ def _middles(total: int, count: int) -> list[int]:
 
 @pytest.mark.parametrize("backend", ["auto", "pyav"])
 @pytest.mark.parametrize("kind", ["mp4", *EXTRA])
-def test_uniform_frames_and_times_in_every_container(clips, reader: Reader, kind: str, backend: str) -> None:
+def test_uniform_frames_and_times_in_every_container(
+    clips, reader: Reader, kind: str, backend: Backend
+) -> None:
     path = clips.write(f"clip.{kind}", **EXTRA.get(kind, {}))
     frames = reader.read(path, Sampling(max_frames=7), backend=backend)
     first = _times(path)[0]
@@ -48,14 +55,14 @@ def _times(path: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
-def test_every_frame_comes_back_once_and_in_order(clips, reader: Reader, backend: str) -> None:
+def test_every_frame_comes_back_once_and_in_order(clips, reader: Reader, backend: Backend) -> None:
     frames = reader.read(clips.write("clip.mp4"), Sampling(max_frames=500), backend=backend)
     assert _numbers(clips, frames) == list(range(60))
     np.testing.assert_allclose(frames.pts_seconds, np.arange(60) / 25, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
-def test_variable_rate_and_late_start_keep_their_times(clips, reader: Reader, backend: str) -> None:
+def test_variable_rate_and_late_start_keep_their_times(clips, reader: Reader, backend: Backend) -> None:
     pts = 8333 + np.cumsum([0, *np.random.default_rng(3).integers(10, 400, 59)])
     path = clips.write("vfr.mkv", pts=pts.tolist(), tick=Fraction(1, 1000))
     frames = reader.read(path, Sampling(max_frames=100), backend=backend)
@@ -66,7 +73,7 @@ def test_variable_rate_and_late_start_keep_their_times(clips, reader: Reader, ba
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
-def test_policies(clips, reader: Reader, backend: str) -> None:
+def test_policies(clips, reader: Reader, backend: Backend) -> None:
     path = clips.write("clip.mp4")
     keys = reader.read(path, Sampling("keyframe"), backend=backend)
     assert _numbers(clips, keys) == [0, 12, 24, 36, 48]
@@ -74,7 +81,7 @@ def test_policies(clips, reader: Reader, backend: str) -> None:
     assert _numbers(clips, two_a_second) == [0, 12, 25, 37, 50]
 
 
-@pytest.mark.parametrize("size", [(96, 160), (48, 80), (97, 131), (224, 224), (1, 1)])
+@pytest.mark.parametrize("size", [(96, 160), (48, 80), (97, 131), (224, 224), (14, 15)])
 def test_backends_agree_at_any_size(clips, reader: Reader, size: tuple[int, int]) -> None:
     path = clips.write("odd.mp4", size=(97, 161), pixel_format="yuv444p")
     first = reader.read(path, size=size, backend="decord")
@@ -86,14 +93,14 @@ def test_backends_agree_at_any_size(clips, reader: Reader, size: tuple[int, int]
 
 def test_without_a_size_backends_agree_exactly(clips, reader: Reader) -> None:
     path = clips.write("odd.mp4", size=(97, 161), pixel_format="yuv444p")
-    first, second = (reader.read(path, backend=backend) for backend in ("decord", "pyav"))
+    first, second = reader.read(path, backend="decord"), reader.read(path, backend="pyav")
     assert first.pixels.shape == (8, 97, 161, 3)
     assert np.abs(first.pixels.numpy().astype(int) - second.pixels.numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("backend", ["decord", "pyav"])
 @pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
-def test_rotated_clips_come_out_upright(clips, reader: Reader, clockwise: int, backend: str) -> None:
+def test_rotated_clips_come_out_upright(clips, reader: Reader, clockwise: int, backend: Backend) -> None:
     path = clips.write("clip.mp4")
     plain = reader.read(path, backend="pyav").pixels.numpy()
     turned = clips.rotate(path, clockwise)
@@ -120,12 +127,13 @@ def test_size_change_in_mid_stream_gives_one_size(clips, reader: Reader) -> None
             for packet in codec.encode(frame.reformat(format="yuvj420p")):
                 packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, tick
                 output.mux(packet)
-    first, second = (reader.read(path, Sampling(max_frames=40), backend=b) for b in ("decord", "pyav"))
+    every = Sampling(max_frames=40)
+    first, second = reader.read(path, every, backend="decord"), reader.read(path, every, backend="pyav")
     assert first.pixels.shape == second.pixels.shape == (40, 96, 160, 3)
     assert _numbers(clips, first) == _numbers(clips, second) == list(range(40))
 
 
-def test_of_two_streams_the_larger_is_read(clips, reader: Reader) -> None:
+def test_of_two_streams_both_backends_read_the_default_one(clips, reader: Reader) -> None:
     path = clips.folder / "two_streams.mp4"
     with av.open(str(path), "w") as output:
         streams = []
@@ -133,13 +141,14 @@ def test_of_two_streams_the_larger_is_read(clips, reader: Reader) -> None:
             stream = output.add_stream("mpeg4", rate=25)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             streams.append(stream)
+        streams[1].disposition = Disposition.default
         for i in range(10):
             for k, stream in enumerate(streams):
                 image = clips.picture(i + 100 * k, stream.height, stream.width)
                 output.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         for stream in streams:
             output.mux(stream.encode(None))
-    for backend in ("decord", "pyav"):
+    for backend in get_args(Backend):
         frames = reader.read(path, Sampling(max_frames=10), backend=backend)
         assert frames.pixels.shape[1:3] == (96, 160)
         assert _numbers(clips, frames) == list(range(100, 110))
@@ -157,7 +166,8 @@ def _open_gop(clips) -> Path:
 def _hidden_packets(clips) -> Path:
     """VP8 in which every tenth packet is not to be shown: bit 4 of its first byte is cleared."""
     quick = {"deadline": "realtime", "cpu-used": "8"}
-    source, path = clips.write("shown.webm", codec="libvpx", options=quick), clips.folder / "hidden.webm"
+    source = clips.write("shown.webm", codec="libvpx", options=quick, frames=30)
+    path = clips.folder / "hidden.webm"
     with av.open(str(source)) as clip, av.open(str(path), "w") as output:
         stream = output.add_stream_from_template(clip.streams.video[0])
         for i, packet in enumerate(p for p in clip.demux(clip.streams.video[0]) if p.size):
@@ -176,10 +186,12 @@ def _hidden_packets(clips) -> Path:
     [
         (_edit_list, list(range(10, 60)), "10 packets give no frame"),
         (_open_gop, list(range(60)), "open GOP"),
-        (_hidden_packets, [i for i in range(60) if i % 10 != 5], "6 packets give no frame"),
+        (_hidden_packets, [i for i in range(30) if i % 10 != 5], "3 packets give no frame"),
     ],
 )
-def test_where_decord_would_miscount_pyav_answers(clips, reader: Reader, make, numbers: list, why: str) -> None:
+def test_where_decord_would_miscount_pyav_answers(
+    clips, reader: Reader, make, numbers: list, why: str
+) -> None:
     path = make(clips)
     frames = reader.read(path, Sampling(max_frames=100))
     assert _numbers(clips, frames) == numbers
@@ -210,5 +222,5 @@ def test_a_strange_file_name(clips, reader: Reader, monkeypatch: pytest.MonkeyPa
 def test_impossible_options_are_named(reader: Reader, options: dict, name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name}=.*allowed: "):
         reader.read("any.mp4", **options)
-    with pytest.raises(ValueError, match="^threads=0"):
+    with pytest.raises(ValueError, match="threads=0; allowed: "):
         Reader(threads=0)

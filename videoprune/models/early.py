@@ -190,3 +190,20 @@ def _with_prefix(plan: KeepPlan, prefix: int) -> KeepPlan:
 def _without_prefix(plan: KeepPlan, prefix: int) -> KeepPlan:
     into = plan.into[:, prefix:]
     return KeepPlan(plan.keep[:, prefix:] - prefix, torch.where(into >= 0, into - prefix, into))
+
+
+def stage_features(tower: VisionTower, pixel_values: Tensor) -> list[Tensor]:
+    """Patch features (F, N, D) where METEOR's cuts fall, of the unpruned encoder: one tensor per cut.
+
+    Their rank shares the budget among the encoders (METEOR, section 3.2). An encoder that cannot lose tokens
+    inside (ConvNeXt) gives its output at every cut.
+    """
+    if tower.layout is None:
+        return [tower.whole(pixel_values)] * NUM_CUTS
+    ends = [math.ceil(tower.num_blocks * (c + 1) / NUM_CUTS) - 1 for c in range(NUM_CUTS)]
+    x = tower.embed(pixel_values)  # (F, P+N, D)
+    after = []
+    for i in range(tower.num_blocks):
+        x = tower.block(i, x)
+        after.append(x[:, tower.prefix :])
+    return [after[end] for end in ends]

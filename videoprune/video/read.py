@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 Backend = Literal["auto", "decord", "pyav"]
 
+_UNIFORM = Sampling()
+# Of the deadline: a hang in decord must leave PyAV the time to answer.
+_DECORD_SHARE = 0.5
+
 
 class Reader:
     """Reads videos one after the other in a decoding process of its own, which lives until `close`.
@@ -55,14 +59,13 @@ class Reader:
     def read(
         self,
         path: str | os.PathLike[str],
-        sampling: Sampling | None = None,
+        sampling: Sampling = _UNIFORM,
         *,
         size: tuple[int, int] | None = None,
         backend: Backend = "auto",
         deadline_seconds: float = 60.0,
     ) -> VideoFrames:
         """As the function `read`."""
-        sampling = sampling or Sampling()
         _check_options(size, backend, deadline_seconds)
         request = {
             "path": os.path.abspath(path),
@@ -74,7 +77,7 @@ class Reader:
             return self._read(os.fspath(path), request, backend, time.monotonic() + deadline_seconds)
 
     def try_read(
-        self, path: str | os.PathLike[str], sampling: Sampling | None = None, **options: Any
+        self, path: str | os.PathLike[str], sampling: Sampling = _UNIFORM, **options: Any
     ) -> VideoFrames | Outcome:
         """As the function `try_read`."""
         from videoprune.types import Outcome
@@ -89,10 +92,9 @@ class Reader:
         fallback = ""
         for name in order:
             last = name == order[-1]
-            left = end - time.monotonic()
+            seconds = (end - time.monotonic()) * (1.0 if last else _DECORD_SHARE)
             try:
-                # Half the time for decord, so that a hang in it leaves PyAV the other half.
-                header, pixels = self._process.ask({**request, "backend": name}, left if last else left / 2)
+                header, pixels = self._process.ask({**request, "backend": name}, seconds)
             except DecoderDiedError as death:
                 fallback = f"{name} {death}"
                 if last:
@@ -109,7 +111,7 @@ class Reader:
 
 def read(
     path: str | os.PathLike[str],
-    sampling: Sampling | None = None,
+    sampling: Sampling = _UNIFORM,
     *,
     size: tuple[int, int] | None = None,
     backend: Backend = "auto",
@@ -118,9 +120,10 @@ def read(
     """Frames of one video file, chosen by `sampling` (default: 8, uniform in time).
 
     pixels are uint8 (T, H, W, 3), RGB, upright; (H, W) is `size`, resized bilinearly frame by frame as they
-    are decoded, or the first frame's own size. The aspect ratio is the caller's affair. Times are the
-    stream's PTS in seconds: a stream that starts at 8.333 s gives 8.333 for its first frame. Of several video
-    streams the one that FFmpeg calls best is read (most pixels).
+    are decoded, or the first frame's own size. Aspect ratios, that of non-square pixels among them, are the
+    caller's affair. Times are the stream's PTS in seconds: a stream that starts at 8.333 s gives 8.333 for
+    its first frame. Of several video streams the one that FFmpeg calls best is read: a default one, then that
+    of the highest bit rate.
 
     backend: `auto` asks decord, and PyAV where decord refuses the file, would give wrong frames, hangs (half
     the deadline) or is not installed; `fallback_reason` says why. `pyav` and `decord` ask one alone. outcome:
@@ -136,7 +139,7 @@ def read(
 
 
 def try_read(
-    path: str | os.PathLike[str], sampling: Sampling | None = None, **options: Any
+    path: str | os.PathLike[str], sampling: Sampling = _UNIFORM, **options: Any
 ) -> VideoFrames | Outcome:
     """As `read`, but a video without a frame gives a failed Outcome with the reason `kind: sentence`."""
     return _shared_reader(os.getpid()).try_read(path, sampling, **options)

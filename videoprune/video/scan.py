@@ -1,7 +1,8 @@
 """One pass over a file's packets, nothing decoded: which frames it has, when they are shown, what is broken.
 
-Both decoders work from this list, so an index means the same frame in both. An hour of video takes about 0.3
-s. The stream is the one that FFmpeg calls best (most pixels), as decord takes it, not the first one.
+Both decoders work from this list, so an index means the same frame in both. An hour of video was scanned in
+0.3 s. Of several video streams FFmpeg's best is taken, as in decord: a default one, then that of the highest
+bit rate; not simply the first.
 
 Shapes: F frames that will be shown, in order of presentation.
 """
@@ -37,9 +38,9 @@ class Scan:
     height, width: pixels, as coded, before any rotation. pts: int64 (F,), strictly ascending, in ticks of
     `tick` seconds. keyframes: bool (F,). decode_order: int64 (F,), place of the frame's packet in the file.
     end: seconds, when the last frame stops. errors: packets and reads that were broken. cut: the file ends
-    before the stream does. hidden: packets that give no frame of their own: not to be shown, without a time,
-    or with another's time. reordered: keyframes whose place in the file is not their place in presentation
-    (open GOPs).
+    before the stream does. hidden: packets that give no frame of their own: not to be shown, without a time
+    or with another's, or before the first keyframe. reordered: keyframes whose place in the file is not their
+    place in presentation (open GOPs).
     """
 
     path: str
@@ -131,9 +132,6 @@ def _scan(path: str, container: InputContainer) -> Scan:
             break
         if packet.size:  # without data it is the demuxer's last word, or a frame that the writer dropped
             found.add(packet, hidden=_is_hidden(stream, packet))
-    if not found.pts:
-        why = "its packets carry no presentation times" if found.hidden else "the video stream holds no frame"
-        raise VideoError("corrupt", f"{path}: {why}")
     return _in_order(path, container, stream, found)
 
 
@@ -148,11 +146,14 @@ class _Packets:
     hidden: int = 0
     errors: int = 0
     longest: int = 0  # ticks, when the last frame stops
+    first_key: int | None = None  # PTS of the first keyframe, shown or not
     broken_end: bool = False  # half of the last packet is the mark of a file cut within it
 
     def add(self, packet: av.Packet, *, hidden: bool) -> None:
         self.packets += 1
         self.broken_end = packet.is_corrupt
+        if self.first_key is None and packet.is_keyframe and not packet.is_corrupt:
+            self.first_key = packet.pts
         if packet.is_corrupt:
             self.errors += 1
         elif hidden or packet.is_discard or packet.pts is None:
@@ -189,6 +190,12 @@ def _in_order(path: str, container: InputContainer, stream: VideoStream, found: 
     pts, first = np.unique(np.frombuffer(found.pts, dtype=np.int64), return_index=True)  # (F,)
     order = np.frombuffer(found.order, dtype=np.int64)[first]
     keys = np.frombuffer(found.keys, dtype=bool)[first]
+    # What is shown before the first keyframe cannot be decoded: a recording may start anywhere.
+    start = 0 if found.first_key is None else int(np.searchsorted(pts, found.first_key))
+    pts, order, keys = pts[start:], order[start:], keys[start:]
+    if not pts.size:
+        why = "its packets carry no presentation times" if found.hidden else "the video stream holds no frame"
+        raise VideoError("corrupt", f"{path}: {why}")
     # Place in the file against place in presentation, among the frames that are shown.
     moved = np.argsort(np.argsort(order))[keys] != np.flatnonzero(keys)
     assert stream.time_base is not None

@@ -1,0 +1,159 @@
+"""`videoprune`: ask, eval, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
+
+Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+_OVERRIDES = (
+    "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
+    "Presets: none, light, balanced, aggressive, evoprune, meteor, or a path to a YAML file."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    args, words = parser.parse_known_args(argv)
+    strange = [w for w in words if w.startswith("-") or "=" not in w]
+    if strange or (words and not args.overrides):
+        parser.error(f"unrecognized arguments: {' '.join(strange or words)}")
+    # Progress bars of a model that loads in a second would only stand between the question and the answer.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    program = import_module(f"pipelines.{args.module}")
+    try:
+        return int(program.run(args, words))
+    except (ValueError, OSError) as error:
+        print(f"videoprune: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("videoprune: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="videoprune",
+        description="Early visual-token pruning for video language models.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_ask(commands)
+    _add_eval(commands)
+    _add_demo(commands)
+    _add_calibrate(commands)
+    _add_tables(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    module: str,
+    text: str,
+    *,
+    overrides: bool = False,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=text, description=text, epilog=_OVERRIDES if overrides else None, allow_abbrev=False
+    )
+    parser.set_defaults(module=module, overrides=overrides)
+    parser.add_argument("--model", default="demo", help="demo, or a model's folder (default: demo)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+    return parser
+
+
+def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ask = _command(commands, "ask", "ask", "Ask one question about one video.", overrides=True)
+    ask.add_argument("video", metavar="VIDEO")
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="an answer to choose from; several times",
+    )
+    ask.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
+    ask.add_argument(
+        "--frames", type=_count, metavar="N", help="most frames (default: as the model was trained)"
+    )
+    ask.add_argument("--policy", default="uniform", choices=("uniform", "fps", "keyframe", "timestamps"))
+    ask.add_argument("--fps", type=float, help="frames per second, for --policy fps")
+    ask.add_argument("--timestamps", type=_seconds, metavar="S,S,...", help="for --policy timestamps")
+    ask.add_argument("--backend", default="auto", choices=("auto", "decord", "pyav"))
+    ask.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ev = _command(commands, "eval", "evaluate", "Score a model on a benchmark.", overrides=True)
+    ev.add_argument("benchmark", choices=("moving-shapes",))
+    ev.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
+    ev.add_argument("--executor", default="local", choices=("local", "ray"))
+    ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
+    ev.add_argument("--restart", action="store_true", help="empty --out first")
+    ev.add_argument(
+        "--batch", type=_count, default=8, metavar="N", help="questions per model call (default: 8)"
+    )
+    ev.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="ray: decoding actors (default: 1)"
+    )
+    ev.add_argument("--models", type=_count, default=1, metavar="N", help="ray: model actors (default: 1)")
+    ev.add_argument("--ray-address", metavar="HOST:PORT", help="a running cluster (default: start one here)")
+    _add_data(ev)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = _command(commands, "demo", "demo", "Make clips and answer questions, unpruned and pruned.")
+    demo.add_argument("--prune", default="balanced,aggressive", help="presets, with commas between them")
+    demo.add_argument("--out", default="runs/demo-clips", metavar="DIR", help="where the clips go")
+    demo.add_argument("--clips", type=_count, default=7, metavar="N", help="how many (default: 7)")
+
+
+def _add_calibrate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Measure encoder ranks and solve for lambda, and write both into the model's config.json."
+    calibrate = _command(commands, "calibrate", "calibrate", text, overrides=True)
+    calibrate.add_argument(
+        "--prune", help="preset or YAML file (default: every preset with adaptive pruning)"
+    )
+    calibrate.add_argument(
+        "--clips", type=_count, default=24, metavar="N", help="training clips (default: 24)"
+    )
+    calibrate.add_argument("--rank", default="effective", choices=("effective", "numerical"))
+
+
+def _add_tables(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    tables = _command(commands, "tables", "tables", "Measure the tables of docs/tables.md.")
+    tables.add_argument("--out", default="docs", metavar="DIR", help="where tables.md goes (default: docs)")
+    tables.add_argument("--runs", default="runs/tables", metavar="DIR", help="where the runs are kept")
+    tables.add_argument("--only", metavar="NAME", help="one table")
+    tables.add_argument("--restart", action="store_true", help="measure anew what is there already")
+    _add_data(tables)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="a benchmark's folder (default: made below runs)")
+    parser.add_argument("--clips", type=_count, default=200, metavar="N", help="clips to make (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips to make (default: 0)")
+    parser.add_argument("--limit", type=_count, metavar="N", help="only the first N questions")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; allowed: whole numbers from 1 on")
+    return value
+
+
+def _seconds(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

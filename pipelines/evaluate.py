@@ -1,0 +1,181 @@
+"""Scores a model on a benchmark: questions in, results.jsonl and summary.json out, resumable at any moment.
+
+Both executors give the same rows, except for `seconds` and for which backend had to help out under load. Sums
+of floats in another order (other thread counts, other machines) may differ in the last digits; the answers
+and token counts change only where two choices are that close.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.configuring import load_prune
+from pipelines.environment import hardware, versions
+from pipelines.executors import local
+from pipelines.progress import progress_bar
+from pipelines.records import Results, model_fingerprint, row_key, video_fingerprint, write_whole
+from pipelines.stages import ClipItem, DecodeStage, ModelStage, Row, clip_shape, group_by_video
+from videoprune.config import PruneConfig
+from videoprune.eval.benchmarks.moving_shapes.load import load
+from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark
+from videoprune.eval.report import summarize
+from videoprune.types import Sample
+
+Runner = Callable[[Sequence[ClipItem]], Iterator[list[Row]]]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made with. fingerprint: of the model's files, see `records.model_fingerprint`."""
+
+    model: str
+    fingerprint: str
+    prune: PruneConfig
+    executor: str = "local"
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    runner: Runner,
+    out: Path,
+    settings: RunSettings,
+    *,
+    restart: bool = False,
+    shown: bool = True,
+) -> dict[str, Any]:
+    """Ask what `out`/results.jsonl does not answer yet, and return what `out`/summary.json then holds.
+
+    A clip of which only some questions are answered is asked all of them again, so that batches are the same
+    as in a run that was never stopped. Rows of failed questions are tried again. Raises ValueError if `out`
+    holds answers from other settings, another model or other videos, unless `restart`.
+    """
+    items = group_by_video(samples)
+    digest = settings.prune.digest()
+    keys = {
+        sample.question_id: row_key(
+            sample.question_id, video_fingerprint(item.video), settings.fingerprint, digest
+        )
+        for item in items
+        for sample in item.samples
+    }
+    with Results(out / "results.jsonl", restart=restart) as results:
+        _check_keys(results.rows, keys, out)
+        done = {q for q in keys if q in results.rows and results.rows[q]["outcome"] != "failed"}
+        todo = [item for item in items if any(s.question_id not in done for s in item.samples)]
+        started = time.perf_counter()
+        fresh = 0
+        with progress_bar(shown=shown and bool(todo)) as bar:
+            task = bar.add_task("questions", total=len(keys), completed=len(done))
+            for rows in runner(todo) if todo else ():
+                new = [{**r, "key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
+                results.append(new)
+                fresh += len(new)
+                bar.advance(task, len(new))
+        seconds = time.perf_counter() - started
+        records = [results.rows[q] for q in keys]
+    summary = _summary(records, settings, fresh, seconds, out / "summary.json")
+    write_whole(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    return summary
+
+
+def benchmark_samples(data: str | None, clips: int, seed: int, limit: int | None) -> list[Sample]:
+    """The benchmark in folder `data`; by default one of `clips` clips that is made where it is missing."""
+    folder = Path(data) if data else Path("runs") / f"moving-shapes-{seed}-{clips}"
+    if data is None:
+        make_benchmark(folder, clips=clips, seed=seed)
+    return load(folder, limit)
+
+
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """`videoprune eval moving-shapes`. Status 1 if a question had no video to be answered from."""
+    prune = load_prune(args.prune, overrides)
+    out = Path(args.out or f"runs/eval/{Path(args.model).name}-{Path(args.prune).stem}-{prune.digest()}")
+    settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
+    num_frames, size = clip_shape(args.model)
+    samples = benchmark_samples(args.data, args.clips, args.seed, args.limit)
+    decode = DecodeStage(num_frames, size)
+    model = ModelStage(args.model, prune, device=args.device, batch=args.batch)
+    runner: Runner
+    if args.executor == "ray":
+        from pipelines.executors import ray
+
+        options = ray.RayOptions(decoders=args.workers, models=args.models, address=args.ray_address)
+        runner = partial(ray.run, decode=decode, model=model, options=options)
+    else:
+        runner = partial(local.run, decode=decode, model=model)
+    summary = evaluate(samples, runner, out, settings, restart=args.restart)
+    return _print_summary(summary, out)
+
+
+def _check_keys(rows: dict[str, Row], keys: dict[str, str], out: Path) -> None:
+    other = [q for q, key in keys.items() if q in rows and rows[q]["key"] != key]
+    other = [q for q in other if rows[q]["outcome"] != "failed"]
+    if other:
+        raise ValueError(
+            f"out={out}: {len(other)} of its rows (first: question {other[0]}) come from other settings, "
+            "another model or another video; allowed: an --out folder of its own, or --restart, which "
+            "empties this one"
+        )
+
+
+def _summary(
+    records: Sequence[Row], settings: RunSettings, fresh: int, seconds: float, path: Path
+) -> dict[str, Any]:
+    """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed."""
+    speed = {
+        "questions_asked": fresh,
+        "wall_seconds": round(seconds, 3),
+        "questions_per_second": round(fresh / seconds, 4),
+        "executor": settings.executor,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    if not fresh and path.exists():
+        speed |= {k: v for k, v in json.loads(path.read_text()).items() if k in speed}
+    return {
+        **summarize(records),
+        "config": settings.prune.as_dict(),
+        "digest": settings.prune.digest(),
+        "model": {"name": settings.model, "fingerprint": settings.fingerprint},
+        **speed,
+    }
+
+
+def _print_summary(summary: dict[str, Any], out: Path) -> int:
+    figures, counts = summary["accuracy"], summary["counts"]
+    console = Console(markup=False, highlight=False)
+    table = Table("group", "questions", "accuracy %", title=f"{summary['model']['name']} on MovingShapes")
+    low, high = figures["overall_ci95"]
+    overall = f"{100 * figures['overall']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    table.add_row("all", str(counts["questions"]), overall, end_section=True)
+    for part in ("by_category", "by_duration"):
+        for name, score in figures[part].items():
+            table.add_row(name, str(score["n"]), f"{100 * score['accuracy']:.1f}")
+        table.add_section()
+    console.print(table)
+    tokens = summary["tokens"]
+    if tokens["measured"]:
+        console.print(
+            f"visual tokens of a clip: {tokens['dense']:.0f} dense, {tokens['fused']:.0f} fused, "
+            f"{tokens['llm_average']:.1f} in the LLM's layers on average",
+            soft_wrap=True,
+        )
+    console.print(
+        f"{summary['questions_per_second']:.2f} questions per second; rows in {out}/results.jsonl",
+        soft_wrap=True,
+    )
+    if counts["failed"]:
+        Console(stderr=True).print(
+            f"{counts['failed']} of {counts['questions']} questions failed; their rows say why"
+        )
+    return 1 if counts["failed"] else 0

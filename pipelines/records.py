@@ -1,0 +1,143 @@
+"""results.jsonl: one line per question, only ever appended to, on the disk before the next clip begins.
+
+A run may be killed at any moment. Whole lines stay; a line that was being written is cut off on the next
+start. A question may have several lines, for failures are tried again; the last one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from videoprune.models.loading import model_folder
+
+Row = dict[str, Any]
+_HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
+
+
+class Results:
+    """The rows of one run, by question_id, and the file behind them. A context manager.
+
+    Raises ValueError if another process writes the same file, or a line other than the last is no JSON
+    object.
+    """
+
+    def __init__(self, path: Path, *, restart: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("a+b")
+        try:
+            _lock(self._file.fileno(), path)
+            if restart:
+                self._file.truncate(0)
+            self.rows = self._load()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Write `rows` in one piece and wait until the disk has them."""
+        if not rows:
+            return
+        self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows.update((row["question_id"], row) for row in rows)
+
+    def _load(self) -> dict[str, Row]:
+        self._file.seek(0)
+        lines = self._file.read().splitlines(keepends=True)
+        rows: dict[str, Row] = {}
+        intact = 0
+        for number, line in enumerate(lines, start=1):
+            row = _parse(line)
+            if row is None:
+                if number < len(lines):
+                    raise ValueError(
+                        f"{self.path}, line {number}: not a row of results; allowed: JSON objects"
+                    )
+                self._file.truncate(intact)  # torn while it was written
+                break
+            intact += len(line)
+            rows[row["question_id"]] = row
+        return rows
+
+
+def read_rows(path: Path) -> dict[str, Row]:
+    """The rows of a finished or running run by question_id, without touching the file."""
+    rows: dict[str, Row] = {}
+    for line in path.read_bytes().splitlines(keepends=True):
+        row = _parse(line)
+        if row is not None:
+            rows[row["question_id"]] = row
+    return rows
+
+
+def row_key(question_id: str, video: str, model: str, digest: str) -> str:
+    """16 hex digits for what a row was made from: fingerprints of video and model, `PruneConfig.digest`."""
+    return hashlib.sha256("\n".join((question_id, video, model, digest)).encode()).hexdigest()[:16]
+
+
+def video_fingerprint(path: str) -> str:
+    """Size and time of change of a file; "missing" where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return "missing"
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def model_fingerprint(name: str) -> str:
+    """12 hex digits over the model's configuration, tokenizer and weights."""
+    folder = model_folder(name)
+    total = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".jinja", ".txt", ".safetensors", ".bin"):
+            continue
+        total.update(f"{path.name} {path.stat().st_size} ".encode())
+        small = path.stat().st_size <= _HASHED_WHOLE
+        total.update(path.read_bytes() if small else str(path.stat().st_mtime_ns).encode())
+    return total.hexdigest()[:12]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `path` in one step: it holds the old text or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partly = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partly.write_text(text, encoding="utf-8")
+    os.replace(partly, path)
+
+
+def _parse(line: bytes) -> Row | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get("question_id"), str) else None
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    """Refuse a file that another process writes. Where the system has no such lock, go without."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise ValueError(f"{path}: another run writes it; name another folder or wait for it") from error
