@@ -24,13 +24,16 @@ def load_prune(name: str, overrides: Sequence[str] = ()) -> PruneConfig:
         if not sign or not all(key.split(".")):
             raise ValueError(f"override {word!r}; allowed: part.name=value, such as llm.lambda_=50")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        data = OmegaConf.to_container(merged, resolve=True)
+        base = OmegaConf.load(path)
+        if not OmegaConf.is_dict(base):
+            raise ValueError(f"prune={name!r}: {path} holds no mapping; allowed: encoder, fusion, llm, seed")
+        data = OmegaConf.to_container(
+            OmegaConf.merge(base, OmegaConf.from_dotlist(list(overrides))), resolve=True
+        )
     except (OmegaConfBaseException, YAMLError) as error:
         first = str(error).strip().splitlines()[0]
         raise ValueError(f"prune={name!r} with {' '.join(overrides) or 'no overrides'}: {first}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"prune={name!r}: {path} holds {data!r}; allowed: a mapping")
+    assert isinstance(data, dict)
     return PruneConfig.from_dict({str(key): value for key, value in data.items()})
 
 

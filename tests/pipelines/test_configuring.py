@@ -14,12 +14,21 @@ def test_a_preset_without_overrides_is_the_preset(name: str) -> None:
 
 
 def test_dotted_words_change_single_settings_and_the_last_wins() -> None:
-    words = ["llm.lambda_=50", "encoder.keep=0.3", "encoder.keep=0.4", "llm.ratios=[0.9, 0.5, 0.25]", "seed=7"]
+    words = [
+        "llm.lambda_=50",
+        "encoder.keep=0.3",
+        "encoder.keep=0.4",
+        "llm.ratios=[0.9, 0.5, 0.25]",
+        "seed=7",
+    ]
     found = load_prune("balanced", words)
     changes = {"llm.lambda_": 50.0, "encoder.keep": 0.4, "llm.ratios": (0.9, 0.5, 0.25), "seed": 7}
     assert found == preset("balanced").replace(**changes)
     assert load_prune("balanced", ["llm.lambda_=null"]) == preset("balanced")
-    assert load_prune("evoprune", ["encoder.proportional_attention=false"]).encoder.proportional_attention is False
+    assert (
+        load_prune("evoprune", ["encoder.proportional_attention=false"]).encoder.proportional_attention
+        is False
+    )
 
 
 def test_a_yaml_file_is_as_good_as_a_preset(tmp_path: Path) -> None:
@@ -58,9 +67,12 @@ def test_an_unknown_preset_names_the_known_ones(name: str) -> None:
         load_prune(name)
 
 
-@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [1\n", "just words"])
-def test_a_yaml_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("- 1\n- 2\n", "odd.yaml holds no mapping"), ("a: [1\n", "odd.yaml"), ("words", "words: unknown key")],
+)
+def test_a_yaml_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match="odd.yaml"):
+    with pytest.raises(ValueError, match=said):
         load_prune(str(path))

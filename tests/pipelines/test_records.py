@@ -28,7 +28,9 @@ def test_rows_come_back_and_the_last_of_a_question_counts(tmp_path: Path) -> Non
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_a_file_cut_anywhere_keeps_its_whole_lines(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_file_cut_anywhere_keeps_its_whole_lines(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     path = tmp_path_factory.mktemp("cut") / "results.jsonl"
     with Results(path) as results:
         results.append(ROWS)

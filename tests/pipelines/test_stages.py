@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipelines.executors import local
-from pipelines.stages import ClipItem, DecodeStage, ModelStage, clip_shape, failed_rows, group_by_video, with_prune
+from pipelines.stages import (
+    ClipItem,
+    DecodeStage,
+    ModelStage,
+    clip_shape,
+    failed_rows,
+    group_by_video,
+    with_prune,
+)
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
@@ -58,7 +66,11 @@ def test_rows_are_what_the_engine_says(engine: Engine, items: list[ClipItem]) ->
         assert (row["prediction"], row["text"]) == (answer.choice, answer.text)
         assert row["correct"] == (answer.choice == sample.answer)
         assert row["tokens"] == answer.trace.as_dict()
-        assert (row["outcome"], row["backend"], row["category"]) == ("complete", "decord", sample.meta["category"])
+        assert (row["outcome"], row["backend"], row["category"]) == (
+            "complete",
+            "decord",
+            sample.meta["category"],
+        )
         assert set(row["seconds"]) == {"decode", "encode", "fuse", "llm", "llm_prune"}
 
 
@@ -86,7 +98,10 @@ def test_clips_that_cannot_be_read_or_answered_become_failed_rows(
 ) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a video")
-    strange = [ClipItem(str(broken), items[0].samples), ClipItem(str(tmp_path / "no.mp4"), items[1].samples[:1])]
+    strange = [
+        ClipItem(str(broken), items[0].samples),
+        ClipItem(str(tmp_path / "no.mp4"), items[1].samples[:1]),
+    ]
     decode = DecodeStage(engine.num_frames, engine.frame_size)
     stage = ModelStage.around(engine, max_new_tokens=1)
     first, second, third = local.run([*strange, items[2]], decode, stage)
@@ -110,7 +125,10 @@ def test_clips_that_cannot_be_read_or_answered_become_failed_rows(
 
 def test_settings_that_cannot_work_are_told_before_the_first_clip(tiny: Path, items: list[ClipItem]) -> None:
     decode = DecodeStage(4, (32, 32))
-    for changes in ({"llm.method": "fixed", "llm.keep": 0.01}, {"encoder.method": "evoprune", "encoder.keep": 0.03}):
+    for changes in (
+        {"llm.method": "fixed", "llm.keep": 0.01},
+        {"encoder.method": "evoprune", "encoder.keep": 0.03},
+    ):
         stage = ModelStage(str(tiny), PruneConfig().replace(**changes), device="cpu")
         with pytest.raises(ValueError, match="reach"):
             next(local.run(items, decode, stage))

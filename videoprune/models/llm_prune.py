@@ -112,7 +112,7 @@ class _PrunedRun:
             started = time.perf_counter()
             hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
             self.trace.seconds += time.perf_counter() - started
-        if self.bias is None or self.bias.shape[-1] != hidden.shape[1]:
+        if self.bias is None:
             self.bias = _causal_bias(self.valid, hidden.dtype)
         cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])
         kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin))
@@ -142,10 +142,11 @@ class _PrunedRun:
         keep.scatter_(1, torch.where(chosen, index, keep.shape[1] - 1), True)  # the last token is always text
         length = int(keep.sum(1).max())
         # Survivors in their order, at the right end; what is left over on the left is padding.
-        kept = keep.to(torch.int8).argsort(1, stable=True)[:, -length:]  # (B, n')
+        kept = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n')
         kept_valid = keep.gather(1, kept)
         self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
         self.order = self.order.gather(1, kept)
+        self.bias = None
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
     def _choose(

@@ -254,7 +254,7 @@ class MultiEncoderVLM(PreTrainedModel):
         embeds = torch.cat([x.to(text.dtype), text], 1)
         mask = torch.cat([seen, attention_mask.bool()], 1)
         visual = torch.cat([seen, torch.zeros_like(attention_mask, dtype=torch.bool)], 1)
-        order = mask.to(torch.int8).argsort(1, stable=True)  # padding of either part moves to the left
+        order = mask.to(torch.int8).argsort(dim=1, stable=True)  # padding of either part moves to the left
         keep = order[:, mask.shape[1] - int(mask.sum(1).max()) :]
         index = keep[..., None].expand(-1, -1, embeds.shape[2])
         return embeds.gather(1, index), mask.gather(1, keep), visual.gather(1, keep)

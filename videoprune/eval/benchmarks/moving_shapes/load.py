@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from videoprune.eval.prompts import LETTERS, option_texts
+from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import Sample
 
 _TEXT_COLUMNS = ("video_id", "duration", "sub_category", "videoID", "question_id", "question", "answer")

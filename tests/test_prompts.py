@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoprune.eval.prompts import option_texts, parse_choice, prompt
+from videoprune.prompts import option_texts, parse_choice, prompt
 from videoprune.types import Sample
 
 COLORS = ("red", "blue", "dark green", "cyan")
