@@ -84,8 +84,9 @@ def evaluate(
         seconds = time.perf_counter() - started
         records = [results.rows[q] for q in keys]
     summary = _summary(records, settings, fresh, seconds, out / "summary.json")
-    write_whole(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-    return summary
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    write_whole(out / "summary.json", text)
+    return json.loads(text)
 
 
 def benchmark_samples(data: str | None, clips: int, seed: int, limit: int | None) -> list[Sample]:
@@ -134,7 +135,7 @@ def _summary(
     """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed."""
     speed = {
         "questions_asked": fresh,
-        "wall_seconds": round(seconds, 3),
+        "wall_seconds": round(seconds, 6),
         "questions_per_second": round(fresh / seconds, 4),
         "executor": settings.executor,
         "versions": versions(),

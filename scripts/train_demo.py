@@ -1,4 +1,4 @@
-"""Train the demo model on MovingShapes. Stops and resumes at any moment; see videoprune/models/demo/README.md."""
+"""Train the demo model on MovingShapes. Stops and resumes; see the model card in videoprune/models/demo."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["encoders", "llm"])
+    parser.add_argument("stage", choices=["encoders", "llm", "export"])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="checkpoints and logs")
     parser.add_argument("--steps", type=int, help="default: 3000 for encoders, 4500 for llm")
     parser.add_argument("--batch", type=int, help="default: 32 frames, or 16 clips")
@@ -23,6 +23,12 @@ def main() -> None:
         "--unmerged", type=int, default=1500, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("videoprune/models/demo"), help="export: where to"
+    )
+    parser.add_argument(
+        "--checkpoint", default="llm.pt", help="export: which of the LLM's checkpoints in --out"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves torch's choice")
     args = parser.parse_args()
     if args.threads:
@@ -35,6 +41,10 @@ def main() -> None:
         train_encoders(
             args.out, steps=args.steps or 3000, batch=args.batch or 32, device=device, only=args.only
         )
+    elif args.stage == "export":
+        from demo_training.export import export
+
+        export(args.out, args.folder, args.checkpoint)
     else:
         from demo_training.llm import train_llm
 

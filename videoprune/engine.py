@@ -9,8 +9,8 @@ from dataclasses import replace
 import torch
 
 from videoprune.config import PruneConfig, preset
-from videoprune.prompts import parse_choice, prompt
 from videoprune.models.loading import load_multi_encoder
+from videoprune.prompts import parse_choice, prompt
 from videoprune.types import Answer, PruneTrace, Sample, VideoFrames, VisualTokens
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from demo_training.data import TRAIN_SEED, owner_to_grid, soften
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from demo_training.data import TRAIN_SEED, owner_to_grid, soften
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene, sample_scene

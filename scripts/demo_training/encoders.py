@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import torch
-from demo_training.data import NUM_CLASSES, DenseFrames
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AutoModel, CLIPVisionConfig, ConvNextV2Config, PreTrainedConfig, SiglipVisionConfig
+
+from demo_training.data import NUM_CLASSES, DenseFrames
 
 SIZE = 112
 WIDTH = 128

@@ -15,22 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
-from demo_training.encoders import SIZE, encoder_configs
-from demo_training.text import build_tokenizer, mc_prompt, open_prompt
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
+from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.encoders import SIZE, encoder_configs
+from demo_training.text import build_tokenizer, mc_prompt, open_prompt
 from videoprune.config import EncoderPrune
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, LETTERS, questions, with_options
+from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, Scene
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import gather
 
 IGNORE = -100
-MC_PER_CLIP, OPEN_PER_CLIP = 4, 2
+MC_PER_CLIP, OPEN_PER_CLIP = 4, 3
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.5  # so a clip serves in about four steps
 
@@ -204,7 +205,7 @@ def visual_prefix(
 def question_blocks(
     tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions a clip, and the blocks' lengths."""
+    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, and their lengths."""
     blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
     for clip in clips:
         pool = questions(clip.scene, rng)
@@ -216,6 +217,7 @@ def question_blocks(
                 blocks[b].append(_encode(tokenizer, mc_prompt(q.text, options), letter))
             else:
                 blocks[b].append(_encode(tokenizer, open_prompt(q.text), q.answer))
+    blocks.append([_encode(tokenizer, open_prompt("List the objects."), listing(c.scene)) for c in clips])
     lengths = [max(len(ids) for ids, _ in block) for block in blocks]
     pad = tokenizer.pad_token_id
     ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
@@ -225,6 +227,16 @@ def question_blocks(
         torch.cat([torch.tensor(b) for b in labels], 1),
         lengths,
     )
+
+
+def listing(scene: Scene) -> str:
+    """All objects in the order of COLORS, with character and direction.
+
+    To go on after "red" the model must find the red object's tokens: what every question needs, many times a clip.
+    """
+    rank = list(COLORS)
+    objects = sorted(scene.objects, key=lambda o: rank.index(o.color))
+    return ", ".join(f"{o.name} {o.character} {o.direction or 'still'}" for o in objects)
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:
@@ -309,7 +321,8 @@ def _resume(path: Path, model: MultiEncoderVLM, optimizer, schedule) -> int:  # 
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
     missing, unexpected = model.load_state_dict(state["model"], strict=False)
-    assert not unexpected and all(k.startswith("encoders.") for k in missing), (missing, unexpected)
+    assert not unexpected, unexpected
+    assert all(k.startswith("encoders.") for k in missing), missing
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return state["step"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from demo_training.data import TRAIN_SEED
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from demo_training.data import TRAIN_SEED
 from videoprune.eval.benchmarks.moving_shapes.questions import LETTERS, questions
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, SHAPES, sample_scene
 

@@ -227,7 +227,7 @@ def test_cuts_are_meteors_and_never_layer_zero() -> None:
 
 def test_an_attention_without_masks_by_layer_is_refused() -> None:
     model = language_model()
-    x, mask, seen, _ = prompt([9], [4])
+    _, mask, seen, _ = prompt([9], [4])
     model.config._attn_implementation = "flash_attention_2"
     with (
         pytest.raises(ValueError, match="attn_implementation='flash_attention_2'"),

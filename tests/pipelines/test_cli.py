@@ -15,6 +15,15 @@ from pipelines.records import read_rows
 QUESTION = ["What color is it?", "--option", "red", "--option", "blue [dark]"]
 
 
+def sentence(errors: str) -> str:
+    """The one line of this program; libraries that are imported already may have shown progress before it."""
+    assert "Traceback" not in errors
+    *_, last = errors.splitlines()
+    assert last.startswith("videoprune: ")
+    assert errors.count("videoprune: ") == 1
+    return last
+
+
 @pytest.fixture
 def video(clips: Path) -> str:
     return str(clips / "data" / "moving_shapes_001.mp4")
@@ -69,8 +78,7 @@ def test_a_video_without_frames_gives_status_1(
     found = json.loads(said.out)
     assert (found["answer"], found["outcome"]["kind"]) == (None, "failed")
     assert found["outcome"]["reason"].startswith("not_a_video: ")
-    assert "broken.mp4" in said.err
-    assert len(said.err.splitlines()) == 1
+    assert "broken.mp4" in sentence(said.err)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +100,7 @@ def test_a_mistake_gives_one_sentence_and_status_2(
     assert main(["ask", "/nowhere/clip.mp4", "What?", *given]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert said in shown.err
-    assert shown.err.startswith("videoprune: ")
-    assert len(shown.err.splitlines()) == 1
+    assert said in sentence(shown.err)
 
 
 @pytest.mark.parametrize(

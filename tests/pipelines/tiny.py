@@ -76,7 +76,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> MultiEncoderConfig:
 
 
 def write_tiny_model(folder: Path, *, seed: int = 3) -> Path:
-    """Random weights, large enough that clips and questions lead to different answers; the first token is a letter."""
+    """Random weights, so large that clips and questions lead to different answers, letters first."""
     tokenizer = tiny_tokenizer()
     torch.manual_seed(seed)
     model = MultiEncoderVLM(tiny_config(tokenizer)).eval()
