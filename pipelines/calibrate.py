@@ -141,7 +141,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
                 task = bar.add_task(f"lambda of {name}", total=None)
                 solved[name] = solve(engine, clips, prune, lambda task=task: bar.advance(task))  # type: ignore[misc]
-    lambdas = {calibration_key(wanted[name].llm): found.lambda_ for name, found in solved.items()}
+    lambdas = {calibration_key(wanted[name]): found.lambda_ for name, found in solved.items()}
     folder = model_folder(args.model)
     save_calibration(folder, ranks, lambdas)
     _print(ranks, solved, wanted, folder)

@@ -150,7 +150,7 @@ def with_prune(engine: Engine, prune: PruneConfig) -> Engine:
     """An engine with other settings on the same loaded model."""
     other = copy.copy(engine)
     other.prune = prune
-    engine.model.resolve(prune.llm)
+    engine.model.resolve(prune)
     return other
 
 

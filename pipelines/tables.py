@@ -84,7 +84,7 @@ class Bench:
         if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
             return prune
         if shipped:
-            return prune.replace(**{"llm.lambda_": self.engine.model.resolve(prune.llm).lambda_})
+            return self.engine.model.resolve(prune)
         path = self.runs / "lambdas.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         name = f"{self.fingerprint} {prune.digest()}"

@@ -27,7 +27,7 @@ class Engine:
         self.prune = preset(prune) if isinstance(prune, str) else prune
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.tokenizer = load_multi_encoder(model, self.device)
-        self.model.resolve(self.prune.llm)  # an impossible setting fails here, not at the first question
+        self.model.resolve(self.prune)  # an impossible setting fails here, not at the first question
 
     @property
     def num_frames(self) -> int:
@@ -57,8 +57,7 @@ class Engine:
             text["input_ids"],
             text["attention_mask"],
             tokens,
-            llm=self.prune.llm,
-            seed=self.prune.seed,
+            prune=self.prune,
             max_new_tokens=max_new_tokens,
         )
         seconds = {"llm": time.perf_counter() - started - layers.seconds, "llm_prune": layers.seconds}

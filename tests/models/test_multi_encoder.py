@@ -54,12 +54,12 @@ def test_a_batch_of_clips_equals_the_clips_alone(name: str) -> None:
     model, config = tiny_model(), CONFIGS[name]
     clips = [random_clip(n, seed=n) for n in (4, 1, 3, 2)]
     ids, mask = text(4)
-    together, trace = model.generate(ids, mask, model.encode(clips, config), llm=config.llm, max_new_tokens=5)
+    together, trace = model.generate(ids, mask, model.encode(clips, config), prune=config, max_new_tokens=5)
     for i, clip in enumerate(clips):
         own = slice(i % 3, None)
         tokens = model.encode([clip], config)
         alone, alone_trace = model.generate(
-            ids[i : i + 1, own], mask[i : i + 1, own], tokens, llm=config.llm, max_new_tokens=5
+            ids[i : i + 1, own], mask[i : i + 1, own], tokens, prune=config, max_new_tokens=5
         )
         assert torch.equal(alone[0], together[i])
         assert alone_trace.row(0) == trace.row(i)
@@ -69,11 +69,11 @@ def test_many_questions_of_one_clip_share_its_tokens() -> None:
     model = tiny_model()
     tokens = model.encode([random_clip(3)], FULL)
     ids, mask = text(4)
-    together, _ = model.generate(ids, mask, tokens, llm=FULL.llm, max_new_tokens=4)
+    together, _ = model.generate(ids, mask, tokens, prune=FULL, max_new_tokens=4)
     for i in range(4):
         own = slice(i % 3, None)
         alone, _ = model.generate(
-            ids[i : i + 1, own], mask[i : i + 1, own], tokens, llm=FULL.llm, max_new_tokens=4
+            ids[i : i + 1, own], mask[i : i + 1, own], tokens, prune=FULL, max_new_tokens=4
         )
         assert torch.equal(alone[0], together[i])
 
@@ -92,7 +92,7 @@ def test_keep_all_is_no_pruning() -> None:
     assert torch.equal(dense.x, kept.x)
     assert torch.equal(dense.origin, kept.origin)
     a, _ = model.generate(ids, mask, dense, max_new_tokens=6)
-    b, _ = model.generate(ids, mask, kept, llm=keep_all.llm, max_new_tokens=6)
+    b, _ = model.generate(ids, mask, kept, prune=keep_all, max_new_tokens=6)
     assert torch.equal(a, b)
 
 
@@ -127,8 +127,8 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
     assert again.config.encoder_ranks == model.config.encoder_ranks
     clip, (ids, mask) = random_clip(2), text(1)
-    a, _ = model.generate(ids, mask, model.encode([clip], FULL), llm=FULL.llm)
-    b, _ = again.generate(ids, mask, again.encode([clip], FULL), llm=FULL.llm)
+    a, _ = model.generate(ids, mask, model.encode([clip], FULL), prune=FULL)
+    b, _ = again.generate(ids, mask, again.encode([clip], FULL), prune=FULL)
     assert torch.equal(a, b)
 
 
@@ -140,7 +140,7 @@ def test_other_encoders_and_language_models_plug_in() -> None:
     other = MultiEncoderVLM(MultiEncoderConfig(encoders=data["encoders"], text_config=kind | size)).eval()
     ids, mask = text(2)
     out, trace = other.generate(
-        ids, mask, other.encode([random_clip(2), random_clip(3)], FULL), llm=FULL.llm, max_new_tokens=3
+        ids, mask, other.encode([random_clip(2), random_clip(3)], FULL), prune=FULL, max_new_tokens=3
     )
     assert out.shape == (2, 3)
     assert len(trace.row(0)) == 4
@@ -168,7 +168,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"clips=\[\]"):
         model.encode([], PruneConfig())
     with pytest.raises(ValueError, match="not calibrated for"):
-        model.resolve(FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5}).llm)
+        model.resolve(FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5}))
     with pytest.raises(ValueError, match="at least one encoder"):
         MultiEncoderVLM(MultiEncoderConfig(encoders=[]))
     with pytest.raises(ValueError, match="model_type='nonsense'"):
@@ -181,6 +181,6 @@ def test_mistakes_are_named() -> None:
 
 def test_a_calibrated_lambda_is_found_by_its_key() -> None:
     model = tiny_model()
-    wanted = FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5}).llm
+    wanted = FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5})
     model.config.lambdas = {calibration_key(wanted): 12.5}
-    assert model.resolve(wanted).lambda_ == 12.5
+    assert model.resolve(wanted).llm.lambda_ == 12.5

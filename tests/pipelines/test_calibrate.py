@@ -116,5 +116,5 @@ def test_the_command_makes_a_preset_usable(
     assert main(["calibrate", "--model", str(folder), *words]) == 0
     assert "siglip" in capsys.readouterr().out
     engine = Engine(str(folder), prune, device="cpu")
-    assert engine.model.config.lambdas[calibration_key(prune.llm)] > 0
+    assert engine.model.config.lambdas[calibration_key(prune)] > 0
     assert engine.model.config.encoder_ranks["siglip"] != [4.0, 3.0, 2.0]

@@ -65,13 +65,13 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> MultiEncoderConfig:
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    presets = [preset(name).llm for name in preset_names()]
+    presets = [preset(name) for name in preset_names()]
     return MultiEncoderConfig(
         encoders=[{"name": n, "model_type": c.model_type, **c.to_diff_dict()} for n, c in encoders.items()],
         text_config={"model_type": text.model_type, **text.to_diff_dict()},
         num_frames=NUM_FRAMES,
         encoder_ranks={name: [4.0, 3.0, 2.0] for name in encoders},
-        lambdas={calibration_key(llm): 200.0 * llm.keep for llm in presets if llm.method == "adaptive"},
+        lambdas={calibration_key(p): 200.0 * p.llm.keep for p in presets if p.llm.method == "adaptive"},
     )
 
 

@@ -78,7 +78,7 @@ def _merge_inside(
     )
     x = tower.embed(pixel_values)  # (F, P+N, D)
     size = x.new_ones(x.shape[:2])
-    plan = identity_plan(*x.shape[:2], x.device)
+    plan = identity_plan(x.shape[0], x.shape[1], x.device)
     bias = None
     for i, r in enumerate(remove):
         if not r:
@@ -100,7 +100,7 @@ def _merge_step(
     remove: int,
     config: EncoderPrune,
 ) -> KeepPlan:
-    assert heads.queries is not None and heads.keys is not None
+    assert heads.keys is not None
     metric = heads.keys.mean(1) if config.metric == "keys" else x  # (F, P+n, d or D)
     critical = math.floor(config.critical_ratio * (x.shape[1] - tower.prefix))
     importance = None
@@ -123,7 +123,8 @@ def _importance(tower: VisionTower, heads: CapturedHeads, bias: Tensor | None) -
 
     The factor n makes 1 the average, so weights mean the same at every depth.
     """
-    assert heads.queries is not None and heads.keys is not None
+    assert heads.queries is not None
+    assert heads.keys is not None
     if tower.prefix:
         a = cls_attention(heads.queries, heads.keys, scale=tower.scale, num_prefix=tower.prefix, bias=bias)
     else:
@@ -138,7 +139,7 @@ def _drop_at_cuts(
     prefix = tower.prefix
     ends = [math.ceil(tower.num_blocks * (c + 1) / len(counts)) - 1 for c in range(len(counts))]
     x = tower.embed(pixel_values)
-    plan = identity_plan(*x.shape[:2], x.device)
+    plan = identity_plan(x.shape[0], x.shape[1], x.device)
     for i in range(tower.num_blocks):
         with tower.capture(i) as heads:
             x = tower.block(i, x)
@@ -172,7 +173,7 @@ def _merge_output(
     x: Tensor, size: Tensor, config: EncoderPrune, final: int
 ) -> tuple[Tensor, Tensor, KeepPlan]:
     """EvoPrune's pair score on finished features, halving at most in each round; no attention to protect by."""
-    plan = identity_plan(*x.shape[:2], x.device)
+    plan = identity_plan(x.shape[0], x.shape[1], x.device)
     while x.shape[1] > final:
         r = min(x.shape[1] - final, x.shape[1] // 2)
         step = bipartite_plan(x, r, lambda_div=config.lambda_div, neighbors=config.neighbors)

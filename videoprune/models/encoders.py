@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 
@@ -46,7 +47,7 @@ class CapturedHeads:
 
 @dataclass(frozen=True)
 class VisionTower:
-    """One encoder behind a common face. `dense` is the number of patch tokens of a frame, `grid` its rows and columns."""
+    """One encoder behind a common face: `grid` is the rows and columns of its patch tokens for a frame."""
 
     name: str
     model: PreTrainedModel
@@ -118,11 +119,11 @@ class VisionTower:
         heads = self.model.config.num_attention_heads
         return out.unflatten(-1, (heads, -1)).transpose(1, 2)  # (F, n, H*d) -> (F, H, n, d)
 
-    def _attention(self, index: int) -> nn.Module:
+    def _attention(self, index: int) -> Any:
         assert self.layout is not None
         return getattr(self._part(self.layout.blocks)[index], self.layout.attention)
 
-    def _part(self, path: str) -> nn.Module:
+    def _part(self, path: str) -> Any:
         return self.model.get_submodule(path)
 
 

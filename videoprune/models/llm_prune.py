@@ -44,11 +44,18 @@ def cut_layers(config: LLMPrune, num_layers: int) -> tuple[int, ...]:
 
 @contextmanager
 def prune_layers(
-    language_model: nn.Module, config: LLMPrune, visual_mask: Tensor, attention_mask: Tensor, *, seed: int = 0
+    language_model: nn.Module,
+    config: LLMPrune,
+    visual_mask: Tensor,
+    attention_mask: Tensor,
+    *,
+    scale: Tensor | None = None,
+    seed: int = 0,
 ) -> Iterator[LayerTrace]:
     """Within the context, the next prefill and the steps after it run pruned; leaving it restores the model.
 
-    visual_mask, attention_mask: bool (B, S) of the prompt, padded on the left. Raises ValueError for an attention
+    visual_mask, attention_mask: bool (B, S) of the prompt, padded on the left. scale: (B,), factor of lambda by row;
+    None: 1. seed: of the random control. Raises ValueError for an attention
     implementation whose masks cannot differ by layer.
     """
     layers = _decoder_layers(language_model)
@@ -63,7 +70,7 @@ def prune_layers(
         raise ValueError(
             f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(_SUPPORTED_ATTENTION)}"
         )
-    run = _PrunedRun(config, visual_mask, attention_mask, len(layers), trace, seed)
+    run = _PrunedRun(config, visual_mask, attention_mask, len(layers), trace, scale, seed)
     hooks = [
         layer.register_forward_pre_hook(
             lambda module, args, kwargs, index=index: run.before_layer(index, module, args, kwargs),
@@ -88,12 +95,14 @@ class _PrunedRun:
         attention_mask: Tensor,
         num_layers: int,
         trace: LayerTrace,
+        scale: Tensor | None,
         seed: int,
     ) -> None:
         self.config, self.trace, self.num_layers = config, trace, num_layers
         self.visual, self.valid = visual_mask.bool(), attention_mask.bool()  # (B, n), of the current layer
         self.order = torch.arange(visual_mask.shape[1], device=visual_mask.device).expand_as(visual_mask)
         self.fused = self.visual.sum(1)  # (B,)
+        self.scale = scale
         self.cuts = cut_layers(config, num_layers)
         self.generator = torch.Generator().manual_seed(seed)
         self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
@@ -158,6 +167,8 @@ class _PrunedRun:
             attention = self._text_attention(layer, hidden, rope)  # (B, H, n)
             assert config.method == "fixed" or config.lambda_ is not None
             heads = min(config.top_heads, attention.shape[1])
+            if self.scale is not None:  # lambda * (scale * attention): the order of a row's tokens stays
+                attention = attention * self.scale[:, None, None].to(attention)
             counts, scores = adaptive_counts(
                 attention, self.visual, config.lambda_ or 0.0, top_heads=heads, heads=config.heads
             )

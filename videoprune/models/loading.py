@@ -26,5 +26,6 @@ def load_multi_encoder(
     """Load weights and tokenizer, for inference. The weights may be stored in half precision."""
     folder = model_folder(name)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = MultiEncoderVLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+    model = MultiEncoderVLM.from_pretrained(folder, dtype=dtype).eval()
+    model.to(torch.device(device))
     return model, tokenizer

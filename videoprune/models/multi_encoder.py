@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from videoprune.config import LLMPrune, PruneConfig
+from videoprune.config import PruneConfig
 from videoprune.models.early import encode, retained_counts
 from videoprune.models.encoders import VisionTower, tower
 from videoprune.models.llm_prune import LayerTrace, prune_layers
@@ -91,8 +91,9 @@ class MultiEncoderVLM(PreTrainedModel):
         self.projectors = nn.ModuleDict()
         for entry in config.encoders:
             name, sub = entry["name"], _encoder_config(entry)
-            self.encoders[name] = AutoModel.from_config(sub)
-            self.projectors[name] = Projector(tower(name, self.encoders[name]).width, text.hidden_size)
+            sub_model = AutoModel.from_config(sub)
+            self.encoders[name] = sub_model
+            self.projectors[name] = Projector(tower(name, sub_model).width, text.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(text)
         self.post_init()
 
@@ -207,21 +208,27 @@ class MultiEncoderVLM(PreTrainedModel):
         )
 
     @torch.no_grad()
-    def generate(  # type: ignore[override]
+    def generate(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         tokens: VisualTokens,
         *,
-        llm: LLMPrune | None = None,
-        seed: int = 0,
+        prune: PruneConfig | None = None,
         max_new_tokens: int = 16,
         **kwargs: Any,
     ) -> tuple[Tensor, LayerTrace]:
-        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise, and the trace by layer."""
+        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise, and the trace by layer.
+
+        A calibrated lambda was found for clips of `config.num_frames`; for other counts of tokens it is scaled.
+        """
         embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
-        llm = self.resolve(llm or LLMPrune())
-        with prune_layers(self.language_model, llm, visual, mask, seed=seed) as trace:
+        prune = prune or PruneConfig()
+        scale = None
+        if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
+            scale = visual.sum(1) / self.retained_count(self.config.num_frames, prune)["fused"]
+        llm = self.resolve(prune).llm
+        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed) as trace:
             ids = self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask,
@@ -231,18 +238,18 @@ class MultiEncoderVLM(PreTrainedModel):
             )
         return ids, trace
 
-    def resolve(self, llm: LLMPrune) -> LLMPrune:
+    def resolve(self, prune: PruneConfig) -> PruneConfig:
         """Fill in the calibrated lambda. Raises ValueError that names the calibration where there is none."""
-        if llm.method != "adaptive" or llm.lambda_ is not None:
-            return llm
-        key = calibration_key(llm)
+        if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
+            return prune
+        key = calibration_key(prune)
         if key not in self.config.lambdas:
             known = ", ".join(sorted(self.config.lambdas)) or "none"
             raise ValueError(
                 f"llm.lambda_=null: this model is not calibrated for {key!r} (calibrated: {known}); "
                 "give llm.lambda_ or run `videoprune calibrate`"
             )
-        return LLMPrune(**{**llm.__dict__, "lambda_": self.config.lambdas[key]})
+        return prune.replace(**{"llm.lambda_": self.config.lambdas[key]})
 
     def assemble(
         self, tokens: VisualTokens, input_ids: Tensor, attention_mask: Tensor
@@ -273,10 +280,17 @@ class MultiEncoderVLM(PreTrainedModel):
         )
 
 
-def calibration_key(llm: LLMPrune) -> str:
-    """Names what a lambda was calibrated for: the wanted share, the cuts and how attention is read."""
+def calibration_key(prune: PruneConfig) -> str:
+    """Names what a lambda was calibrated for: what reaches the LLM, the wanted share, the cuts, how attention is read."""
+    encoder, fusion, llm = prune.encoder, prune.fusion, prune.llm
+    before = [
+        f"{part.method}:{part.keep:g}"
+        for part in (encoder, fusion)
+        if part.method != "none" and part.keep < 1
+    ]
+    heads = f"{llm.heads}{llm.top_heads if llm.heads == 'top' else ''}"
     cuts = "-".join(f"{f:g}" for f in llm.layers)
-    return f"keep={llm.keep:g} layers={cuts} heads={llm.heads}{llm.top_heads if llm.heads == 'top' else ''} {llm.queries}"
+    return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}"])
 
 
 def _encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
@@ -285,7 +299,7 @@ def _encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
 
 
 def _sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
-    kind = data.get("model_type")
+    kind = str(data.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"{name}: model_type={kind!r}; allowed: a model type of transformers")
     return CONFIG_MAPPING[kind](**{k: v for k, v in data.items() if k != "model_type"})

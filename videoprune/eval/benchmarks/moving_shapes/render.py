@@ -68,8 +68,8 @@ def _window(
     reach = obj.radius * 1.05
     x0, x1 = (int(np.clip(f, 0, size)) for f in ((center[0] - reach) * size, (center[0] + reach) * size + 1))
     y0, y1 = (int(np.clip(f, 0, size)) for f in ((center[1] - reach) * size, (center[1] + reach) * size + 1))
-    x = (np.arange(x0, x1, dtype=np.float32) + 0.5) / size - center[0]
-    y = (np.arange(y0, y1, dtype=np.float32) + 0.5) / size - center[1]
+    x = ((np.arange(x0, x1) + 0.5) / size - center[0]).astype(np.float32)
+    y = ((np.arange(y0, y1) + 0.5) / size - center[1]).astype(np.float32)
     return x0, x1, y0, y1, x, y
 
 
