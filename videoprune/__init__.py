@@ -1,1 +1,38 @@
-"""videoprune: early visual-token pruning for video language models."""
+"""videoprune: early visual-token pruning for video language models.
+
+`Engine` answers questions about videos with a pruned model; `PruneConfig` and `preset` say what to prune. Names
+load on first use, so that light programs (the video decoder's child process) need no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Engine": "videoprune.engine",
+    "MultiEncoderConfig": "videoprune.models.multi_encoder",
+    "MultiEncoderVLM": "videoprune.models.multi_encoder",
+    "PruneConfig": "videoprune.config",
+    "Sampling": "videoprune.video",
+    "preset": "videoprune.config",
+    "preset_names": "videoprune.config",
+    "read": "videoprune.video",
+}
+
+__all__ = [
+    "Engine",
+    "MultiEncoderConfig",
+    "MultiEncoderVLM",
+    "PruneConfig",
+    "Sampling",
+    "preset",
+    "preset_names",
+    "read",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'videoprune' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

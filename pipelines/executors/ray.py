@@ -32,6 +32,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray is about to leave a device alone that an actor did not ask for; say so now and silence its warning.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+# Ray lowers its workers' priority. Beside any other work they would then hardly run, and miss their deadlines.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 

@@ -127,8 +127,9 @@ def train_llm(
             name = _least_filled(store, modes)
             store.add(name, encode_group(model, next(loader), ENCODER_MODES[name]))
             continue
-        rows = batch if mode.keep[1] < 700 else max(2, batch // 3)
-        loss = clip_loss(model, tokenizer, store.draw(mode.encoder, rows, rng), mode, rng)
+        keep = int(rng.integers(mode.keep[0], mode.keep[1] + 1))
+        rows = max(4, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
+        loss = clip_loss(model, tokenizer, store.draw(mode.encoder, rows, rng), mode.pick, keep, rng)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
@@ -173,10 +174,8 @@ def _lr_share(step: int, steps: int) -> float:
     return 0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
 
 
-def visual_prefix(
-    model: MultiEncoderVLM, clips: list[EncodedClip], mode: Mode, rng: np.random.Generator
-) -> Tensor:
-    """Projected tokens of the clips, thinned alike: (B, K, W), frame by frame, encoder by encoder."""
+def visual_prefix(model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int) -> Tensor:
+    """Projected tokens of the clips, `keep` of each by `pick`: (B, K, W), frame by frame, encoder by encoder."""
     names = list(clips[0].x)
     when = torch.linspace(0, 1, NUM_FRAMES).repeat(len(clips)).to(model.device)
     parts, hits, owner = [], [], []
@@ -188,15 +187,14 @@ def visual_prefix(
         owner.append(torch.full((x.shape[1],), i))
     per_frame = sum(p.shape[1] for p in parts)
     z = torch.cat(parts, 1).view(len(clips), -1, parts[0].shape[-1])  # (B, T*K, W)
-    keep = min(int(rng.integers(mode.keep[0], mode.keep[1] + 1)), z.shape[1])
-    if keep == z.shape[1]:
+    if keep >= z.shape[1]:
         return z
-    if mode.pick == "cooperative":
+    if pick == "cooperative":
         frame = torch.arange(NUM_FRAMES).repeat_interleave(per_frame)
         encoder = torch.cat(owner).repeat(NUM_FRAMES)
         return gather(z, fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame))
     score = torch.rand(z.shape[:2])
-    if mode.pick == "objects":
+    if pick == "objects":
         score = score + 0.8 * torch.cat(hits, 1).view(len(clips), -1)
     index = score.topk(keep, 1).indices.sort(1).values.to(z.device)
     return z.gather(1, index[..., None].expand(-1, -1, z.shape[2]))
@@ -271,11 +269,12 @@ def clip_loss(
     model: MultiEncoderVLM,
     tokenizer: PreTrainedTokenizerFast,
     clips: list[EncodedClip],
-    mode: Mode,
+    pick: str,
+    keep: int,
     rng: np.random.Generator,
 ) -> Tensor:
     ids, labels, lengths = question_blocks(tokenizer, clips, rng)
-    z = visual_prefix(model, clips, mode, rng)
+    z = visual_prefix(model, clips, pick, keep)
     logits = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
     return F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
 
@@ -288,7 +287,7 @@ def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: 
     right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
     torch.manual_seed(0)
     for clip in clips:
-        z = visual_prefix(model, [clip], Mode("none", "random", (324, 324)), rng)
+        z = visual_prefix(model, [clip], "random", 324)
         pool = questions(clip.scene, rng)
         for category in CATEGORIES:
             fitting = [q for q in pool if q.category == category][:2]
