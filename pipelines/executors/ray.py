@@ -302,7 +302,9 @@ def _shares(options: RayOptions, device: str | None) -> tuple[float, float, floa
     if cpus <= 0:
         raise RuntimeError(f"the cluster has no free CPU: {free}")
     decoder = min(1.0, _fraction(cpus / (options.decoders + options.models)))
-    model = (cpus - decoder * options.decoders) / options.models
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    most = cpus if len(nodes) == 1 else max(nodes) / 2  # an actor must fit on one of several machines
+    model = min((cpus - decoder * options.decoders) / options.models, most)
     wants_gpu = gpus > 0 and (device is None or device.startswith("cuda"))
     gpu = gpus / options.models if wants_gpu else 0.0
     return decoder, float(int(model)) if model >= 1 else _fraction(model), min(1.0, _fraction(gpu))

@@ -72,7 +72,10 @@ def test_summary_holds_scores_settings_and_speed(tmp_path: Path) -> None:
     scores = summarize([rows[s.question_id] for s in samples])
     assert {k: summary[k] for k in scores} == scores
     assert summary["accuracy"]["overall"] == pytest.approx(4 / 6, abs=1e-6)
-    assert (summary["config"], summary["digest"]) == (as_json(PruneConfig().as_dict()), PruneConfig().digest())
+    assert (summary["config"], summary["digest"]) == (
+        as_json(PruneConfig().as_dict()),
+        PruneConfig().digest(),
+    )
     assert summary["model"] == {"name": "tiny", "fingerprint": "fingerprint"}
     assert summary["questions_asked"] == 6
     assert summary["questions_per_second"] == pytest.approx(6 / summary["wall_seconds"], rel=0.01)
