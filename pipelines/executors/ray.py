@@ -155,10 +155,8 @@ class _Pool:
         try:
             ray.get(receipt)
         except RayTaskError as error:
-            if not isinstance(
-                error.cause, RayError
-            ):  # the stage raised it: the run ends, as it would locally
-                raise error.cause from None
+            if not isinstance(error.cause, RayError):
+                raise error.cause from None  # the stage raised it: the run ends, as it would locally
             reason = f"{self.name}: {_first_sentence(error.cause)}"  # its argument was lost with a machine
         except RayActorError as error:
             reason = f"{self.name}: the process died ({_first_sentence(error)})"

@@ -53,10 +53,10 @@ ENCODER_MODES = {
 }
 CURRICULUM = [(1.0, Mode("none", "objects", (96, 160)))]
 UNMERGED = [
-    (0.30, Mode("none", "objects", (96, 200))),
-    (0.40, Mode("none", "random", (160, 560))),
-    (0.20, Mode("none", "cooperative", (160, 400))),
-    (0.10, Mode("none", "random", (1296, 1296))),
+    (0.60, Mode("none", "objects", (96, 200))),
+    (0.25, Mode("none", "random", (160, 560))),
+    (0.10, Mode("none", "cooperative", (160, 400))),
+    (0.05, Mode("none", "random", (1296, 1296))),
 ]
 MIXTURE = [
     (0.08, Mode("none", "random", (1296, 1296))),
@@ -167,7 +167,7 @@ def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> str:
 
 
 def _lr_share(step: int, steps: int) -> float:
-    warm, hold = 150, 0.35
+    warm, hold = 150, 0.55
     if step < warm:
         return (step + 1) / warm
     done = max(0.0, step / steps - hold) / (1 - hold)

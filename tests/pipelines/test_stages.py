@@ -9,6 +9,7 @@ import pytest
 from pipelines.executors import local
 from pipelines.stages import (
     ClipItem,
+    DecodedClip,
     DecodeStage,
     ModelStage,
     clip_shape,
@@ -19,7 +20,7 @@ from pipelines.stages import (
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
-from videoprune.types import Outcome, Sample, VideoFrames
+from videoprune.types import Answer, Outcome, Sample, VideoFrames
 from videoprune.video import Sampling, read
 
 
@@ -54,7 +55,7 @@ def test_questions_of_a_video_come_together_in_order() -> None:
 def test_rows_are_what_the_engine_says(engine: Engine, items: list[ClipItem]) -> None:
     decode = DecodeStage(engine.num_frames, engine.frame_size)
     rows = [r for part in local.run(items, decode, ModelStage.around(engine, max_new_tokens=1)) for r in part]
-    expected = []
+    expected: list[tuple[Sample, Answer]] = []
     for item in items:
         frames = read(item.video, Sampling(max_frames=engine.num_frames), size=engine.frame_size)
         tokens, _ = engine.encode([frames])
@@ -165,7 +166,7 @@ def test_the_local_executor_decodes_ahead_but_not_too_far(engine: Engine, items:
     started: list[str] = []
 
     class Noting(DecodeStage):
-        def process(self, item: ClipItem):  # type: ignore[no-untyped-def]
+        def process(self, item: ClipItem) -> DecodedClip:
             started.append(item.video)
             return super().process(item)
 

@@ -8,7 +8,7 @@ from pipelines import tables
 from pipelines.cli import main
 from pipelines.table_rows import TABLES, TableRow, TableSpec
 from pipelines.tables import row_cells, row_config
-from videoprune.config import preset
+from videoprune.config import PruneConfig, preset
 from videoprune.eval.report import summarize
 
 NAMES = [(name, row) for name, spec in TABLES.items() for row in spec.rows]
@@ -17,7 +17,7 @@ NAMES = [(name, row) for name, spec in TABLES.items() for row in spec.rows]
 @pytest.mark.parametrize(("name", "row"), NAMES, ids=[f"{n}: {r.name}" for n, r in NAMES])
 def test_every_row_has_settings_of_its_own(name: str, row: TableRow) -> None:
     """Rows build from those before them, and no two rows of a table are the same."""
-    settings = {}
+    settings: dict[str, PruneConfig] = {}
     for other in TABLES[name].rows:
         shares = {n: 0.9 - 0.01 * i for i, n in enumerate(settings)}
         settings[other.name] = row_config(other, settings, shares)

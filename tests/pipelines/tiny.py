@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -37,14 +38,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_config(tokenizer: PreTrainedTokenizerFast) -> MultiEncoderConfig:
-    vit = {
+    vit: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 48,
         "num_attention_heads": 2,
         "num_hidden_layers": 4,
         "patch_size": 8,
     }
-    encoders = {
+    encoders: dict[str, Any] = {
         "siglip": SiglipVisionConfig(**vit, image_size=SIZE, vision_use_head=False),
         "clip": CLIPVisionConfig(**vit, image_size=24, projection_dim=32),
         "convnext": ConvNextV2Config(
