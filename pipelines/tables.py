@@ -27,6 +27,7 @@ from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES
 from videoprune.eval.metrics import is_correct, paired_difference
 from videoprune.eval.report import markdown_table
+from videoprune.models.multi_encoder import calibration_key
 from videoprune.types import Sample
 
 CALIBRATION_CLIPS = 24
@@ -74,17 +75,15 @@ class Bench:
         """Raises ValueError if the model cannot run with `prune`."""
         ModelStage.around(with_prune(self.engine, prune)).setup()
 
-    def with_lambda(self, prune: PruneConfig, *, shipped: bool) -> PruneConfig:
-        """`prune` with its lambda written out: the model's own for a preset as it is, else solved on training
-        clips.
+    def with_lambda(self, prune: PruneConfig) -> PruneConfig:
+        """`prune` itself, or, where the model is not calibrated for it, with a lambda solved on training clips.
 
-        A model's calibration holds for the number of fused tokens that it was made with, so settings that
-        change that need a lambda of their own. It is kept in lambdas.json.
+        Solved lambdas are kept in lambdas.json, beside the runs.
         """
         if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
             return prune
-        if shipped:
-            return self.engine.model.resolve(prune)
+        if calibration_key(prune) in self.engine.model.config.lambdas:
+            return prune
         path = self.runs / "lambdas.json"
         known = json.loads(path.read_text()) if path.exists() else {}
         name = f"{self.fingerprint} {prune.digest()}"
@@ -124,7 +123,7 @@ def measure_table(spec: TableSpec, bench: Bench) -> list[dict[str, Any]]:
     for row in spec.rows:
         console.print(f"{spec.title}: {row.name}")
         try:
-            prune = bench.with_lambda(row_config(row, settings, shares), shipped=not row.changes)
+            prune = bench.with_lambda(row_config(row, settings, shares))
             bench.check(prune)
         except ValueError as error:  # a model with few blocks or tokens cannot do everything
             cells.append({"setting": f"{row.name}: not possible with this model: {error}"})

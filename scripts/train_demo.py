@@ -56,6 +56,7 @@ def main() -> None:
             batch=args.batch or 16,
             peak=args.peak,
             device=device,
+            start=args.start,
         )
 
 

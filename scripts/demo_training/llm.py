@@ -25,13 +25,13 @@ from demo_training.encoders import SIZE, encoder_configs
 from demo_training.text import build_tokenizer, mc_prompt, open_prompt
 from videoprune.config import EncoderPrune
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
-from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, Scene
+from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import gather
 
 IGNORE = -100
-MC_PER_CLIP, OPEN_PER_CLIP = 4, 3
+MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 2, 2
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.5  # so a clip serves in about four steps
 
@@ -104,14 +104,27 @@ def build_model(checkpoints: Path, tokenizer: PreTrainedTokenizerFast) -> MultiE
 
 
 def train_llm(
-    out: Path, *, steps: int, curriculum: int, unmerged: int, batch: int, peak: float, device: str
+    out: Path,
+    *,
+    steps: int,
+    curriculum: int,
+    unmerged: int,
+    batch: int,
+    peak: float,
+    device: str,
+    start: Path | None = None,
 ) -> None:
     """`curriculum` steps on object tokens, then `unmerged` steps without the methods' own pruning inside the
-    encoders, then the mixture. Resumes from `out`/llm.pt; `out`/llm_unmerged.pt keeps the end of the second part.
+    encoders, then the mixture. start: a trained model's folder to go on from, instead of `out`'s encoders. Resumes from `out`/llm.pt; `out`/llm_unmerged.pt keeps the end of the second part.
     """
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
-    model = build_model(out, tokenizer).to(device)
+    if start is None:
+        model = build_model(out, tokenizer)
+    else:
+        model = MultiEncoderVLM.from_pretrained(start, dtype=torch.float32)
+        model.encoders.requires_grad_(False)
+    model.to(device)
     params = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(params, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _lr_share(s, steps))
@@ -216,7 +229,9 @@ def question_blocks(
                 blocks[b].append(_encode(tokenizer, mc_prompt(q.text, options), q.answer))
             else:
                 blocks[b].append(_encode(tokenizer, open_prompt(q.text), q.answer))
-    blocks.append([_encode(tokenizer, open_prompt("List the objects."), listing(c.scene)) for c in clips])
+    for _ in range(LISTINGS_PER_CLIP):
+        listed = [listing(c.scene, rng) for c in clips]
+        blocks.append([_encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
     lengths = [max(len(ids) for ids, _ in block) for block in blocks]
     pad = tokenizer.pad_token_id
     ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
@@ -228,14 +243,27 @@ def question_blocks(
     )
 
 
-def listing(scene: Scene) -> str:
-    """All objects in the order of COLORS, with character and direction.
+def listing(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """A request to list all objects in some order, and the list.
 
-    To go on after "red" the model must find the red object's tokens: what every question needs, many times a clip.
+    To go on after "red" the model must find the red object's tokens, and to go on after an object the next one in
+    space or time: what the questions need, many times a clip.
     """
-    rank = list(COLORS)
-    objects = sorted(scene.objects, key=lambda o: rank.index(o.color))
-    return ", ".join(f"{o.name} {o.character} {o.direction or 'still'}" for o in objects)
+    kinds = ["color", "shape", "across", "down", *(["order"] * 2 if scene.staggered else [])]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    if kind == "color":
+        found = sorted(scene.objects, key=lambda o: list(COLORS).index(o.color))
+        texts = [f"{o.name} {o.character} {o.direction or 'still'}" for o in found]
+        return "List the objects.", ", ".join(texts)
+    if kind == "shape":
+        found = sorted(scene.objects, key=lambda o: SHAPES.index(o.shape))
+        texts = [f"{o.shape} {o.color} {o.direction or 'still'} {o.character}" for o in found]
+        return "List the shapes.", ", ".join(texts)
+    if kind == "order":
+        return "List the objects as they appear.", ", ".join(o.name for o in scene.in_order())
+    axis, text = (0, "left to right") if kind == "across" else (1, "above to below")
+    found = sorted(scene.objects, key=lambda o: o.position(scene.duration, scene.duration)[axis])
+    return f"List the objects from {text} at the end.", ", ".join(o.name for o in found)
 
 
 def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:

@@ -45,7 +45,8 @@ def test_help_needs_no_heavy_import() -> None:
 
 
 def test_ask_prints_one_json_object(tiny: Path, video: str, capsys: pytest.CaptureFixture[str]) -> None:
-    status = main(["ask", video, *QUESTION, "--model", str(tiny), "--json", "encoder.keep=0.4", "seed=3"])
+    changes = ["encoder.keep=0.4", "llm.lambda_=30", "seed=3"]
+    status = main(["ask", video, *QUESTION, "--model", str(tiny), "--json", *changes])
     found = json.loads(capsys.readouterr().out)
     assert status == 0
     assert (found["prune"]["encoder"]["keep"], found["prune"]["seed"]) == (0.4, 3)
