@@ -23,6 +23,7 @@ def main() -> None:
         "--unmerged", type=int, default=1500, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
+    parser.add_argument("--start", type=Path, help="llm: go on from this trained model's folder")
     parser.add_argument(
         "--folder", type=Path, default=Path("videoprune/models/demo"), help="export: where to"
     )

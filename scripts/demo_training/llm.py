@@ -114,8 +114,10 @@ def train_llm(
     device: str,
     start: Path | None = None,
 ) -> None:
-    """`curriculum` steps on object tokens, then `unmerged` steps without the methods' own pruning inside the
-    encoders, then the mixture. start: a trained model's folder to go on from, instead of `out`'s encoders. Resumes from `out`/llm.pt; `out`/llm_unmerged.pt keeps the end of the second part.
+    """`curriculum` steps on object tokens, then `unmerged` steps without pruning inside the encoders, then the mixture.
+
+    start: a trained model's folder to go on from, instead of `out`'s encoders. Resumes from `out`/llm.pt;
+    `out`/llm_unmerged.pt keeps the end of the second part.
     """
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
