@@ -172,7 +172,7 @@ def _ranks(
     model: MultiEncoderVLM, tower: object, clip: TrainingClip, measure: Callable[[Tensor], Tensor]
 ) -> list[float]:
     """One clip's mean rank at each cut."""
-    values = model._pixel_values(clip.frames.pixels.to(model.device), tower)  # type: ignore[arg-type]
+    values = model.pixel_values(clip.frames.pixels.to(model.device), tower)  # type: ignore[arg-type]
     return [float(measure(x.float()).double().mean()) for x in stage_features(tower, values)]  # type: ignore[arg-type]
 
 

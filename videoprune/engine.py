@@ -51,7 +51,9 @@ class Engine:
         """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens."""
         samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
         if tokens.x.shape[0] not in (1, len(samples)):
-            raise ValueError(f"questions: {len(samples)} for {tokens.x.shape[0]} clips; allowed: one per clip")
+            raise ValueError(
+                f"questions: {len(samples)} for {tokens.x.shape[0]} clips; allowed: one per clip"
+            )
         text = self.tokenizer([prompt(s) for s in samples], return_tensors="pt", padding=True).to(self.device)
         started = time.perf_counter()
         ids, layers = self.model.generate(

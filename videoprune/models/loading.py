@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
-from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 
 DEMO = Path(__file__).parent / "demo"
 
@@ -25,6 +25,7 @@ def load_multi_encoder(
 ) -> tuple[MultiEncoderVLM, PreTrainedTokenizerBase]:
     """Load weights and tokenizer, for inference. The weights may be stored in half precision."""
     folder = model_folder(name)
+    AutoConfig.register(MultiEncoderConfig.model_type, MultiEncoderConfig, exist_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = MultiEncoderVLM.from_pretrained(folder, dtype=dtype).eval()
     model.to(torch.device(device))

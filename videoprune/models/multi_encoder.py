@@ -136,7 +136,7 @@ class MultiEncoderVLM(PreTrainedModel):
         counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
         out = []
         for one in self.towers:
-            values = self._pixel_values(pixels, one)
+            values = self.pixel_values(pixels, one)
             x, size, plan = encode(one, values, config.encoder, counts[one.name], generator)
             out.append((one, x, size, plan.keep))
         return out
@@ -266,7 +266,7 @@ class MultiEncoderVLM(PreTrainedModel):
         index = keep[..., None].expand(-1, -1, embeds.shape[2])
         return embeds.gather(1, index), mask.gather(1, keep), visual.gather(1, keep)
 
-    def _pixel_values(self, pixels: Tensor, one: VisionTower) -> Tensor:
+    def pixel_values(self, pixels: Tensor, one: VisionTower) -> Tensor:
         """uint8 (F, H, W, 3) -> normalised (F, 3, S, S) at the encoder's own size."""
         entry = next(e for e in self.config.encoders if e["name"] == one.name)
         size = one.model.config.image_size
