@@ -46,7 +46,7 @@ class Engine:
         return tokens, seconds
 
     def answer(
-        self, tokens: VisualTokens, questions: Sequence[Sample | str], *, max_new_tokens: int = 32
+        self, tokens: VisualTokens, questions: Sequence[Sample | str], *, max_new_tokens: int = 64
     ) -> list[Answer]:
         """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens."""
         samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
