@@ -281,7 +281,7 @@ class MultiEncoderVLM(PreTrainedModel):
 
 
 def calibration_key(prune: PruneConfig) -> str:
-    """Names what a lambda was calibrated for: what reaches the LLM, the wanted share, the cuts, how attention is read."""
+    """Names what a lambda was calibrated for: what arrives, the wanted share, the cuts, how attention is read."""
     encoder, fusion, llm = prune.encoder, prune.fusion, prune.llm
     before = [
         f"{part.method}:{part.keep:g}"
