@@ -24,12 +24,12 @@ NUM_FRAMES = 8
 
 @dataclass(frozen=True)
 class EncodedClip:
-    """Per encoder: tokens (T, K, D) half precision, dense positions (T, K), whether an object is there (T, K)."""
+    """Per encoder: tokens (T, K, D) half precision, dense positions (T, K), its object or -1 (T, K)."""
 
     scene: Scene
     x: dict[str, Tensor]
     kept: dict[str, Tensor]
-    on_object: dict[str, Tensor]
+    owner: dict[str, Tensor]
 
 
 class RenderedClips(IterableDataset):
@@ -62,13 +62,13 @@ def encode_group(
     encoded = model.encode_frames(frames.to(model.device), PruneConfig(encoder=encoder))
     clips = [EncodedClip(scene, {}, {}, {}) for scene in scenes]
     for one, x, _, kept in encoded:
-        cells = owner_to_grid(owners.numpy(), 4, one.grid[0]).reshape(len(owners), -1) >= 0
-        hit = torch.from_numpy(cells).gather(1, kept.cpu())
+        cells = owner_to_grid(owners.numpy(), 4, one.grid[0]).reshape(len(owners), -1)
+        owner = torch.from_numpy(cells).gather(1, kept.cpu())
         for i, clip in enumerate(clips):
             part = slice(i * NUM_FRAMES, (i + 1) * NUM_FRAMES)
             clip.x[one.name] = x[part].to("cpu", torch.float16)
             clip.kept[one.name] = kept[part].cpu()
-            clip.on_object[one.name] = hit[part]
+            clip.owner[one.name] = owner[part]
     return clips
 
 

@@ -21,19 +21,30 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.dense import (
+    IGNORE,
+    LAYER,
+    DenseHeads,
+    alignment_loss,
+    token_labels,
+    token_places,
+)
 from demo_training.encoders import SIZE, encoder_configs
+from demo_training.optim import Run
 from demo_training.text import build_tokenizer, mc_prompt, open_prompt
 from videoprune.config import EncoderPrune
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
-from videoprune.prune.merge import gather
+from videoprune.prune.merge import drop_others, gather
 
-IGNORE = -100
-MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 2, 2
+MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 4, 1
+ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
+# How often each category is asked: those that come late, more.
+WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
 GROUP = 8  # clips that are drawn and encoded together
-NEW_GROUPS_PER_STEP = 0.5  # so a clip serves in about four steps
+NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,11 @@ ENCODER_MODES = {
     "evo25": EncoderPrune(method="evoprune", keep=0.25),
     "meteor50": EncoderPrune(method="meteor", keep=0.5),
 }
-CURRICULUM = [(1.0, Mode("none", "objects", (96, 160)))]
+CURRICULUM = [(1.0, Mode("none", "objects", (64, 128)))]
 UNMERGED = [
-    (0.60, Mode("none", "objects", (96, 200))),
-    (0.25, Mode("none", "random", (160, 560))),
-    (0.10, Mode("none", "cooperative", (160, 400))),
+    (0.55, Mode("none", "objects", (64, 160))),
+    (0.28, Mode("none", "random", (160, 500))),
+    (0.12, Mode("none", "cooperative", (160, 400))),
     (0.05, Mode("none", "random", (1296, 1296))),
 ]
 MIXTURE = [
@@ -127,10 +138,9 @@ def train_llm(
         model = MultiEncoderVLM.from_pretrained(start, dtype=torch.float32)
         model.encoders.requires_grad_(False)
     model.to(device)
-    params = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(params, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _lr_share(s, steps))
-    step = _resume(out / "llm.pt", model, optimizer, schedule)
+    heads = DenseHeads(model.language_model.config.hidden_size).to(device)
+    run = Run(model, heads, peak, steps)
+    step = run.resume(out / "llm.pt")
     rng = np.random.default_rng([17, step])
     loader = iter(DataLoader(RenderedClips(GROUP, SIZE, seed=step), batch_size=None, num_workers=1))
     held_out = encode_group(model, next(iter(RenderedClips(48, SIZE, seed=2**31))), EncoderPrune())
@@ -144,23 +154,25 @@ def train_llm(
             continue
         keep = int(rng.integers(mode.keep[0], mode.keep[1] + 1))
         rows = max(4, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
-        loss = clip_loss(model, tokenizer, store.draw(mode.encoder, rows, rng), mode.pick, keep, rng)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0)
-        optimizer.step()
-        schedule.step()
+        drawn = store.draw(mode.encoder, rows, rng)
+        loss, facts = clip_loss(model, heads, tokenizer, drawn, mode.pick, keep, rng)
+        run.update(loss)
         step += 1
         store.owed += NEW_GROUPS_PER_STEP
-        shown.append(loss.item())
+        shown.append(facts)
         if step % 25 == 0:
-            print(f"{step} loss {np.mean(shown[-25:]):.4f} {time.perf_counter() - started:.0f}s", flush=True)
+            print(f"{step} {_means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 200 == 0 or step == steps:
             print(step, evaluate(model, tokenizer, held_out), flush=True)
         if step % 100 == 0 or step == steps:
-            _save(out / "llm.pt", model, optimizer, schedule, step)
+            run.save(out / "llm.pt", step)
         if step == curriculum + unmerged:
-            _save(out / "llm_unmerged.pt", model, optimizer, schedule, step)
+            run.save(out / "llm_unmerged.pt", step)
+
+
+def _means(facts: list[dict[str, float]]) -> str:
+    names = dict.fromkeys(n for f in facts for n in f)
+    return " ".join(f"{n} {np.mean([f[n] for f in facts if n in f]):.3f}" for n in names)
 
 
 def _wants_clips(store: ClipStore, modes: list[tuple[float, Mode]]) -> bool:
@@ -181,38 +193,39 @@ def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> str:
     return min(share, key=lambda n: len(store.clips.get(n, [])) / share[n])
 
 
-def _lr_share(step: int, steps: int) -> float:
-    warm, hold = 150, 0.55
-    if step < warm:
-        return (step + 1) / warm
-    done = max(0.0, step / steps - hold) / (1 - hold)
-    return 0.03 + 0.97 * 0.5 * (1 + float(np.cos(np.pi * min(done, 1.0))))
-
-
-def visual_prefix(model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int) -> Tensor:
-    """Projected tokens of the clips, `keep` of each by `pick`: (B, K, W), frame by frame, encoder by encoder."""
+def visual_prefix(
+    model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`keep` projected tokens of each clip by `pick`, frame by frame, encoder by encoder: (B, K, W), and their
+    dense targets: labels (B, K, 5) and places (B, K, 4)."""
     names = list(clips[0].x)
     when = torch.linspace(0, 1, NUM_FRAMES).repeat(len(clips)).to(model.device)
-    parts, hits, owner = [], [], []
+    parts, owners, encoders = [], [], []
     for i, one in enumerate(model.towers):
         x = torch.stack([c.x[names[i]] for c in clips]).flatten(0, 1).float().to(model.device)
         kept = torch.stack([c.kept[names[i]] for c in clips]).flatten(0, 1).to(model.device)
         parts.append(model.project(one, x, kept, when))
-        hits.append(torch.stack([c.on_object[names[i]] for c in clips]).flatten(0, 1))
-        owner.append(torch.full((x.shape[1],), i))
+        owners.append(torch.stack([c.owner[names[i]] for c in clips]))
+        encoders.append(torch.full((x.shape[1],), i))
     per_frame = sum(p.shape[1] for p in parts)
     z = torch.cat(parts, 1).view(len(clips), -1, parts[0].shape[-1])  # (B, T*K, W)
+    owner = torch.cat(owners, 2).flatten(1)  # (B, T*K)
+    frame = torch.arange(NUM_FRAMES).repeat_interleave(per_frame)
+    known = [
+        torch.stack([f(c.scene, o, frame) for c, o in zip(clips, owner, strict=True)]).to(z.device)
+        for f in (token_labels, token_places)
+    ]
     if keep >= z.shape[1]:
-        return z
+        return z, known[0], known[1]
     if pick == "cooperative":
-        frame = torch.arange(NUM_FRAMES).repeat_interleave(per_frame)
-        encoder = torch.cat(owner).repeat(NUM_FRAMES)
-        return gather(z, fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame))
-    score = torch.rand(z.shape[:2])
-    if pick == "objects":
-        score = score + 0.8 * torch.cat(hits, 1).view(len(clips), -1)
-    index = score.topk(keep, 1).indices.sort(1).values.to(z.device)
-    return z.gather(1, index[..., None].expand(-1, -1, z.shape[2]))
+        encoder = torch.cat(encoders).repeat(NUM_FRAMES)
+        plan = fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame)
+    else:
+        score = torch.rand(z.shape[:2])
+        if pick == "objects":
+            score = score + 0.8 * (owner >= 0)
+        plan = drop_others(score.topk(keep, 1).indices.sort(1).values.to(z.device), z.shape[1])
+    return gather(z, plan), gather(known[0], plan), gather(known[1], plan)
 
 
 def question_blocks(
@@ -222,7 +235,7 @@ def question_blocks(
     blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
     for clip in clips:
         pool = questions(clip.scene, rng)
-        weight = np.array([1 / sum(p.category == q.category for p in pool) for q in pool])
+        weight = np.array([WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool])
         for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=weight / weight.sum())):
             q = pool[i]
             if b < MC_PER_CLIP:
@@ -285,29 +298,41 @@ def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 def answer_logits(
     model: MultiEncoderVLM, z: Tensor, ids: Tensor, labels: Tensor, lengths: list[int]
-) -> Tensor:
-    """Logits that predict each labelled token, in the order of labels[labels != IGNORE]: (n, V)."""
+) -> tuple[Tensor, Tensor]:
+    """Logits that predict each labelled token, in the order of labels[labels != IGNORE], (n, V), and the visual
+    tokens' hidden states after `LAYER` layers (B, K, W)."""
+    visual = z.shape[1]
     embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
-    bias, position = (t.to(z.device) for t in block_bias(z.shape[1], lengths))
+    bias, position = (t.to(z.device) for t in block_bias(visual, lengths))
     out = model.language_model.model(
-        inputs_embeds=embeds, attention_mask={"full_attention": bias}, position_ids=position, use_cache=False
+        inputs_embeds=embeds,
+        attention_mask={"full_attention": bias},
+        position_ids=position,
+        use_cache=False,
+        output_hidden_states=True,
     )
-    before = out.last_hidden_state[:, z.shape[1] - 1 : -1]  # (B, Q, W): the token before each text token
-    return model.language_model.lm_head(before[labels != IGNORE])
+    before = out.last_hidden_state[:, visual - 1 : -1]  # (B, Q, W): the token before each text token
+    return model.language_model.lm_head(before[labels != IGNORE]), out.hidden_states[LAYER][:, :visual]
 
 
 def clip_loss(
     model: MultiEncoderVLM,
+    heads: DenseHeads,
     tokenizer: PreTrainedTokenizerFast,
     clips: list[EncodedClip],
     pick: str,
     keep: int,
     rng: np.random.Generator,
-) -> Tensor:
+) -> tuple[Tensor, dict[str, float]]:
+    """The answers' loss with the dense ones, and what there is to show of them."""
     ids, labels, lengths = question_blocks(tokenizer, clips, rng)
-    z = visual_prefix(model, clips, pick, keep)
-    logits = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
-    return F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
+    z, targets, places = visual_prefix(model, clips, pick, keep)
+    logits, hidden = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
+    answers = F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
+    words = model.language_model.get_input_embeddings().weight
+    aligned, _ = alignment_loss(z, words, tokenizer, targets)
+    known, right = heads.loss(z, hidden, targets, places)
+    return answers + ALIGNMENT * aligned + KNOWN * known, {"answers": answers.item(), **right}
 
 
 @torch.no_grad()
@@ -317,7 +342,7 @@ def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: 
     right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
     torch.manual_seed(0)
     for clip in clips:
-        z = visual_prefix(model, [clip], "random", 324)
+        z, _, _ = visual_prefix(model, [clip], "random", 324)
         pool = questions(clip.scene, rng)
         for category in CATEGORIES:
             fitting = [q for q in pool if q.category == category][:2]
@@ -325,33 +350,9 @@ def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: 
                 options, _ = with_options(q, rng)
                 encoded = _encode(tokenizer, mc_prompt(q.text, options), q.answer)
                 ids, labels = (torch.tensor([part]) for part in encoded)
-                logits = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
+                logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
                 said, true = logits.argmax(-1).cpu(), labels[labels != IGNORE]
                 right[category].append(bool((said == true).all()))
     torch.seed()
     shown = " ".join(f"{c} {np.mean(v):.2f}" for c, v in right.items() if v)
     return f"{shown} | mean {np.mean([np.mean(v) for v in right.values() if v]):.3f}"
-
-
-def _save(path: Path, model: MultiEncoderVLM, optimizer, schedule, step: int) -> None:  # type: ignore[no-untyped-def]
-    trained = {k: v for k, v in model.state_dict().items() if not k.startswith("encoders.")}
-    state = {
-        "model": trained,
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-        "step": step,
-    }
-    torch.save(state, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-
-
-def _resume(path: Path, model: MultiEncoderVLM, optimizer, schedule) -> int:  # type: ignore[no-untyped-def]
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    missing, unexpected = model.load_state_dict(state["model"], strict=False)
-    assert not unexpected, unexpected
-    assert all(k.startswith("encoders.") for k in missing), missing
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])
-    return state["step"]

@@ -1,0 +1,106 @@
+"""Dense targets of the LLM's training: what each visual token should know, long before any answer is right.
+
+Answers alone teach little per clip. Two cheap losses give hundreds of targets a clip: the projected token should
+lie near the words for its object (so a question's word finds it) and tell where its object is; a few layers into the
+LLM it should know what only several frames show: where its object came from and when. The heads are not kept.
+
+Shapes: B clips, K visual tokens, W width of the LLM.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast
+
+from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, DIRECTIONS, SHAPES, Scene
+
+NUM_FRAMES = 8
+IGNORE = -100
+LAYER = 3  # the heads read the hidden states after this many layers
+KINDS = {"color": [*COLORS], "shape": [*SHAPES], "character": [*CHARACTERS]}
+STATES = {"direction": [*DIRECTIONS, ""], "slot": [0, 1, 2, 3]}
+_TEMPERATURE = 16.0
+_PLACE_WEIGHT = 20.0  # of squared errors beside cross entropies
+_NAMES = [*KINDS, *STATES]
+
+
+def token_labels(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
+    """Targets of tokens with objects owner (K,) (-1 is none) in frames frame (K,): int64 (K, 5), or IGNORE.
+
+    A direction is asked for from the third frame on that shows the object.
+    """
+    table = np.full((len(scene.objects) + 1, len(_NAMES)), IGNORE)
+    first = np.full(len(scene.objects) + 1, NUM_FRAMES)
+    for i, o in enumerate(scene.objects):
+        slot = round(o.appears / (0.19 * scene.duration))
+        values = (o.color, o.shape, o.character, o.direction, slot)
+        table[i] = [
+            allowed.index(v) for allowed, v in zip((KINDS | STATES).values(), values, strict=True)
+        ]
+        first[i] = int(np.ceil(NUM_FRAMES * o.appears / scene.duration - 0.5))
+    labels = torch.from_numpy(table)[owner]  # (K, 5); owner -1 reads the last row
+    too_early = frame < torch.from_numpy(first)[owner] + 2
+    labels[:, _NAMES.index("direction")].masked_fill_(too_early, IGNORE)
+    return labels
+
+
+def token_places(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
+    """Centres of the tokens' objects now and at their first frame: (x, y, x, y) in [0, 1], or NaN, (K, 4)."""
+    table = np.full((len(scene.objects) + 1, NUM_FRAMES, 4), np.nan, np.float32)
+    times = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * scene.duration
+    for i, o in enumerate(scene.objects):
+        for f, t in enumerate(times):
+            table[i, f] = (*o.position(float(t), scene.duration), *o.start)
+    return torch.from_numpy(table)[owner, frame]
+
+
+class DenseHeads(nn.Module):
+    """Linear heads: on projected tokens (centre) and on hidden states (each kind and state, both centres)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.sizes = [len(v) for v in (KINDS | STATES).values()]
+        self.linear = nn.Linear(width, sum(self.sizes))
+        self.centre_norm, self.centre = nn.LayerNorm(width), nn.Linear(width, 2)
+        self.places = nn.Linear(width, 4)
+
+    def loss(
+        self, z: Tensor, hidden: Tensor, labels: Tensor, places: Tensor
+    ) -> tuple[Tensor, dict[str, float]]:
+        """z, hidden (B, K, W), labels (B, K, 5), places (B, K, 4) -> loss, and the share that is right by kind."""
+        normed = self.norm(hidden)
+        loss, facts = _cross_entropy(self.linear(normed).split(self.sizes, -1), labels, _NAMES)
+        there = ~places[..., 0].isnan()
+        centre = self.centre(self.centre_norm(z))[there] - places[there][:, :2]
+        both = self.places(normed)[there] - places[there]
+        facts |= {"centre": both[:, :2].abs().mean().item(), "start": both[:, 2:].abs().mean().item()}
+        return loss + _PLACE_WEIGHT * (centre.square().mean() + both.square().mean()), facts
+
+
+def alignment_loss(
+    z: Tensor, words: Tensor, tokenizer: PreTrainedTokenizerFast, labels: Tensor
+) -> tuple[Tensor, dict[str, float]]:
+    """Contrast of projected tokens z (B, K, W) with the embeddings words (V, W) of their objects' words."""
+    logits = []
+    for values in KINDS.values():
+        ids = [i for v in values for i in tokenizer.encode(f" {v}")]
+        assert len(ids) == len(values), "each word must be one token"
+        logits.append(_TEMPERATURE * F.normalize(z, dim=-1) @ F.normalize(words[ids], dim=-1).T)
+    return _cross_entropy(logits, labels, [*KINDS])
+
+
+def _cross_entropy(
+    logits: list[Tensor] | tuple[Tensor, ...], labels: Tensor, names: list[str]
+) -> tuple[Tensor, dict[str, float]]:
+    losses, right = [], {}
+    for i, name in enumerate(names):
+        known = labels[..., i] != IGNORE
+        if known.any():
+            target = labels[..., i][known]
+            losses.append(F.cross_entropy(logits[i][known], target))
+            right[name] = (logits[i][known].argmax(-1) == target).float().mean().item()
+    return torch.stack(losses).mean(), right
