@@ -87,7 +87,7 @@ def _scores() -> tuple[TableRow, ...]:
         "diversity with the other sign": {"encoder.lambda_div": -0.1},
         "no protection by attention": {"encoder.critical_ratio": 0.0},
         "soft attention term": {"encoder.lambda_att": 0.1},
-        "hidden states compared": {"encoder.metric": "hidden"},
+        "keys compared": {"encoder.metric": "keys"},
         "attention not in proportion": {"encoder.proportional_attention": False},
     }
     return tuple(TableRow(name, "evoprune", changes) for name, changes in parts.items())

@@ -1,7 +1,7 @@
 """videoprune: early visual-token pruning for video language models.
 
-`Engine` answers questions about videos with a pruned model; `PruneConfig` and `preset` say what to prune. Names
-load on first use, so that light programs (the video decoder's child process) need no torch.
+`apply` prunes a stock transformers model in place, `remove` undoes it; `Engine` answers questions about videos with
+a pruned model of several encoders; `PruneConfig` and `preset` say what to prune. Names load on first use, so that light programs (the video decoder's child process) need no torch.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ _HOMES = {
     "MultiEncoderVLM": "videoprune.models.multi_encoder",
     "PruneConfig": "videoprune.config",
     "Sampling": "videoprune.video",
+    "apply": "videoprune.models.plug",
     "preset": "videoprune.config",
     "preset_names": "videoprune.config",
     "read": "videoprune.video",
+    "remove": "videoprune.models.plug",
+    "trace": "videoprune.models.plug",
 }
 
 __all__ = [
@@ -26,9 +29,12 @@ __all__ = [
     "MultiEncoderVLM",
     "PruneConfig",
     "Sampling",
+    "apply",
     "preset",
     "preset_names",
     "read",
+    "remove",
+    "trace",
 ]
 
 

@@ -28,7 +28,8 @@ class EncoderPrune:
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
     config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
-    metric: what is compared, head-mean keys or hidden states. neighbors: k of the local density.
+    metric: what is compared, head-mean keys or hidden states, which lost less on MovingShapes (docs/tables.md).
+    neighbors: k of the local density.
     proportional_attention: add log(size) to later attention logits (ToMe).
     """
 
@@ -36,7 +37,7 @@ class EncoderPrune:
     keep: float = 1.0
     budget: BudgetRule = "equal"
     schedule: Schedule = "skip"
-    metric: Literal["keys", "hidden"] = "keys"
+    metric: Literal["keys", "hidden"] = "hidden"
     lambda_div: float = 0.1
     lambda_att: float = 0.0
     critical_ratio: float = 0.1

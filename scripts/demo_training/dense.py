@@ -37,9 +37,7 @@ def token_labels(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
     for i, o in enumerate(scene.objects):
         slot = round(o.appears / (0.19 * scene.duration))
         values = (o.color, o.shape, o.character, o.direction, slot)
-        table[i] = [
-            allowed.index(v) for allowed, v in zip((KINDS | STATES).values(), values, strict=True)
-        ]
+        table[i] = [allowed.index(v) for allowed, v in zip((KINDS | STATES).values(), values, strict=True)]
         first[i] = int(np.ceil(NUM_FRAMES * o.appears / scene.duration - 0.5))
     labels = torch.from_numpy(table)[owner]  # (K, 5); owner -1 reads the last row
     too_early = frame < torch.from_numpy(first)[owner] + 2

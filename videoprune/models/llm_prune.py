@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +23,7 @@ from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
 from videoprune.prune.importance import text_to_visual_attention
 from videoprune.prune.select import variable_top_k
 
-_SUPPORTED_ATTENTION = ("sdpa", "eager")
+SUPPORTED_ATTENTION = ("sdpa", "eager")
 
 
 @dataclass
@@ -58,19 +58,24 @@ def prune_layers(
     None: 1. seed: of the random control. Raises ValueError for an attention
     implementation whose masks cannot differ by layer.
     """
-    layers = _decoder_layers(language_model)
+    layers = decoder_layers(language_model)
     trace = LayerTrace()
     if config.method == "none":
         dense = visual_mask.sum(1).tolist()
         trace.counts = [dense] * len(layers)
         yield trace
         return
-    kind = language_model.config._attn_implementation  # type: ignore[union-attr]
-    if kind not in _SUPPORTED_ATTENTION:
-        raise ValueError(
-            f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(_SUPPORTED_ATTENTION)}"
-        )
-    run = _PrunedRun(config, visual_mask, attention_mask, len(layers), trace, scale, seed)
+    check_attention(language_model)
+    run = PrunedRun(
+        config,
+        visual_mask,
+        attention_mask,
+        len(layers),
+        trace,
+        scale,
+        seed,
+        fused_causal=language_model.config._attn_implementation == "sdpa",  # type: ignore[union-attr]
+    )
     hooks = [
         layer.register_forward_pre_hook(
             lambda module, args, kwargs, index=index: run.before_layer(index, module, args, kwargs),
@@ -85,8 +90,18 @@ def prune_layers(
             hook.remove()
 
 
-class _PrunedRun:
-    """The state of one prefill and the steps after it."""
+def check_attention(language_model: nn.Module) -> None:
+    """Raises ValueError for an attention implementation whose masks cannot differ by layer."""
+    kind = language_model.config._attn_implementation  # type: ignore[union-attr]
+    if kind not in SUPPORTED_ATTENTION:
+        raise ValueError(
+            f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(SUPPORTED_ATTENTION)}"
+        )
+
+
+class PrunedRun:
+    """The state of one prefill and the steps after it. deepstack: features (B, S, W), zero at text, that the
+    model adds to the hidden states after its first layers, one by layer."""
 
     def __init__(
         self,
@@ -97,8 +112,12 @@ class _PrunedRun:
         trace: LayerTrace,
         scale: Tensor | None,
         seed: int,
+        deepstack: Sequence[Tensor] = (),
+        fused_causal: bool = False,
     ) -> None:
         self.config, self.trace, self.num_layers = config, trace, num_layers
+        self.deepstack = list(deepstack)
+        self.fused_causal = fused_causal  # SDPA's own causal mask, where no row has padding
         self.visual, self.valid = visual_mask.bool(), attention_mask.bool()  # (B, n), of the current layer
         self.order = torch.arange(visual_mask.shape[1], device=visual_mask.device).expand_as(visual_mask)
         self.fused = self.visual.sum(1)  # (B,)
@@ -117,11 +136,13 @@ class _PrunedRun:
         ):
             kwargs["attention_mask"] = self._step_bias(index, hidden)
             return args, kwargs
+        if 1 <= index <= len(self.deepstack):
+            hidden = hidden + self._at_survivors(self.deepstack[index - 1])
         if index in self.cuts:
             started = time.perf_counter()
             hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
             self.trace.seconds += time.perf_counter() - started
-        if self.bias is None:
+        if self.bias is None and not (self.fused_causal and bool(self.valid.all())):
             self.bias = _causal_bias(self.valid, hidden.dtype)
         cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])
         kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin))
@@ -131,11 +152,13 @@ class _PrunedRun:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    def _step_bias(self, index: int, hidden: Tensor) -> Tensor:
+    def _step_bias(self, index: int, hidden: Tensor) -> Tensor | None:
         """Mask of a later step: the layer's own surviving keys, and the new tokens in their order."""
         batch, new = hidden.shape[:2]
         keys = torch.cat([self.key_masks[index], self.valid.new_ones(batch, new)], 1)
         self.key_masks[index] = keys
+        if new == 1 and bool(keys.all()):
+            return None
         allowed = keys[:, None, :].expand(batch, new, -1).clone()
         future = torch.ones(new, new, dtype=torch.bool, device=hidden.device).triu(1)
         allowed[:, :, -new:] &= ~future
@@ -157,6 +180,10 @@ class _PrunedRun:
         self.order = self.order.gather(1, kept)
         self.bias = None
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+
+    def _at_survivors(self, x: Tensor) -> Tensor:
+        """The prompt's rows x (B, S, W) of the tokens that are still there: (B, n, W)."""
+        return x.gather(1, self.order[..., None].expand(-1, -1, x.shape[2]))
 
     def _choose(
         self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]
@@ -197,11 +224,14 @@ class _PrunedRun:
 
     def _text_attention(self, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Attention by head from the text rows to the visual tokens, as this layer is about to compute it."""
-        first = int(self.visual.long().sum(1).add((~self.valid).sum(1)).min())
-        rows = 1 if self.config.queries == "last" else hidden.shape[1] - first
+        place = torch.arange(hidden.shape[1], device=hidden.device).expand_as(self.valid)
+        # Text after the last visual token: a prompt may have more before and between (chat headers, timestamps).
+        last = place.masked_fill(~self.visual, -1).amax(1, keepdim=True)  # (B, 1)
+        asks = self.valid & (place > last)
+        asks[:, -1] = True
+        rows = 1 if self.config.queries == "last" else hidden.shape[1] - int(asks.int().argmax(1).min())
         cos, sin = (_narrow_rope(part, self.order) for part in rope)
         q, k = _queries_keys(layer, hidden, rows, cos, sin)
-        place = torch.arange(hidden.shape[1], device=hidden.device).expand_as(self.valid)
         return text_to_visual_attention(
             q,
             k,
@@ -209,12 +239,12 @@ class _PrunedRun:
             query_positions=place[:, -rows:],
             key_positions=place,
             key_mask=self.valid,
-            query_mask=(self.valid & ~self.visual)[:, -rows:],
+            query_mask=asks[:, -rows:],
             visual_mask=self.visual,
         )
 
 
-def _decoder_layers(language_model: nn.Module) -> nn.ModuleList:
+def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
     for path in ("model.layers", "model.decoder.layers", "layers"):
         try:
             found = language_model.get_submodule(path)

@@ -1,0 +1,100 @@
+"""Frames of a packed sequence: equal lengths are stacked, so that one call serves all of them.
+
+Shapes: F frames, n tokens of a frame, N = sum of all n, H heads, d head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class FrameRows:
+    """Rows of a packed (N, ...) tensor by frame, in groups of equal length.
+
+    groups: frames that belong together, where that is known from before; all of a group have one length.
+    """
+
+    def __init__(self, lengths: Sequence[int], groups: list[list[int]] | None = None) -> None:
+        self.lengths = tuple(lengths)
+        self.starts = [0]
+        for n in self.lengths:
+            self.starts.append(self.starts[-1] + n)
+        self.groups = groups or [
+            [i for i, n in enumerate(self.lengths) if n == length] for length in sorted(set(self.lengths))
+        ]
+
+    @property
+    def total(self) -> int:
+        return self.starts[-1]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """(N, ...) -> one (F_g, n_g, ...) per group."""
+        if len(self.groups) == 1:
+            return [x.unflatten(0, (len(self.lengths), self.lengths[0]))]
+        return [torch.stack([x[self.starts[i] : self.starts[i + 1]] for i in group]) for group in self.groups]
+
+    def changed(self, lengths: Sequence[int]) -> FrameRows:
+        """The same groups with a new length for each."""
+        by_frame = [0] * len(self.lengths)
+        for group, n in zip(self.groups, lengths, strict=True):
+            for i in group:
+                by_frame[i] = n
+        return FrameRows(by_frame, self.groups)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """One (F_g, m_g, ...) per group -> (M, ...), frames in their order; the lengths may have changed."""
+        if len(parts) == 1:
+            return parts[0].flatten(0, 1)
+        rows: list[Tensor] = [parts[0]] * len(self.lengths)
+        for group, part in zip(self.groups, parts, strict=True):
+            for i, row in zip(group, part, strict=True):
+                rows[i] = row
+        return torch.cat(rows)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lengths: Sequence[int],
+    *,
+    scale: float,
+    bias: Tensor | None = None,
+    eager: bool = False,
+) -> Tensor:
+    """Attention within each of the stretches `lengths` of a packed sequence, in one call.
+
+    q, k, v: (H, N, d). bias: (N,), added to all logits of a key. Equal stretches are stacked; others are padded
+    to the longest and masked. -> (N, H, d). eager: spelled out in float32, instead of the fused kernel.
+    """
+    count, longest = len(lengths), max(lengths)
+    if min(lengths) == longest:
+        q, k, v = (t.unflatten(1, (count, longest)).transpose(0, 1) for t in (q, k, v))  # (F, H, n, d)
+        mask = None if bias is None else bias.view(count, 1, 1, longest)
+        return sdpa(q, k, v, mask, scale, eager).transpose(1, 2).flatten(0, 1)
+    n = torch.tensor(lengths, device=q.device)
+    place = torch.arange(longest, device=q.device)
+    real = place < n[:, None]  # (F, longest)
+    index = torch.where(real, (n.cumsum(0) - n)[:, None] + place, 0)
+    q, k, v = (t[:, index].transpose(0, 1) for t in (q, k, v))  # (F, H, longest, d)
+    low = torch.finfo(q.dtype).min
+    padding = torch.zeros(real.shape, dtype=q.dtype, device=q.device).masked_fill_(~real, low)
+    if bias is not None:
+        padding = torch.where(real, bias[index].to(padding), padding)
+    out = sdpa(q, k, v, padding[:, None, None], scale, eager)
+    return out.transpose(1, 2)[real]
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, eager: bool) -> Tensor:
+    """softmax(q k^T * scale + mask) v for (F, H, n, d); mask broadcasts to (F, H, n, n)."""
+    if eager:
+        logits = (q @ k.transpose(2, 3)) * scale
+        logits = logits if mask is None else logits + mask.to(logits)
+        return logits.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
+    if mask is not None:
+        mask = mask.to(q.dtype).expand(-1, -1, q.shape[2], -1)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)

@@ -1,0 +1,237 @@
+"""`apply` a pruning configuration to a stock transformers model, and `remove` it again.
+
+Nothing of the model is copied or rewritten: forward hooks shorten what flows between its own modules, one
+registered attention function attends in proportion to merged sizes, and `remove` takes all of it away.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from videoprune.config import PruneConfig, preset
+from videoprune.models.families import FAMILIES, Family
+from videoprune.models.language_run import LanguageHooks
+from videoprune.models.vision_run import VisionRun, kept_units
+
+_NAME = "videoprune"
+_STATE = "_videoprune"
+_VISION_ATTENTION = ("sdpa", "eager")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What the last pass of a pruned model did.
+
+    units: tokens of each frame or image that the encoder made, before and after pruning. layers: visual tokens that
+    each LLM layer computed on, by row of the batch. seconds: time spent on choosing and merging.
+    """
+
+    units: tuple[tuple[int, int], ...]
+    layers: tuple[tuple[int, ...], ...]
+    seconds: float
+
+
+def apply(model: PreTrainedModel, prune: str | PruneConfig) -> PreTrainedModel:
+    """Prune `model` from now on; `model(...)` and `model.generate(...)` are called as before.
+
+    model: a stock model of one of the `FAMILIES`. prune: a preset's name or a configuration. With one encoder there
+    is nothing to fuse, so `fusion.keep` multiplies `encoder.keep`: a preset stands for the same share of tokens as
+    in a model of several encoders. Adaptive LLM pruning needs `llm.lambda_`; without it fixed shares with the same
+    average are used, and a warning says so. A model that is already pruned is changed to the new configuration.
+    -> the same model. Raises ValueError for other models, and for what a family cannot do.
+    """
+    config = preset(prune) if isinstance(prune, str) else prune
+    kind = model.config.model_type
+    if kind not in FAMILIES:
+        raise ValueError(f"model: model_type={kind!r}; allowed: {', '.join(sorted(FAMILIES))}")
+    remove(model)
+    setattr(model, _STATE, _Session(FAMILIES[kind](model), config))
+    return model
+
+
+def remove(model: PreTrainedModel) -> PreTrainedModel:
+    """Take pruning away: afterwards `model` computes what it did before `apply`, bit for bit."""
+    session = model.__dict__.pop(_STATE, None)
+    if session is not None:
+        session.remove()
+    return model
+
+
+def trace(model: PreTrainedModel) -> Pruned:
+    """What the last prefill of a pruned model did. Raises ValueError if nothing was applied to it."""
+    session = model.__dict__.get(_STATE)
+    if session is None:
+        raise ValueError("model: not pruned; allowed: a model that `apply` was called on")
+    return session.pruned()
+
+
+class _Session:
+    """Everything that `apply` put in place."""
+
+    def __init__(self, family: Family, config: PruneConfig) -> None:
+        self.family, self.encoder = family, config.encoder
+        self.keep = config.encoder.keep if config.encoder.method != "none" else 1.0
+        if config.fusion.method != "none":
+            self.keep *= config.fusion.keep
+        self.seed = config.seed
+        self.run: VisionRun | None = None
+        self.last: VisionRun | None = None
+        self.rope: tuple[Tensor, ...] = ()
+        self.handles: list[Any] = []
+        self.wrapped: list[str] = []
+        self.blocks = list(family.blocks)
+        vision_config: Any = family.vision.config
+        self.vision_config, self.vision_kind = vision_config, vision_config._attn_implementation
+        self._check()
+        self.language = LanguageHooks(
+            family.core, family.language_model, family.placeholders, _usable(config).llm, config.seed
+        )
+        if self.keep < 1 or family.packed:
+            self._hook_vision()
+
+    def _check(self) -> None:
+        method = self.encoder.method
+        if self.keep < 1 and method not in self.family.methods:
+            raise ValueError(
+                f"encoder.method={method!r}; allowed for {self.family.model.config.model_type}: "
+                f"{', '.join(self.family.methods)}"
+            )
+        if self.vision_kind not in _VISION_ATTENTION:
+            raise ValueError(
+                f"attn_implementation={self.vision_kind!r} of the vision encoder; allowed with pruning: "
+                f"{', '.join(_VISION_ATTENTION)}"
+            )
+
+    def _hook_vision(self) -> None:
+        family = self.family
+        self.handles.append(family.vision.register_forward_pre_hook(self._begin, with_kwargs=True))
+        for i, block in enumerate(self.blocks):
+            hook = lambda module, args, kwargs, i=i: self._before_block(i, args, kwargs)  # noqa: E731
+            self.handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
+            setattr(family.attention(block), _STATE, (self, i))
+        self.vision_config._attn_implementation = _NAME
+        for module, when, hook in family.hooks(lambda: self.run) if self.keep < 1 else ():
+            register = module.register_forward_hook if when == "post" else module.register_forward_pre_hook
+            self.handles.append(register(hook, with_kwargs=True))
+        for name, method in (family.wrap(self.encoder, self.keep) if self.keep < 1 else {}).items():
+            setattr(family.core, name, method)
+            self.wrapped.append(name)
+
+    def remove(self) -> None:
+        self.language.remove()
+        for handle in self.handles:
+            handle.remove()
+        if self.handles:
+            for block in self.blocks:
+                delattr(self.family.attention(block), _STATE)
+        self.vision_config._attn_implementation = self.vision_kind
+        for name in self.wrapped:
+            delattr(self.family.core, name)
+
+    def pruned(self) -> Pruned:
+        layers = self.language.trace
+        units: tuple[tuple[int, int], ...] = ()
+        if self.last is not None:
+            units = tuple((n, kept_units(n, self.keep)) for n in self.last.dense)
+        rows = len(layers.counts[0]) if layers.counts else 0
+        spent = layers.seconds + (self.last.seconds if self.last else 0.0)
+        return Pruned(units, tuple(layers.row(i) for i in range(rows)), spent)
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.run = self.last = self.family.new_run(self._start, args, kwargs) if self.family.packed else None
+
+    def _start(
+        self, lengths: Sequence[int], *, unit: int, prefix: int = 0, windows: Sequence[int] | None = None
+    ) -> VisionRun:
+        keep = self.keep if self.encoder.method != "none" else 1.0
+        return VisionRun(
+            self.encoder,
+            keep,
+            self.family.used_blocks,
+            lengths,
+            unit=unit,
+            prefix=prefix,
+            seed=self.seed,
+            windows=windows,
+        )
+
+    def _before_block(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return (self._before_packed if self.family.packed else self._before_batched)(index, args, kwargs)
+
+    def _before_packed(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """One stretch for the block: frames and windows are the attention function's business."""
+        assert self.run is not None
+        x = args[0]
+        if index == 0:
+            self.rope = tuple(kwargs["position_embeddings"])
+        else:
+            x, rope = self.run.after(index - 1, x, self.rope)
+            self.rope = tuple(rope)
+        whole = torch.tensor([0, x.shape[0]], dtype=torch.int32, device=x.device)
+        changed = {"cu_seqlens": whole, "max_seqlen": x.shape[0], "position_embeddings": self.rope}
+        return (x, *args[1:]), {**kwargs, **changed}
+
+    def _before_batched(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        family: Any = self.family
+        if index == 0:
+            masks = [m for m in (*args[1:], kwargs.get("attention_mask")) if isinstance(m, Tensor)]
+            if masks:
+                warnings.warn("padded images: not pruned inside the encoder", stacklevel=2)
+                self.run = self.last = None
+                return None
+            self.run = self.last = family.new_run(self._start, args, kwargs)
+            return (family.to_units(args[0]), *args[1:]), kwargs
+        if self.run is None or index > self.run.last_block:
+            return None
+        x, _ = self.run.after(index - 1, args[0].flatten(0, 1))
+        return (x.unflatten(0, (args[0].shape[0], -1)), *args[1:]), kwargs
+
+    def attend(self, module: nn.Module, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """q, k, v (F, H, n, d), or (1, H, N, d) packed -> (F, n, H, d)."""
+        assert self.run is not None
+        frames = q.shape[0]
+        eager = self.vision_kind == "eager"
+        q, k, v = (t.transpose(0, 1).flatten(1, 2) for t in (q, k, v))  # (H, N, d), frame by frame
+        out = self.run.attend(block, q, k, v, scale, windowed=self.family.windowed(block), eager=eager)
+        return out.unflatten(0, (frames, -1))
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The attention function of pruned vision encoders; outside a pruned pass it is the model's own."""
+    session, block = getattr(module, _STATE)
+    if session.run is None:
+        return _stock(module, session.vision_kind)(module, query, key, value, attention_mask, **kwargs)
+    scale = kwargs.get("scaling") or query.shape[-1] ** -0.5
+    return session.attend(module, block, query, key, value, scale), None
+
+
+def _stock(module: nn.Module, kind: str) -> Callable[..., Any]:
+    spelled_out = sys.modules[type(module).__module__].eager_attention_forward
+    return ALL_ATTENTION_FUNCTIONS.get_interface(kind, spelled_out)
+
+
+def _usable(config: PruneConfig) -> PruneConfig:
+    """Adaptive pruning without a lambda becomes fixed shares of the same average."""
+    if config.llm.method != "adaptive" or config.llm.lambda_ is not None:
+        return config
+    warnings.warn(
+        f"llm.lambda_=null: fixed shares that average llm.keep={config.llm.keep:g} are used instead of adaptive ones",
+        stacklevel=4,
+    )
+    return config.replace(**{"llm.method": "fixed"})
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
