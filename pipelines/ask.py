@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.configuring import load_prune
-from videoprune.engine import Engine
+from videoprune.engine import Engine, open_engine
+from videoprune.stock_engine import StockEngine
 from videoprune.types import Answer, Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling, VideoError
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`videoprune ask`. Status 1 if the video gave no frame."""
     prune = load_prune(args.prune, overrides)
     sample = Sample("ask", args.video, args.question, tuple(args.option))
-    engine = Engine(args.model, prune, device=args.device)
+    engine = open_engine(args.model, prune, device=args.device)
     sampling = Sampling(args.policy, args.frames or engine.num_frames, args.fps, tuple(args.timestamps or ()))
     started = time.perf_counter()
     with Reader() as reader:
@@ -43,8 +44,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def answer_clip(engine: Engine, frames: VideoFrames, sample: Sample, seconds: dict[str, float]) -> Answer:
+def answer_clip(
+    engine: Engine | StockEngine, frames: VideoFrames, sample: Sample, seconds: dict[str, float]
+) -> Answer:
     """One answer about decoded frames; the times of encode, fuse, llm and llm_prune go into `seconds`."""
+    tokens: Any
     tokens, encoding = engine.encode([frames])
     answer = engine.answer(tokens, [sample])[0]
     seconds.update(encoding | answer.trace.seconds)
@@ -52,7 +56,7 @@ def answer_clip(engine: Engine, frames: VideoFrames, sample: Sample, seconds: di
 
 
 def as_object(
-    model: str, engine: Engine, frames: VideoFrames, answer: Answer, seconds: dict[str, float]
+    model: str, engine: Engine | StockEngine, frames: VideoFrames, answer: Answer, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """What --json prints. Times are wall seconds; `total` runs from opening the video to the answer."""
     return {
@@ -75,7 +79,7 @@ def answer_text(sample: Sample, answer: Answer) -> str:
     return f"{answer.choice}. {sample.options[ord(answer.choice) - ord('A')]}"
 
 
-def _made_with(model: str, engine: Engine) -> dict[str, Any]:
+def _made_with(model: str, engine: Engine | StockEngine) -> dict[str, Any]:
     return {"model": model, "prune": engine.prune.as_dict(), "digest": engine.prune.digest()}
 
 
@@ -88,7 +92,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _report_failure(error: VideoError, args: argparse.Namespace, engine: Engine) -> int:
+def _report_failure(error: VideoError, args: argparse.Namespace, engine: Engine | StockEngine) -> int:
     if args.json:
         outcome = _outcome(Outcome("failed", reason=f"{error.reason}: {error}"))
         print(

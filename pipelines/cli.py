@@ -64,7 +64,9 @@ def _command(
         name, help=text, description=text, epilog=_OVERRIDES if overrides else None, allow_abbrev=False
     )
     parser.set_defaults(module=module, overrides=overrides)
-    parser.add_argument("--model", default="demo", help="demo, or a model's folder (default: demo)")
+    parser.add_argument(
+        "--model", default="demo", help="demo, a model's folder, or a Hugging Face name (default: demo)"
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return parser
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from videoprune.models.loading import model_folder
+from videoprune.stock_engine import stock_config
 
 Row = dict[str, Any]
 _HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
@@ -101,7 +102,10 @@ def video_fingerprint(path: str) -> str:
 
 
 def model_fingerprint(name: str) -> str:
-    """12 hex digits over the model's configuration, tokenizer and weights."""
+    """12 hex digits over the model's configuration, tokenizer and weights; of a hub model, over name and commit."""
+    stock = stock_config(name)
+    if stock is not None and not Path(name).is_dir():
+        return hashlib.sha256(f"{name} {stock._commit_hash}".encode()).hexdigest()[:12]
     folder = model_folder(name)
     total = hashlib.sha256()
     for path in sorted(folder.iterdir()):

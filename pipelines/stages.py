@@ -18,9 +18,10 @@ from typing import Any
 import torch
 
 from videoprune.config import PruneConfig
-from videoprune.engine import Engine
+from videoprune.engine import Engine, open_engine
 from videoprune.models.loading import model_folder
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+from videoprune.stock_engine import StockEngine, stock_config, stock_frame_size
 from videoprune.types import Answer, Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling
 
@@ -51,7 +52,12 @@ class DecodeStage:
     """
 
     def __init__(
-        self, num_frames: int, size: tuple[int, int], *, deadline_seconds: float = 60.0, threads: int = 1
+        self,
+        num_frames: int,
+        size: tuple[int, int] | None,
+        *,
+        deadline_seconds: float = 60.0,
+        threads: int = 1,
     ) -> None:
         self.num_frames, self.size = num_frames, size
         self.deadline_seconds, self.threads = deadline_seconds, threads
@@ -97,7 +103,7 @@ class ModelStage:
             raise ValueError(f"batch={batch}; allowed: 1 or more")
         self.model, self.prune, self.device = model, prune, device
         self.batch, self.max_new_tokens = batch, max_new_tokens
-        self._engine: Engine | None = None
+        self._engine: Engine | StockEngine | None = None
 
     @classmethod
     def around(cls, engine: Engine, *, batch: int = 8, max_new_tokens: int = 16) -> ModelStage:
@@ -108,7 +114,7 @@ class ModelStage:
 
     def setup(self) -> None:
         if self._engine is None:
-            self._engine = Engine(self.model, self.prune, device=self.device)
+            self._engine = open_engine(self.model, self.prune, device=self.device)
         self._warm_up(self._engine)
 
     def process(self, decoded: DecodedClip) -> list[Row]:
@@ -125,6 +131,7 @@ class ModelStage:
 
     def _rows(self, item: ClipItem, frames: VideoFrames, decode_seconds: float) -> list[Row]:
         assert self._engine is not None, "setup() comes first"
+        tokens: Any
         tokens, encoding = self._engine.encode([frames])
         seconds = {"decode": decode_seconds, **encoding}
         rows = []
@@ -137,12 +144,12 @@ class ModelStage:
             ]
         return rows
 
-    def _warm_up(self, engine: Engine) -> None:
+    def _warm_up(self, engine: Engine | StockEngine) -> None:
         """One grey clip: finds settings that cannot work, and keeps first-call costs out of the times."""
-        height, width = engine.frame_size
+        height, width = engine.frame_size or (224, 224)
         grey = torch.full((engine.num_frames, height, width, 3), 128, dtype=torch.uint8)
         frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
-        tokens, _ = engine.encode([frames])
+        tokens: Any = engine.encode([frames])[0]
         engine.answer(tokens, [Sample("warm-up", "", "Which?", ("one", "two"))], max_new_tokens=1)
 
 
@@ -154,8 +161,11 @@ def with_prune(engine: Engine, prune: PruneConfig) -> Engine:
     return other
 
 
-def clip_shape(model: str) -> tuple[int, tuple[int, int]]:
-    """Frames per clip, and their height and width, that `model` is best given. Reads no weights."""
+def clip_shape(model: str) -> tuple[int, tuple[int, int] | None]:
+    """Frames per clip, and their height and width (None: as they are), that `model` is best given. Reads no weights."""
+    stock = stock_config(model)
+    if stock is not None:
+        return 8, stock_frame_size(stock)
     config = MultiEncoderConfig.from_pretrained(model_folder(model))
     with torch.device("meta"):
         side = max(t.model.config.image_size for t in MultiEncoderVLM(config).towers)

@@ -13,17 +13,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["encoders", "llm", "export"])
+    parser.add_argument(
+        "stage", choices=["encoders", "llm", "export", "stock-encoder", "stock", "export-stock"]
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="checkpoints and logs")
     parser.add_argument("--steps", type=int, help="default: 3000 for encoders, 4500 for llm")
     parser.add_argument("--batch", type=int, help="default: 32 frames, or 16 clips")
-    parser.add_argument("--only", help="encoders: train just this one")
+    parser.add_argument("--only", help="encoders: train just this one; stock: llava-demo or qwen-demo")
     parser.add_argument("--curriculum", type=int, default=1500, help="llm: first steps, on object tokens")
     parser.add_argument(
         "--unmerged", type=int, default=1500, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
-    parser.add_argument("--start", type=Path, help="llm: go on from this trained model's folder")
+    parser.add_argument(
+        "--start", type=Path, help="llm: go on from this trained model's folder; stock: start from it"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("videoprune/models/demo"), help="export: where to"
     )
@@ -46,6 +50,8 @@ def main() -> None:
         from demo_training.export import export
 
         export(args.out, args.folder, args.checkpoint)
+    elif "stock" in args.stage:
+        _stock(args, device)
     else:
         from demo_training.llm import train_llm
 
@@ -59,6 +65,29 @@ def main() -> None:
             device=device,
             start=args.start,
         )
+
+
+def _stock(args: argparse.Namespace, device: str) -> None:
+    from demo_training.shapes import SHAPES
+    from demo_training.stock import export_stock, train_encoder, train_stock
+
+    if args.only not in SHAPES:
+        raise SystemExit(f"--only {args.only}; allowed: {', '.join(SHAPES)}")
+    shape, demo = SHAPES[args.only], args.start or Path("videoprune/models/demo")
+    if args.stage == "stock-encoder":
+        train_encoder(shape, args.out, steps=args.steps or 600, batch=args.batch or 4, device=device)
+    elif args.stage == "stock":
+        train_stock(
+            shape,
+            args.out,
+            demo,
+            steps=args.steps or 1200,
+            batch=args.batch or 16,
+            peak=args.peak,
+            device=device,
+        )
+    else:
+        export_stock(shape, args.out, demo, args.folder)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """videoprune: early visual-token pruning for video language models.
 
 `apply` prunes a stock transformers model in place, `remove` undoes it; `Engine` answers questions about videos with
-a pruned model of several encoders; `PruneConfig` and `preset` say what to prune. Names load on first use, so that light programs (the video decoder's child process) need no torch.
+a pruned model of several encoders; `PruneConfig` and `preset` say what to prune. Names load on first use, so that
+light programs (the video decoder's child process) need no torch.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import torch
 from videoprune.config import PruneConfig, preset
 from videoprune.models.loading import load_multi_encoder
 from videoprune.prompts import parse_choice, prompt
+from videoprune.stock_engine import StockEngine, stock_config
 from videoprune.types import Answer, PruneTrace, Sample, VideoFrames, VisualTokens
 
 
@@ -93,3 +94,14 @@ class Engine:
         own = 0 if tokens.x.shape[0] == 1 else row
         each = {stage: value / share for stage, value in seconds.items()}
         return replace(self.trace_encoding(tokens, own), llm_layers=layers, seconds=each)
+
+
+def open_engine(
+    model: str = "demo", prune: str | PruneConfig = "balanced", *, device: str | None = None
+) -> Engine | StockEngine:
+    """The engine for `model`: `demo` or a multi-encoder folder, else a stock model's folder or hub name.
+
+    Raises ValueError for what is neither, or what cannot be pruned as asked.
+    """
+    kind = Engine if stock_config(model) is None else StockEngine
+    return kind(model, prune, device=device)

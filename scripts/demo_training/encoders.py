@@ -39,6 +39,8 @@ def encoder_configs() -> dict[str, PreTrainedConfig]:
 
 def features(name: str, model: nn.Module, pixels: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, N, D), patches only."""
+    if name == "llava_siglip":  # LLaVA-OneVision reads the states before the last norm
+        return model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
     x = model(pixel_values=pixels).last_hidden_state
     if name == "convnext":
         return x.flatten(2).transpose(1, 2)
@@ -90,12 +92,27 @@ def train_encoders(out: Path, *, steps: int, batch: int, device: str, only: str 
     """Train each encoder for `steps` steps. Resumes from `out`/NAME.pt, written every 250 steps."""
     for name, config in encoder_configs().items():
         if only in (None, name):
-            _train_one(name, config, out / f"{name}.pt", steps, batch, device)
+            grid = 8 if name == "clip" else 7
+            train_one(name, config, out / f"{name}.pt", steps, batch, device, grid=grid, size=SIZE)
 
 
-def _train_one(name: str, config: PreTrainedConfig, path: Path, steps: int, batch: int, device: str) -> None:
+def train_one(
+    name: str,
+    config: PreTrainedConfig,
+    path: Path,
+    steps: int,
+    batch: int,
+    device: str,
+    *,
+    grid: int,
+    size: int,
+    start: dict[str, Tensor] | None = None,
+) -> None:
+    """One encoder on frames of `size` pixels with labels on grid x grid cells, from the weights `start`."""
     torch.manual_seed(0)
     model = AutoModel.from_config(config).to(device)
+    if start is not None:
+        model.load_state_dict(start, strict=False)
     head = DenseHead(WIDTH).to(device)
     params = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
@@ -106,8 +123,7 @@ def _train_one(name: str, config: PreTrainedConfig, path: Path, steps: int, batc
         for part, key in ((model, "model"), (head, "head"), (optimizer, "optimizer"), (schedule, "schedule")):
             part.load_state_dict(state[key])
         step = state["step"]
-    grid = 8 if name == "clip" else 7
-    loader = iter(DataLoader(DenseFrames(batch, SIZE, (grid,), seed=step), batch_size=None, num_workers=1))
+    loader = iter(DataLoader(DenseFrames(batch, size, (grid,), seed=step), batch_size=None, num_workers=1))
     started = time.perf_counter()
     while step < steps:
         pixels, labels = next(loader)

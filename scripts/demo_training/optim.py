@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from videoprune.models.multi_encoder import MultiEncoderVLM
-
 _WARM, _HOLD = 150, 0.55  # steps of warming up; share of all steps at the full rate
 _MUON_RATE = 12.0  # Muon's learning rate over AdamW's
 
@@ -17,7 +15,7 @@ _MUON_RATE = 12.0  # Muon's learning rate over AdamW's
 class Run:
     """Muon for the LLM's matrices, AdamW for all else; the encoders stay as they are."""
 
-    def __init__(self, model: MultiEncoderVLM, heads: nn.Module, peak: float, steps: int) -> None:
+    def __init__(self, model: nn.Module, heads: nn.Module, peak: float, steps: int) -> None:
         self.model, self.heads = model, heads
         matrices = [p for p in model.language_model.model.layers.parameters() if p.ndim == 2]
         taken = {id(p) for p in matrices}

@@ -63,7 +63,7 @@ class LanguageHooks:
         ids = args[0] if args else kwargs.get("input_ids")
         if ids is None:
             embeds = kwargs["inputs_embeds"]
-            table = module.get_input_embeddings().weight
+            table = module.get_input_embeddings().weight  # type: ignore[operator]
             self.visual = torch.stack([(embeds == table[p]).all(-1) for p in self.placeholders]).any(0)
         else:
             self.visual = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device))

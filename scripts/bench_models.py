@@ -1,0 +1,206 @@
+"""Time stock models of true shape, pruned against unpruned: same frames, same kernels, alternating in one run.
+
+    python scripts/bench_models.py llava-onevision-0.5b --frames 8 --prune balanced
+
+Weights are random: the time is right, the answers mean nothing. "batched" is the unpruned model whose frames share one
+attention call where the stock code loops over them (Qwen-VL, VideoLLaMA3); it is the baseline of the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+import videoprune
+from videoprune.models.plug import trace
+from videoprune.models.synthetic import random_inputs, random_model, shape_names
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("shape", help=f"a YAML file, or one of {', '.join(shape_names())}")
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--size", type=int, nargs=2, default=(448, 448), metavar=("H", "W"))
+    parser.add_argument("--prune", nargs="+", default=["balanced"], help="presets")
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after one to warm up")
+    parser.add_argument("--text", type=int, default=40, help="tokens of the question")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, help="where the figures go as JSON")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    result = measure(args)
+    print_table(result)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=1))
+
+
+def load(args: argparse.Namespace) -> tuple[Any, dict[str, torch.Tensor]]:
+    model = random_model(args.shape, dtype=getattr(torch, args.dtype)).to(args.device)
+    return model, random_inputs(model, args.frames, text_tokens=args.text, size=tuple(args.size))
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Medians of every variant, taken in turn."""
+    model, inputs = load(args)
+    timer = Timer(model, args.device)
+    variants = ["stock", "batched", *args.prune]
+    rows: dict[str, list[dict[str, float]]] = {v: [] for v in variants}
+    facts: dict[str, dict[str, Any]] = {v: {} for v in variants}
+    for turn in range(args.runs + 1):
+        for variant in variants:
+            prepare(model, variant)
+            taken = timer.run(inputs)
+            if variant != "stock":
+                seen = trace(model)
+                taken["pruning"] = seen.seconds
+                facts[variant]["layers"] = seen.layers[0]
+            if turn:
+                rows[variant].append(taken)
+    for variant in variants:
+        prepare(model, variant)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(**inputs, logits_to_keep=1)
+        facts[variant]["flops"] = counter.get_total_flops()
+        facts[variant]["peak_bytes"] = peak_memory(args, variant)
+    for variant in variants:
+        for stage in rows[variant][0]:
+            values = [r[stage] for r in rows[variant]]
+            facts[variant][stage] = statistics.median(values)
+            facts[variant][f"{stage}_spread"] = [min(values), max(values)]
+    return {
+        "shape": args.shape,
+        "frames": args.frames,
+        "prompt": int(inputs["input_ids"].shape[1]),
+        "runs": args.runs,
+        "dtype": args.dtype,
+        "attention": model.config._attn_implementation,
+        "hardware": hardware(args.device),
+        "versions": {m.__name__: m.__version__ for m in (torch, transformers)},
+        "variants": facts,
+    }
+
+
+def prepare(model: Any, variant: str) -> None:
+    if variant == "stock":
+        videoprune.remove(model)
+    else:
+        videoprune.apply(model, "none" if variant == "batched" else variant)
+
+
+class Timer:
+    """Seconds of the encoder, of the LLM and of the whole time to the first token."""
+
+    def __init__(self, model: Any, device: str) -> None:
+        self.model, self.device, self.seconds = model, device, {}
+        core = model.model
+        vision = next(
+            getattr(core, n) for n in ("vision_tower", "visual", "vision_model") if hasattr(core, n)
+        )
+        language = core.language_model if hasattr(core, "language_model") else core.text_model
+        for name, module in (("encoder", vision), ("llm", language)):
+            module.register_forward_pre_hook(lambda m, a, name=name: self.start(name), prepend=True)
+            module.register_forward_hook(lambda m, a, o, name=name: self.stop(name))
+
+    def now(self) -> float:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def start(self, name: str) -> None:
+        self.seconds[name] = -self.now()
+
+    def stop(self, name: str) -> None:
+        self.seconds[name] += self.now()
+
+    def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, float]:
+        started = self.now()
+        with torch.no_grad():
+            self.model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
+        return {"first_token": self.now() - started, **self.seconds}
+
+
+def peak_memory(args: argparse.Namespace, variant: str) -> int:
+    """Highest memory of a process that runs `variant` alone, over that of one that only loads the model, bytes."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peak_in_this_process, (args, variant))
+
+
+def peak_in_this_process(args: argparse.Namespace, variant: str) -> int:
+    warnings.simplefilter("ignore")
+    model, inputs = load(args)
+    prepare(model, variant)
+    cuda = args.device.startswith("cuda")
+    before = (
+        torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
+    after = (
+        torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return after - before
+
+
+def hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
+
+
+def print_table(result: dict[str, Any]) -> None:
+    base = result["variants"]["batched"]
+    print(
+        f"{result['shape']}, {result['frames']} frames, prompt of {result['prompt']}, "
+        f"{result['dtype']}, {result['hardware']}"
+    )
+    print(
+        f"medians of {result['runs']} runs; torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+    head = "variant first_token_s encoder_s llm_s pruning_% visual_tokens speedup flop_ideal share_of_ideal peak_MiB"
+    print("| " + " | ".join(head.split()) + " |\n|" + " --- |" * len(head.split()))
+    for name, v in result["variants"].items():
+        speedup, ideal = base["first_token"] / v["first_token"], base["flops"] / v["flops"]
+        layers = v.get("layers") or base["layers"]
+        share = 100 * v.get("pruning", 0.0) / v["first_token"]
+        cells = [
+            name,
+            f"{v['first_token']:.2f}",
+            f"{v['encoder']:.2f}",
+            f"{v['llm']:.2f}",
+            f"{share:.1f}",
+            f"{layers[0]}..{layers[-1]} (mean {statistics.mean(layers):.0f})",
+            f"{speedup:.2f}",
+            f"{ideal:.2f}",
+            f"{speedup / ideal:.2f}",
+            f"{v['peak_bytes'] / 2**20:.0f}",
+        ]
+        print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

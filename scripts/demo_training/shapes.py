@@ -1,0 +1,366 @@
+"""What the demo models of stock classes are made of: LLaVA-OneVision and Qwen3-VL, as small as MovingShapes allows.
+
+Both encoders start from the first demo model's CLIP encoder, both LLMs from its LLM.
+
+Shapes: F frames, B clips, T time steps of a clip, g patches along a side, n tokens of a time step, D width of the
+encoder, W width of the LLM.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    LlavaOnevisionImageProcessor,
+    LlavaOnevisionProcessor,
+    LlavaOnevisionVideoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
+
+from demo_training.encoders import normalize
+from videoprune.config import EncoderPrune
+from videoprune.eval.benchmarks.moving_shapes.render import ink
+from videoprune.eval.benchmarks.moving_shapes.scene import Scene
+from videoprune.models.families.llava import reduce_alike
+from videoprune.models.multi_encoder import MultiEncoderVLM
+
+NUM_FRAMES, SIDE, PATCH, WIDTH, BLOCKS, HEADS = 8, 96, 8, 128, 8, 4
+GRID = SIDE // PATCH
+SPECIAL = {
+    "video": "<|video_pad|>",
+    "image": "<|image_pad|>",
+    "start": "<|vision_start|>",
+    "end": "<|vision_end|>",
+}
+_LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+def ink_of(scene: Scene, times: np.ndarray) -> np.ndarray:
+    return ink(scene, times, SIDE)
+
+
+def _stretched(places: Tensor) -> Tensor:
+    """Position embeddings of a square grid (m, D) -> of GRID x GRID places."""
+    old = round(len(places) ** 0.5)
+    square = places.T.reshape(1, -1, old, old)
+    return F.interpolate(square, (GRID, GRID), mode="bicubic").flatten(2)[0].T.contiguous()
+
+
+def _clip_weights(out: Path) -> dict[str, Tensor]:
+    return torch.load(out / "clip.pt", map_location="cpu", weights_only=True)["model"]
+
+
+class StockShape:
+    """One small model of a stock class. `frames_per_step` frames become one time step."""
+
+    name: str
+    frames_per_step = 1
+    grid, width = GRID, WIDTH
+    tokens_side = GRID // 2
+
+    def _finish(self, model: Any, out: Path, demo: Path) -> Any:
+        """Trained encoder, and the first demo model's LLM as a start."""
+        source = MultiEncoderVLM.from_pretrained(demo, dtype=torch.float32).language_model.model.state_dict()
+        language = model.model.language_model
+        table = language.embed_tokens.weight.detach().clone()
+        old = source["embed_tokens.weight"]
+        table[: len(old)] = old
+        language.load_state_dict({**source, "embed_tokens.weight": table})
+        model.tie_weights()
+        state = torch.load(out / f"{self.name}-vision.pt", map_location="cpu", weights_only=True)["model"]
+        vision = self.vision(model)
+        vision.load_state_dict(state, strict=False)
+        vision.requires_grad_(False)
+        return model
+
+    def vision(self, model: Any) -> nn.Module:
+        return model.model.vision_tower
+
+    def fixed(self, model: Any, embeds: Tensor) -> Tensor:
+        """The prompt's embeddings with what stands at visual places but is no visual token."""
+        return embeds
+
+    def _text(self, demo: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+        config = MultiEncoderVLM.config_class.from_pretrained(demo).text_config
+        return {**config, "vocab_size": len(tokenizer)}
+
+
+class LlavaShape(StockShape):
+    """LLaVA-OneVision: 12 x 12 patches, pooled to 6 x 6 a frame, and a newline token behind the clip."""
+
+    name = "llava-demo"
+
+    def _vision_config(self) -> SiglipVisionConfig:
+        return SiglipVisionConfig(
+            hidden_size=WIDTH,
+            intermediate_size=3 * WIDTH,
+            num_hidden_layers=BLOCKS,
+            num_attention_heads=HEADS,
+            image_size=SIDE,
+            patch_size=PATCH,
+            hidden_act="quick_gelu",
+            vision_use_head=False,
+        )
+
+    def new_vision(self, out: Path) -> SiglipVisionModel:
+        clip = _clip_weights(out)
+        start = {k: v for k, v in clip.items() if k.startswith("encoder.layers")}
+        start["embeddings.patch_embedding.weight"] = clip["embeddings.patch_embedding.weight"]
+        start["embeddings.position_embedding.weight"] = _stretched(
+            clip["embeddings.position_embedding.weight"][1:]
+        )
+        model = SiglipVisionModel(self._vision_config())
+        model.load_state_dict(start, strict=False)
+        return model
+
+    def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
+        """uint8 (F, S, S, 3) -> (F, g * g, D), row by row: the states that the LLM's features come from."""
+        pixels = normalize(frames.permute(0, 3, 1, 2), SIDE)
+        return model(pixels, output_hidden_states=True).hidden_states[-1]
+
+    def build(self, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
+        torch.manual_seed(2)
+        model = LlavaOnevisionForConditionalGeneration(
+            LlavaOnevisionConfig(
+                vision_config=self._vision_config().to_dict(),
+                text_config=self._text(demo, tokenizer),
+                video_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["video"]),
+                image_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["image"]),
+                image_grid_pinpoints=[[SIDE, SIDE]],
+                vision_feature_select_strategy="full",
+                tie_word_embeddings=True,
+            )
+        )
+        return self._finish(model, out, demo)
+
+    def trained(self, model: Any) -> list[Any]:
+        return [model.model.multi_modal_projector, model.model.image_newline]
+
+    def layout(self, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+        video = tokenizer.convert_tokens_to_ids(SPECIAL["video"])
+        return torch.full((NUM_FRAMES * self.tokens_side**2 + 1,), video)
+
+    def droppable(self, layout: Tensor, model: Any) -> Tensor:
+        return torch.arange(len(layout)) < len(layout) - 1  # all but the newline
+
+    def fixed(self, model: Any, embeds: Tensor) -> Tensor:
+        newline = model.model.image_newline.expand(embeds.shape[0], 1, -1)
+        return torch.cat([embeds[:, :-1], newline], 1)
+
+    def positions(self, model: Any, layout: Tensor) -> Tensor:
+        return torch.arange(len(layout))[None]
+
+    def encode(self, model: Any, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Patches (F, g * g, D), merged ones with their survivor's value; the pooled tokens are chosen later."""
+        pixels = normalize(frames.permute(0, 3, 1, 2), SIDE)
+        x = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        return {"x": x}, torch.ones(len(x), self.tokens_side**2, dtype=torch.bool)
+
+    def project(
+        self, model: Any, x: dict[str, Tensor], kept: Tensor, keep: float
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        batch = len(kept)
+        z = model.model.apply_pooling(model.model.multi_modal_projector(x["x"].flatten(0, 1)))
+        count = max(1, round(keep * z.shape[1]))
+        z = reduce_alike(z, count, EncoderPrune(method="evoprune", keep=keep), torch.Generator())
+        there = ~z[..., 0].isnan()
+        return z.nan_to_num().reshape(batch, -1, z.shape[2]), [], there.reshape(batch, -1).cpu()
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
+        tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
+        size = {"height": SIDE, "width": SIDE}
+        return LlavaOnevisionProcessor(
+            image_processor=LlavaOnevisionImageProcessor(
+                size=size, image_grid_pinpoints=[[SIDE, SIDE]], **_LOOK
+            ),
+            tokenizer=tokenizer,
+            video_processor=LlavaOnevisionVideoProcessor(size=size, **_LOOK),
+            num_image_tokens=GRID**2,
+            vision_feature_select_strategy="full",
+            chat_template=_template(SPECIAL["video"]),
+            image_token=SPECIAL["image"],
+            video_token=SPECIAL["video"],
+        )
+
+
+class QwenShape(StockShape):
+    """Qwen3-VL: pairs of frames, 12 x 12 patches joined to 6 x 6, one DeepStack tap, a timestamp before each pair."""
+
+    name = "qwen-demo"
+    frames_per_step = 2
+
+    def _config(self, text: dict[str, Any], ids: dict[str, int]) -> Qwen3VLConfig:
+        vision = {
+            "depth": BLOCKS,
+            "hidden_size": WIDTH,
+            "intermediate_size": 3 * WIDTH,
+            "num_heads": HEADS,
+            "patch_size": PATCH,
+            "temporal_patch_size": 2,
+            "out_hidden_size": text.get("hidden_size", WIDTH),
+            "deepstack_visual_indexes": [4],
+            "num_position_embeddings": GRID**2,
+            "hidden_act": "quick_gelu",
+        }
+        own = {k: v for k, v in text.items() if k != "model_type"}
+        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 3, 3]}
+        return Qwen3VLConfig(
+            vision_config=vision,
+            text_config={**own, "rope_parameters": rope},
+            video_token_id=ids.get("video", 1),
+            image_token_id=ids.get("image", 2),
+            vision_start_token_id=ids.get("start", 3),
+            vision_end_token_id=ids.get("end", 4),
+            tie_word_embeddings=True,
+        )
+
+    def new_vision(self, out: Path) -> Qwen3VLVisionModel:
+        clip = _clip_weights(out)
+        start = {}
+        for i in range(BLOCKS):
+            old, new = f"encoder.layers.{i}.", f"blocks.{i}."
+            for part in ("weight", "bias"):
+                heads = [clip[f"{old}self_attn.{p}_proj.{part}"] for p in "qkv"]
+                start[f"{new}attn.qkv.{part}"] = torch.cat(heads)
+                start[f"{new}attn.proj.{part}"] = clip[f"{old}self_attn.out_proj.{part}"]
+                for j in (1, 2):
+                    start[f"{new}norm{j}.{part}"] = clip[f"{old}layer_norm{j}.{part}"]
+                    start[f"{new}mlp.linear_fc{j}.{part}"] = clip[f"{old}mlp.fc{j}.{part}"]
+        kernel = clip["embeddings.patch_embedding.weight"]
+        start["patch_embed.proj.weight"] = torch.stack([kernel / 2, kernel / 2], 2)
+        start["patch_embed.proj.bias"] = torch.zeros(WIDTH)
+        start["pos_embed.weight"] = _stretched(clip["embeddings.position_embedding.weight"][1:])
+        model = Qwen3VLVisionModel(self._config({"hidden_size": 160}, {}).vision_config)
+        model.load_state_dict(start, strict=False)
+        return model
+
+    def vision(self, model: Any) -> nn.Module:
+        return model.model.visual
+
+    def _packed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (F, S, S, 3) -> patches as the processor packs them (N, 3*2*8*8), and the grid of each clip."""
+        x = normalize(frames.permute(0, 3, 1, 2), SIDE)  # (F, 3, S, S)
+        steps, half = len(x) // 2, GRID // 2
+        x = x.view(steps, 2, 3, half, 2, PATCH, half, 2, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+        clips = max(1, len(frames) // NUM_FRAMES)
+        return x.reshape(-1, 3 * 2 * PATCH * PATCH), torch.tensor([[steps // clips, GRID, GRID]] * clips)
+
+    def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
+        """uint8 (F, S, S, 3) -> (F / 2, g * g, D), row by row."""
+        packed, grid = self._packed(frames)
+        x = model(packed, grid_thw=grid.to(packed.device)).last_hidden_state
+        half = GRID // 2
+        return x.view(-1, half, half, 2, 2, WIDTH).transpose(2, 3).reshape(-1, GRID * GRID, WIDTH)
+
+    def build(self, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
+        torch.manual_seed(2)
+        ids = {k: tokenizer.convert_tokens_to_ids(v) for k, v in SPECIAL.items()}
+        return self._finish(
+            Qwen3VLForConditionalGeneration(self._config(self._text(demo, tokenizer), ids)), out, demo
+        )
+
+    def trained(self, model: Any) -> list[Any]:
+        visual = model.model.visual
+        for part in (visual.merger, visual.deepstack_merger_list):
+            part.requires_grad_(True)
+        return [visual.merger, visual.deepstack_merger_list]
+
+    def layout(self, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+        """Timestamps are those of a clip of 8 s; the processor writes each clip's own."""
+        parts = []
+        for step in range(NUM_FRAMES // 2):
+            pads = SPECIAL["video"] * self.tokens_side**2
+            parts.append(f"<{2 * step + 1.0:.1f} seconds>{SPECIAL['start']}{pads}{SPECIAL['end']}")
+        return torch.tensor(tokenizer.encode("".join(parts)))
+
+    def droppable(self, layout: Tensor, model: Any) -> Tensor:
+        return layout == model.config.video_token_id
+
+    def positions(self, model: Any, layout: Tensor) -> Tensor:
+        ids = layout[None]
+        types = (ids == model.config.video_token_id).int() * 2
+        grid = torch.tensor([[NUM_FRAMES // 2, GRID, GRID]])
+        found, _ = model.model.get_rope_index(ids, mm_token_type_ids=types, video_grid_thw=grid)
+        return found[:, 0]
+
+    def encode(self, model: Any, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What the merger and the tap read, unit by unit (T, n, 4 * D), zero where a unit is gone."""
+        seen: dict[str, Tensor] = {}
+        visual = model.model.visual
+        taken = {"x": visual.merger, "tap": visual.deepstack_merger_list[0]}
+        session = model.__dict__.get("_videoprune")
+        hooks = [
+            m.register_forward_pre_hook(_note(seen, k, lambda: session and session.run))
+            for k, m in taken.items()
+        ]
+        packed, grid = self._packed(frames)
+        visual(packed, grid_thw=grid)
+        for hook in hooks:
+            hook.remove()
+        n = self.tokens_side**2
+        kept = torch.ones(len(frames) // 2 * n, dtype=torch.bool)
+        if session is not None:
+            kept = session.run.left(packed.device)
+        return {k: v.view(-1, n, 4 * WIDTH) for k, v in seen.items()}, kept.view(-1, n).cpu()
+
+    def project(
+        self, model: Any, x: dict[str, Tensor], kept: Tensor, keep: float
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        visual, batch = model.model.visual, len(kept)
+        z = visual.merger(x["x"].reshape(-1, WIDTH))
+        tap = visual.deepstack_merger_list[0](x["tap"].reshape(-1, WIDTH))
+        return z.view(batch, -1, z.shape[1]), [tap.view(batch, -1, tap.shape[1])], kept
+
+    def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
+        tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
+        for name in ("start", "end"):
+            token = SPECIAL[name]
+            setattr(tokenizer, f"vision_{'bos' if name == 'start' else 'eos'}_token", token)
+        area = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE * NUM_FRAMES}
+        shape = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, **_LOOK}
+        return Qwen3VLProcessor(
+            image_processor=Qwen2VLImageProcessor(
+                size={"shortest_edge": SIDE**2, "longest_edge": SIDE**2}, **shape
+            ),
+            tokenizer=tokenizer,
+            video_processor=Qwen3VLVideoProcessor(size=area, **shape),
+            chat_template=_template(SPECIAL["start"] + SPECIAL["video"] + SPECIAL["end"]),
+        )
+
+
+def _note(seen: dict[str, Tensor], key: str, run: Any) -> Any:
+    """A pre-hook that keeps a merger's input, put back at its dense places."""
+
+    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        x, current = args[0], run()
+        if current is not None:
+            x = current.expand(x.unflatten(0, (-1, 4)), fill=0.0).flatten(0, 1)
+        seen[key] = x.detach()
+
+    return hook
+
+
+def _template(video: str) -> str:
+    return (
+        "{% for m in messages %}{% for c in m['content'] %}"
+        "{% if c['type'] == 'video' %}" + video + "{% else %}{{ c['text'] }}{% endif %}"
+        "{% endfor %}{% endfor %}"
+    )
+
+
+SHAPES = {s.name: s for s in (LlavaShape(), QwenShape())}

@@ -1,0 +1,202 @@
+"""The spine for stock video language models of transformers: the same two steps as `Engine`, the model's own code.
+
+Shapes: T frames, B questions, V visual places of a prompt.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.video_utils import VideoMetadata
+
+from videoprune.config import PruneConfig, preset
+from videoprune.models.families import FAMILIES
+from videoprune.models.plug import apply, trace
+from videoprune.prompts import parse_choice, prompt
+from videoprune.types import Answer, PruneTrace, Sample, VideoFrames
+
+_PIXELS = ("pixel_values_videos", "pixel_values", "pixel_attention_mask")
+
+
+@dataclass(frozen=True)
+class EncodedClip:
+    """What `StockEngine.encode` hands to `answer`: the encoder's output, NaN where a token was dropped.
+
+    kind: "video" or "image", as the family's features are called. units: tokens of each frame before and after.
+    """
+
+    frames: VideoFrames
+    features: Any
+    kind: str
+    units: tuple[tuple[int, int], ...]
+
+
+class StockEngine:
+    """One stock model with one pruning configuration.
+
+    model: a name on the Hugging Face hub, or a local folder with its processor. prune: a preset's name or a
+    configuration, as `videoprune.apply` takes it. device: None takes a GPU where there is one. dtype: None takes what
+    the weights are stored in on a GPU, float32 on a CPU.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        prune: str | PruneConfig = "balanced",
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        num_frames: int = 8,
+    ) -> None:
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or (torch.float32 if self.device == "cpu" else None)
+        self.model: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype or "auto").eval()
+        self.model.to(self.device)
+        self.processor: Any = AutoProcessor.from_pretrained(model)
+        self.processor.tokenizer.padding_side = "left"
+        self.num_frames = num_frames
+        self.set_prune(prune)
+
+    def set_prune(self, prune: str | PruneConfig) -> None:
+        self.prune = preset(prune) if isinstance(prune, str) else prune
+        apply(self.model, self.prune)
+
+    @property
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width that frames are best decoded to; None: as they are, the processor resizes."""
+        return stock_frame_size(self.model.config)
+
+    def encode(self, frames: Sequence[VideoFrames]) -> tuple[list[EncodedClip], dict[str, float]]:
+        """Encode clips one by one, and seconds by stage. The question is not seen."""
+        started = time.perf_counter()
+        clips = [self._encode(one) for one in frames]
+        return clips, {"encode": time.perf_counter() - started, "fuse": 0.0}
+
+    def answer(
+        self, tokens: Sequence[EncodedClip], questions: Sequence[Sample | str], *, max_new_tokens: int = 64
+    ) -> list[Answer]:
+        """One question per clip, or any number of them about one clip."""
+        samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
+        if len(tokens) not in (1, len(samples)):
+            raise ValueError(f"questions: {len(samples)} for {len(tokens)} clips; allowed: one per clip")
+        clips = list(tokens) * (len(samples) if len(tokens) == 1 else 1)
+        inputs = self._inputs([c.frames for c in clips], [prompt(s) for s in samples])
+        for name in _PIXELS:
+            inputs.pop(name, None)
+        features = {clips[0].kind: _join([c.features for c in clips])}
+        started = time.perf_counter()
+        with torch.no_grad():
+            ids = self.model.generate(
+                **inputs, mm_encoder_outputs=features, max_new_tokens=max_new_tokens, do_sample=False
+            )
+        spent, layers = time.perf_counter() - started, trace(self.model)
+        texts = self.processor.tokenizer.batch_decode(
+            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
+        seconds = {"llm": spent / len(samples), "llm_prune": layers.seconds / len(samples)}
+        return [
+            Answer(
+                text=said.strip(),
+                choice=parse_choice(said, len(s.options), options=s.options) if s.options else "",
+                trace=self._trace(clip, inputs["input_ids"][row], kept, seconds),
+            )
+            for row, (said, s, clip, kept) in enumerate(
+                zip(texts, samples, clips, layers.layers, strict=True)
+            )
+        ]
+
+    def _encode(self, frames: VideoFrames) -> EncodedClip:
+        inputs = self._inputs([frames], [""])
+        given = {
+            k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")
+        }
+        core = self.model.model
+        kind = "video" if "pixel_values_videos" in given else "image"
+        with torch.no_grad():
+            features = getattr(core, f"get_{kind}_features")(**given, return_dict=True)
+        return EncodedClip(frames, features, kind, trace(self.model).units)
+
+    def _inputs(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Any]:
+        content = [{"type": "video"}, {"type": "text", "text": ""}]
+        prompts = []
+        for text in texts:
+            content[1]["text"] = text
+            message = [{"role": "user", "content": content}]
+            prompts.append(self.processor.apply_chat_template(message, add_generation_prompt=True))
+        inputs = self.processor(
+            text=prompts,
+            videos=[c.pixels.permute(0, 3, 1, 2) for c in clips],
+            video_metadata=[_metadata(c) for c in clips],
+            do_sample_frames=False,
+            return_tensors="pt",
+            padding=True,
+        )
+        dtype = self.model.dtype
+        return {
+            k: v.to(self.device, dtype if v.is_floating_point() else v.dtype)
+            for k, v in inputs.items()
+            if isinstance(v, Tensor)
+        }
+
+    def _trace(
+        self, clip: EncodedClip, ids: Tensor, layers: tuple[int, ...], seconds: dict[str, float]
+    ) -> PruneTrace:
+        places = self.model.__dict__["_videoprune"].family.placeholders
+        dense = int(torch.isin(ids, torch.tensor(places, device=ids.device)).sum())
+        made, left = (sum(u[i] for u in clip.units) for i in (0, 1))
+        counts = {"vision": (made, left) if clip.units else (dense, dense)}
+        return PruneTrace(dense, counts, fused=layers[0], llm_layers=layers, seconds=seconds)
+
+
+def stock_config(name: str) -> Any | None:
+    """The configuration of a stock model that can be pruned, or None if `name` is none (or not there)."""
+    if not Path(name).is_dir() and "/" not in name:
+        return None
+    try:
+        config = AutoConfig.from_pretrained(name)
+    except (OSError, ValueError):
+        return None
+    return config if config.model_type in FAMILIES else None
+
+
+def stock_frame_size(config: Any) -> tuple[int, int] | None:
+    side = getattr(config.vision_config, "image_size", None)
+    if side is None:
+        return None
+    return tuple(side) if isinstance(side, list | tuple) else (side, side)
+
+
+def _metadata(frames: VideoFrames) -> VideoMetadata:
+    """Times of the frames as the processors want them: indices at a rate that gives back the seconds."""
+    rate = 1000.0
+    return VideoMetadata(
+        total_num_frames=max(1, round(frames.duration_seconds * rate)),
+        fps=rate,
+        duration=frames.duration_seconds,
+        frames_indices=[round(t * rate) for t in frames.pts_seconds],
+    )
+
+
+def _join(outputs: Sequence[Any]) -> Any:
+    """Features of several clips as if they had been encoded together."""
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    joined = type(first)(**dict(first.items()))
+    joined.pooler_output = _cat([o.pooler_output for o in outputs])
+    if first.get("deepstack_features") is not None:
+        joined.deepstack_features = [
+            _cat(parts) for parts in zip(*(o.deepstack_features for o in outputs), strict=True)
+        ]
+    return joined
+
+
+def _cat(parts: Sequence[Any]) -> Any:
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else [row for part in parts for row in part]
