@@ -17,12 +17,12 @@ def main() -> None:
         "stage", choices=["encoders", "llm", "export", "stock-encoder", "stock", "export-stock"]
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="checkpoints and logs")
-    parser.add_argument("--steps", type=int, help="default: 3000 for encoders, 4500 for llm")
+    parser.add_argument("--steps", type=int, help="default: 3000 for encoders and llm")
     parser.add_argument("--batch", type=int, help="default: 32 frames, or 16 clips")
     parser.add_argument("--only", help="encoders: train just this one; stock: llava-demo or qwen-demo")
-    parser.add_argument("--curriculum", type=int, default=1500, help="llm: first steps, on object tokens")
+    parser.add_argument("--curriculum", type=int, default=700, help="llm: first steps, on object tokens")
     parser.add_argument(
-        "--unmerged", type=int, default=1500, help="llm: next steps, without merging in encoders"
+        "--unmerged", type=int, default=1200, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
     parser.add_argument(
@@ -57,7 +57,7 @@ def main() -> None:
 
         train_llm(
             args.out,
-            steps=args.steps or 4500,
+            steps=args.steps or 3000,
             curriculum=args.curriculum,
             unmerged=args.unmerged,
             batch=args.batch or 16,

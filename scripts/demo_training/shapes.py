@@ -181,6 +181,10 @@ class LlavaShape(StockShape):
         there = ~z[..., 0].isnan()
         return z.nan_to_num().reshape(batch, -1, z.shape[2]), [], there.reshape(batch, -1).cpu()
 
+    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
+        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
+        return {"pixel_values_videos": normalize(frames.permute(0, 3, 1, 2), SIDE)[None]}
+
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
         tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
         size = {"height": SIDE, "width": SIDE}
@@ -325,6 +329,11 @@ class QwenShape(StockShape):
         z = visual.merger(x["x"].reshape(-1, WIDTH))
         tap = visual.deepstack_merger_list[0](x["tap"].reshape(-1, WIDTH))
         return z.view(batch, -1, z.shape[1]), [tap.view(batch, -1, tap.shape[1])], kept
+
+    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
+        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
+        packed, grid = self._packed(frames)
+        return {"pixel_values_videos": packed, "video_grid_thw": grid}
 
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
         tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
