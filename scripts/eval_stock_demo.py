@@ -21,9 +21,8 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from demo_training.shapes import SHAPES, SIDE, StockShape
-
 import videoprune
+from demo_training.shapes import SHAPES, StockShape
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.metrics import clustered_interval
@@ -49,7 +48,7 @@ def main() -> None:
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     samples = load(args.data, args.limit)
-    clips = read_clips(samples)
+    clips = read_clips(samples, SHAPES[args.shape].side)
     print(
         "| setting | accuracy % (95 %) | visual tokens, LLM average | retention % | by category | seconds |"
     )
@@ -72,10 +71,10 @@ def at_random(config: PruneConfig) -> PruneConfig:
     return config.replace(**changes, **({"llm.method": "random"} if config.llm.method != "none" else {}))
 
 
-def read_clips(samples: list[Sample]) -> dict[str, VideoFrames]:
+def read_clips(samples: list[Sample], side: int) -> dict[str, VideoFrames]:
     with Reader(threads=2) as reader:
         return {
-            v: reader.read(v, Sampling(max_frames=8), size=(SIDE, SIDE))
+            v: reader.read(v, Sampling(max_frames=8), size=(side, side))
             for v in dict.fromkeys(s.video for s in samples)
         }
 

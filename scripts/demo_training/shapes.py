@@ -1,6 +1,6 @@
 """What the demo models of stock classes are made of: LLaVA-OneVision and Qwen3-VL, as small as MovingShapes allows.
 
-Both encoders start from the first demo model's CLIP encoder, both LLMs from its LLM.
+Encoders and LLMs start from the first demo model's: its SigLIP as it is, its CLIP with finer patches, its LLM.
 
 Shapes: F frames, B clips, T time steps of a clip, g patches along a side, n tokens of a time step, D width of the
 encoder, W width of the LLM.
@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,14 +27,11 @@ from transformers import (
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
     SiglipVisionConfig,
-    SiglipVisionModel,
 )
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from demo_training.encoders import normalize
 from videoprune.config import EncoderPrune
-from videoprune.eval.benchmarks.moving_shapes.render import ink
-from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 from videoprune.models.families.llava import reduce_alike
 from videoprune.models.multi_encoder import MultiEncoderVLM
 
@@ -48,10 +44,6 @@ SPECIAL = {
     "end": "<|vision_end|>",
 }
 _LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-
-
-def ink_of(scene: Scene, times: np.ndarray) -> np.ndarray:
-    return ink(scene, times, SIDE)
 
 
 def _stretched(places: Tensor) -> Tensor:
@@ -70,7 +62,7 @@ class StockShape:
 
     name: str
     frames_per_step = 1
-    grid, width = GRID, WIDTH
+    side, grid, width = SIDE, GRID, WIDTH  # pixels, patches, encoder width
     tokens_side = GRID // 2
 
     def _finish(self, model: Any, out: Path, demo: Path) -> Any:
@@ -82,11 +74,15 @@ class StockShape:
         table[: len(old)] = old
         language.load_state_dict({**source, "embed_tokens.weight": table})
         model.tie_weights()
-        state = torch.load(out / f"{self.name}-vision.pt", map_location="cpu", weights_only=True)["model"]
+        state = torch.load(out / self.encoder_checkpoint, map_location="cpu", weights_only=True)["model"]
         vision = self.vision(model)
         vision.load_state_dict(state, strict=False)
         vision.requires_grad_(False)
         return model
+
+    @property
+    def encoder_checkpoint(self) -> str:
+        return f"{self.name}-vision.pt"
 
     def vision(self, model: Any) -> nn.Module:
         return model.model.vision_tower
@@ -101,9 +97,15 @@ class StockShape:
 
 
 class LlavaShape(StockShape):
-    """LLaVA-OneVision: 12 x 12 patches, pooled to 6 x 6 a frame, and a newline token behind the clip."""
+    """LLaVA-OneVision: 7 x 7 patches, pooled to 4 x 4 a frame, and a newline token behind the clip.
+
+    Its encoder is the first demo model's SigLIP as it is, so it needs no training of its own.
+    """
 
     name = "llava-demo"
+    side, grid, tokens_side = 112, 7, 4
+    image = 56  # frames are decoded larger and resized here, as the first demo model has it
+    encoder_checkpoint = "siglip.pt"
 
     def _vision_config(self) -> SiglipVisionConfig:
         return SiglipVisionConfig(
@@ -111,27 +113,10 @@ class LlavaShape(StockShape):
             intermediate_size=3 * WIDTH,
             num_hidden_layers=BLOCKS,
             num_attention_heads=HEADS,
-            image_size=SIDE,
+            image_size=self.image,
             patch_size=PATCH,
-            hidden_act="quick_gelu",
             vision_use_head=False,
         )
-
-    def new_vision(self, out: Path) -> SiglipVisionModel:
-        clip = _clip_weights(out)
-        start = {k: v for k, v in clip.items() if k.startswith("encoder.layers")}
-        start["embeddings.patch_embedding.weight"] = clip["embeddings.patch_embedding.weight"]
-        start["embeddings.position_embedding.weight"] = _stretched(
-            clip["embeddings.position_embedding.weight"][1:]
-        )
-        model = SiglipVisionModel(self._vision_config())
-        model.load_state_dict(start, strict=False)
-        return model
-
-    def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
-        """uint8 (F, S, S, 3) -> (F, g * g, D), row by row: the states that the LLM's features come from."""
-        pixels = normalize(frames.permute(0, 3, 1, 2), SIDE)
-        return model(pixels, output_hidden_states=True).hidden_states[-1]
 
     def build(self, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
         torch.manual_seed(2)
@@ -141,7 +126,7 @@ class LlavaShape(StockShape):
                 text_config=self._text(demo, tokenizer),
                 video_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["video"]),
                 image_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["image"]),
-                image_grid_pinpoints=[[SIDE, SIDE]],
+                image_grid_pinpoints=[[self.image, self.image]],
                 vision_feature_select_strategy="full",
                 tie_word_embeddings=True,
             )
@@ -167,7 +152,7 @@ class LlavaShape(StockShape):
 
     def encode(self, model: Any, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Patches (F, g * g, D), merged ones with their survivor's value; the pooled tokens are chosen later."""
-        pixels = normalize(frames.permute(0, 3, 1, 2), SIDE)
+        pixels = normalize(frames.permute(0, 3, 1, 2), self.image)
         x = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
         return {"x": x}, torch.ones(len(x), self.tokens_side**2, dtype=torch.bool)
 
@@ -183,18 +168,18 @@ class LlavaShape(StockShape):
 
     def pixels(self, frames: Tensor) -> dict[str, Tensor]:
         """uint8 (T, S, S, 3) of one clip -> what the model takes."""
-        return {"pixel_values_videos": normalize(frames.permute(0, 3, 1, 2), SIDE)[None]}
+        return {"pixel_values_videos": normalize(frames.permute(0, 3, 1, 2), self.image)[None]}
 
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
         tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
-        size = {"height": SIDE, "width": SIDE}
+        size = {"height": self.image, "width": self.image}
         return LlavaOnevisionProcessor(
             image_processor=LlavaOnevisionImageProcessor(
-                size=size, image_grid_pinpoints=[[SIDE, SIDE]], **_LOOK
+                size=size, image_grid_pinpoints=[[self.image, self.image]], **_LOOK
             ),
             tokenizer=tokenizer,
             video_processor=LlavaOnevisionVideoProcessor(size=size, **_LOOK),
-            num_image_tokens=GRID**2,
+            num_image_tokens=self.grid**2,
             vision_feature_select_strategy="full",
             chat_template=_template(SPECIAL["video"]),
             image_token=SPECIAL["image"],

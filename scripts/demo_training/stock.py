@@ -24,11 +24,12 @@ from demo_training.dense import IGNORE, LAYER, DenseHeads, alignment_loss, token
 from demo_training.encoders import DenseHead, dense_loss
 from demo_training.llm import ALIGNMENT, KNOWN, question_blocks
 from demo_training.optim import Run
-from demo_training.shapes import NUM_FRAMES, SIDE, SPECIAL, StockShape, ink_of
+from demo_training.shapes import NUM_FRAMES, SPECIAL, StockShape
 from demo_training.text import build_tokenizer, mc_prompt
 from videoprune import apply, remove
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
+from videoprune.eval.benchmarks.moving_shapes.render import ink
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 
 GROUP, CAPACITY, NEW_GROUPS = 8, 1000, 0.2
@@ -58,7 +59,7 @@ def train_encoder(shape: StockShape, out: Path, *, steps: int, batch: int, devic
         for key, part in parts.items():
             part.load_state_dict(state[key])
         step = state["step"]
-    loader = iter(DataLoader(RenderedClips(batch, SIDE, seed=step + 3), batch_size=None, num_workers=1))
+    loader = iter(DataLoader(RenderedClips(batch, shape.side, seed=step + 3), batch_size=None, num_workers=1))
     started = time.perf_counter()
     while step < steps:
         scenes, frames, owners = next(loader)
@@ -85,7 +86,7 @@ def _patch_labels(shape: StockShape, scenes: list[Scene], owners: np.ndarray) ->
         owner = owners[i * NUM_FRAMES : (i + 1) * NUM_FRAMES][last]
         times = (np.array(last) + 0.5) / NUM_FRAMES * scene.duration
         cells = owner_to_grid(owner, len(scene.objects), shape.grid)
-        maps = [local_masks(owner >= 0, shape.grid), local_masks(ink_of(scene, times), shape.grid)]
+        maps = [local_masks(owner >= 0, shape.grid), local_masks(ink(scene, times, shape.side), shape.grid)]
         found.append(np.concatenate([dense_labels(scene, cells, times), *maps], -1, dtype=np.float32))
     return torch.from_numpy(np.concatenate(found))
 
@@ -240,8 +241,8 @@ def train_stock(
     run = Run(_LlmParts(model, shape.trained(model)), heads, peak, steps)
     step = run.resume(out / f"{shape.name}.pt")
     rng = np.random.default_rng([23, step])
-    loader = iter(DataLoader(RenderedClips(GROUP, SIDE, seed=step + 7), batch_size=None, num_workers=1))
-    held_out = encode_group(shape, model, next(iter(RenderedClips(48, SIDE, seed=2**31))), 1.0)
+    loader = iter(DataLoader(RenderedClips(GROUP, shape.side, seed=step + 7), batch_size=None, num_workers=1))
+    held_out = encode_group(shape, model, next(iter(RenderedClips(48, shape.side, seed=2**31))), 1.0)
     stores: dict[float, list[Encoded]] = {keep: [] for _, keep in MODES}
     started, shown, owed = time.perf_counter(), [], 0.0
     while step < steps:
