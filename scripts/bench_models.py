@@ -12,7 +12,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import time
 import warnings
@@ -145,20 +144,26 @@ def peak_in_this_process(args: argparse.Namespace, variant: str) -> int:
     warnings.simplefilter("ignore")
     model, inputs = load(args)
     prepare(model, variant)
-    cuda = args.device.startswith("cuda")
-    before = (
-        torch.cuda.memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    if cuda:
+    if args.device.startswith("cuda"):
+        before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
+        run_once(model, inputs)
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
+    before = resident_peak()
+    run_once(model, inputs)
+    return resident_peak() - before
+
+
+def run_once(model: Any, inputs: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
-    after = (
-        torch.cuda.max_memory_allocated()
-        if cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    return after - before
+
+
+def resident_peak() -> int:
+    """VmHWM, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
 
 
 def hardware(device: str) -> str:

@@ -140,7 +140,7 @@ def test_the_parts_of_the_score_can_be_switched_off() -> None:
         {},
         {"lambda_div": 0.0},
         {"critical_ratio": 0.0},
-        {"metric": "hidden"},
+        {"metric": "keys"},
         {"lambda_att": 1.0},
     ):
         config = EncoderPrune(

@@ -111,10 +111,10 @@ class VisionRun:
         for g, (one, weight) in enumerate(zip(self.rows.split(x), self.rows.split(size), strict=True)):
             step = self._plan(g, block, one)
             steps.append(step)
-            front, units = one[:, : self.prefix], self._units(one)
+            units = self._units(one)
             w = self._units(weight[..., None])[..., 0, 0]  # (F, U): the patches of a unit share one size
             merged = apply_plan(units.flatten(2), step, w).unflatten(2, units.shape[2:])
-            parts.append(torch.cat([front, merged.flatten(1, 2)], 1))
+            parts.append(self._with_prefix(one, merged))
             new = merged_size(w, step).repeat_interleave(self.unit, 1)
             sizes.append(torch.cat([weight[:, : self.prefix], new], 1))
         narrowed = [self._narrow(e, steps) for e in extra]
@@ -140,14 +140,14 @@ class VisionRun:
         if self.config.method == "meteor":
             first = block == min(i for i, r in enumerate(self.remove[group]) if r)
             attention = None if first else self._importance(group, q, k, scale)
-            return stage1_plan(self._units(x).mean(2), units - remove, attention=attention)
+            return stage1_plan(self._of_units(x), units - remove, attention=attention)
         critical = math.floor(self.config.critical_ratio * units)
         importance = None
         if critical or self.config.lambda_att:
             importance = self._importance(group, q, k, scale)
         metric = k.mean(1) if self.config.metric == "keys" else x
         return bipartite_plan(
-            self._units(metric).mean(2),
+            self._of_units(metric),
             remove,
             importance=importance,
             lambda_div=self.config.lambda_div,
@@ -207,12 +207,21 @@ class VisionRun:
         """(F, P + U*u, D) -> (F, U, u, D)."""
         return x[:, self.prefix :].unflatten(1, (-1, self.unit))
 
+    def _of_units(self, x: Tensor) -> Tensor:
+        """Means over the patches of each unit: (F, P + U*u, D) -> (F, U, D)."""
+        return x[:, self.prefix :] if self.unit == 1 else self._units(x).mean(2)
+
+    def _with_prefix(self, before: Tensor, units: Tensor) -> Tensor:
+        """The prefix of (F, P + ..., ...) before units (F, K, u, ...)."""
+        body = units.flatten(1, 2)
+        return body if self.prefix == 0 else torch.cat([before[:, : self.prefix], body], 1)
+
     def _narrow(self, x: Tensor, steps: Sequence[KeepPlan]) -> Tensor:
         """Rows (N, ...) of the survivors."""
         parts = []
         for one, step in zip(self.rows.split(x), steps, strict=True):
             body = gather(one[:, self.prefix :].unflatten(1, (-1, self.unit)), step)
-            parts.append(torch.cat([one[:, : self.prefix], body.flatten(1, 2)], 1))
+            parts.append(self._with_prefix(one, body))
         return self.rows.join(parts)
 
 

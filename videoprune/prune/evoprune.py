@@ -16,7 +16,6 @@ from torch import Tensor
 
 from videoprune.prune.diversity import mean_of_largest
 from videoprune.prune.merge import identity_plan
-from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
 
@@ -78,14 +77,15 @@ def bipartite_plan(
 
 def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
     """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
-    u = unit(x.detach())
-    source = u[:, ::2]
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    scale = 1 / x.norm(dim=-1).clamp(min=1e-12)  # (B, n): cheaper than scaling every token
+    source = x[:, ::2] * scale[:, ::2, None]
     if lambda_div == 0:
-        similarity = source @ u[:, 1::2].transpose(1, 2)  # (B, S, E)
+        similarity = (source @ x[:, 1::2].transpose(1, 2)) * scale[:, None, 1::2]  # (B, S, E)
         partner = similarity.argmax(dim=-1)  # the first of equals
         return _at(similarity, partner), partner
     # Density needs the sources against all tokens; the cross pairs are half of the columns.
-    every = source @ u.transpose(1, 2)  # (B, S, n)
+    every = (source @ x.transpose(1, 2)) * scale[:, None]  # (B, S, n)
     similarity = every[..., 1::2]
     partner = similarity.argmax(dim=-1)
     best = _at(similarity, partner)

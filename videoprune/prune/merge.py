@@ -68,11 +68,22 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     if plan.num_kept == plan.num_tokens:
         return x
     dtype = torch.promote_types(x.dtype, torch.float32)
-    size = torch.ones(plan.into.shape, dtype=dtype, device=x.device) if size is None else size.to(dtype)
-    # Shares first, then the sum: a share of a lone survivor is exactly 1, so its value is exact too.
-    share = size / _pick(_sum_into(size, plan), plan, fill=1.0)  # (B, N)
-    weighted = x.to(dtype) * share.reshape(*share.shape, *([1] * (x.ndim - 2)))
-    return _sum_into(weighted, plan).to(x.dtype)
+    # Only the tokens that merge and those that take them in are touched: most of x is copied as it is.
+    own = torch.zeros_like(plan.into, dtype=torch.bool).scatter(1, plan.keep, True)
+    row, source = ((plan.into >= 0) & ~own).nonzero(as_tuple=True)  # (M,)
+    target = plan.into[row, source] + plan.num_kept * row
+    places, slot = target.unique(return_inverse=True)  # survivors that take something in, (U,)
+    y = gather(x, plan).flatten(0, 1)  # (B * K, ...)
+    kept_size = (
+        x.new_ones(y.shape[:1], dtype=dtype) if size is None else gather(size, plan).flatten().to(dtype)
+    )[places]
+    added_size = x.new_ones(row.shape, dtype=dtype) if size is None else size[row, source].to(dtype)
+    total = kept_size.index_add(0, slot, added_size)
+    tail = [1] * (x.ndim - 2)
+    mine = y[places].to(dtype) * (kept_size / total).view(-1, *tail)
+    theirs = x[row, source].to(dtype) * (added_size / total[slot]).view(-1, *tail)
+    merged = mine.index_add(0, slot, theirs).to(x.dtype)
+    return y.index_put((places,), merged).unflatten(0, plan.keep.shape)
 
 
 def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
