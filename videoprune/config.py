@@ -30,7 +30,9 @@ class EncoderPrune:
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
     metric: what is compared, head-mean keys or hidden states, which lost less on MovingShapes (docs/tables.md).
     neighbors: k of the local density.
-    proportional_attention: add log(size) to later attention logits (ToMe).
+    proportional_attention: add log(size) to later attention logits (ToMe). frames: every frame keeps the same share,
+    or one exact budget for the clip goes where something new is. temporal: share of all removals that merge a token into
+    the same place of the frame before, after a quarter of the blocks. Both need `evoprune`, on stock models.
     """
 
     method: EncoderMethod = "none"
@@ -43,11 +45,20 @@ class EncoderPrune:
     critical_ratio: float = 0.1
     neighbors: int = 5
     proportional_attention: bool = True
+    frames: Literal["equal", "novelty"] = "equal"
+    temporal: float = 0.0
 
     def __post_init__(self) -> None:
         _in_range("encoder.keep", self.keep, 0.0, 1.0, open_low=True)
         _in_range("encoder.critical_ratio", self.critical_ratio, 0.0, 1.0)
         _in_range("encoder.neighbors", self.neighbors, 1, 10_000)
+        _in_range("encoder.temporal", self.temporal, 0.0, 1.0)
+        if self.method not in ("none", "evoprune"):
+            for name, value in (("frames", self.frames != "equal"), ("temporal", self.temporal)):
+                if value:
+                    raise ValueError(
+                        f"encoder.{name}={getattr(self, name)!r} with encoder.method={self.method!r}; allowed: evoprune"
+                    )
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class LanguageHooks:
         self.length = 0
         self.handles = [
             core.register_forward_pre_hook(self._note_placeholders, with_kwargs=True),
+            core.register_forward_hook(self._forget_placeholders),
             language_model.register_forward_pre_hook(self._before, with_kwargs=True),
             language_model.register_forward_hook(self._after, with_kwargs=True),
         ]
@@ -67,6 +68,9 @@ class LanguageHooks:
             self.visual = torch.stack([(embeds == table[p]).all(-1) for p in self.placeholders]).any(0)
         else:
             self.visual = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device))
+
+    def _forget_placeholders(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        self.visual = None
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache, embeds = kwargs.get("past_key_values"), kwargs.get("inputs_embeds")

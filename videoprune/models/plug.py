@@ -18,10 +18,10 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from videoprune.config import PruneConfig, preset
+from videoprune.config import EncoderPrune, PruneConfig, preset
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.language_run import LanguageHooks
-from videoprune.models.vision_run import VisionRun, kept_units
+from videoprune.models.vision_run import VisionRun
 
 _NAME = "videoprune"
 _STATE = "_videoprune"
@@ -84,6 +84,7 @@ class _Session:
         if config.fusion.method != "none":
             self.keep *= config.fusion.keep
         self.seed = config.seed
+        self.images = False  # within a call for the features of images, each of which stands alone
         self.run: VisionRun | None = None
         self.last: VisionRun | None = None
         self.rope: tuple[Tensor, ...] = ()
@@ -123,9 +124,22 @@ class _Session:
         for module, when, hook in family.hooks(lambda: self.run) if self.keep < 1 else ():
             register = module.register_forward_hook if when == "post" else module.register_forward_pre_hook
             self.handles.append(register(hook, with_kwargs=True))
-        for name, method in (family.wrap(self.encoder, self.keep) if self.keep < 1 else {}).items():
+        methods = family.wrap(self.encoder, self.keep, lambda: self.run) if self.keep < 1 else {}
+        if _over_clips(self.encoder) and not family.videos_are_images:
+            methods["get_image_features"] = self._noting_images(family.core.get_image_features)
+        for name, method in methods.items():
             setattr(family.core, name, method)
             self.wrapped.append(name)
+
+    def _noting_images(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def get_image_features(*args: Any, **kwargs: Any) -> Any:
+            self.images = True
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.images = False
+
+        return get_image_features
 
     def remove(self) -> None:
         self.language.remove()
@@ -142,7 +156,7 @@ class _Session:
         layers = self.language.trace
         units: tuple[tuple[int, int], ...] = ()
         if self.last is not None:
-            units = tuple((n, kept_units(n, self.keep)) for n in self.last.dense)
+            units = tuple(zip(self.last.dense, self.last.kept(), strict=True))
         rows = len(layers.counts[0]) if layers.counts else 0
         spent = layers.seconds + (self.last.seconds if self.last else 0.0)
         return Pruned(units, tuple(layers.row(i) for i in range(rows)), spent)
@@ -151,7 +165,13 @@ class _Session:
         self.run = self.last = self.family.new_run(self._start, args, kwargs) if self.family.packed else None
 
     def _start(
-        self, lengths: Sequence[int], *, unit: int, prefix: int = 0, windows: Sequence[int] | None = None
+        self,
+        lengths: Sequence[int],
+        *,
+        unit: int,
+        prefix: int = 0,
+        windows: Sequence[int] | None = None,
+        clips: Sequence[int] | None = None,
     ) -> VisionRun:
         keep = self.keep if self.encoder.method != "none" else 1.0
         return VisionRun(
@@ -163,7 +183,24 @@ class _Session:
             prefix=prefix,
             seed=self.seed,
             windows=windows,
+            clips=(clips or self._clips(len(lengths))) if _over_clips(self.encoder) else None,
         )
+
+    def _clips(self, frames: int) -> list[int]:
+        """Frames of each clip of a call that does not say: in proportion to the visual tokens of the prompts."""
+        visual = self.language.visual
+        if self.images:
+            return [1] * frames
+        if visual is None or visual.shape[0] == 1:
+            return [frames]  # one clip, or features asked for without a prompt
+        counts = visual.sum(1).tolist()
+        shares = [round(c * frames / sum(counts)) for c in counts]
+        if sum(shares) != frames:
+            raise ValueError(
+                f"{frames} frames for prompts with {counts} visual tokens; allowed with budgets over a clip: "
+                "clips of one size in a call"
+            )
+        return [n for n in shares if n]
 
     def _before_block(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return (self._before_packed if self.family.packed else self._before_batched)(index, args, kwargs)
@@ -194,7 +231,10 @@ class _Session:
         if self.run is None or index > self.run.last_block:
             return None
         x, _ = self.run.after(index - 1, args[0].flatten(0, 1))
-        return (x.unflatten(0, (args[0].shape[0], -1)), *args[1:]), kwargs
+        frames = (
+            len(self.run.dense) if self.run.rows.even else 1
+        )  # uneven frames follow each other in one row
+        return (x.unflatten(0, (frames, -1)), *args[1:]), kwargs
 
     def attend(self, module: nn.Module, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """q, k, v (F, H, n, d), or (1, H, N, d) packed -> (F, n, H, d)."""
@@ -220,6 +260,11 @@ def _attention(
 def _stock(module: nn.Module, kind: str) -> Callable[..., Any]:
     spelled_out = sys.modules[type(module).__module__].eager_attention_forward
     return ALL_ATTENTION_FUNCTIONS.get_interface(kind, spelled_out)
+
+
+def _over_clips(config: EncoderPrune) -> bool:
+    """Whether frames of a clip are looked at together, so that clips must be told apart."""
+    return bool(config.temporal) or config.frames == "novelty"
 
 
 def _usable(config: PruneConfig) -> PruneConfig:

@@ -4,8 +4,8 @@ A family's adapter says where frames and units lie; the rest is here. A unit is 
 a patch, or the 2 x 2 patches (InternVL, Qwen-VL; 3 x 3 or 4 x 4 in SmolVLM) that the model joins behind the encoder.
 Whole units merge, patch by patch, so every survivor is a valid one.
 
-Shapes: F frames, P prefix tokens (CLS), U units of a frame, u patches of a unit, K units kept, D width, H heads,
-d head width, N = F * (P + U * u) packed tokens.
+Shapes: F frames, P prefix tokens (CLS), U units of all frames, u patches of a unit, M units that left, D width,
+H heads, d head width, N packed tokens.
 """
 
 from __future__ import annotations
@@ -18,17 +18,22 @@ import torch
 from torch import Tensor
 
 from videoprune.config import EncoderPrune
-from videoprune.models.frames import FrameRows, attend
-from videoprune.prune.budget import meteor_counts
+from videoprune.models.frames import attend
+from videoprune.models.unit_rows import UnitRows
+from videoprune.prune.budget import allocate, meteor_counts
 from videoprune.prune.controls import random_plan, uniform_plan
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_plan, compose, gather, identity_plan, merged_size, unmerge
 from videoprune.prune.meteor import stage1_plan
-from videoprune.prune.schedule import merge_counts
+from videoprune.prune.schedule import merge_counts, smallest_count
+from videoprune.prune.temporal import frame_counts, novelty, temporal_plan
 from videoprune.types import KeepPlan
 
 _CUTS = 3  # METEOR prunes at the end of each third of the depth
+_TEMPORAL_DEPTH = (
+    0.25  # tokens merge over time after this share of the blocks; budgets are made after the first
+)
 
 
 def kept_units(units: int, keep: float) -> int:
@@ -38,7 +43,10 @@ def kept_units(units: int, keep: float) -> int:
 
 def removals(config: EncoderPrune, num_blocks: int, units: int, keep: float) -> tuple[int, ...]:
     """Units to remove after each of the `num_blocks` blocks that the LLM's features come from."""
-    final = kept_units(units, keep)
+    return _removals(config, num_blocks, units, kept_units(units, keep))
+
+
+def _removals(config: EncoderPrune, num_blocks: int, units: int, final: int) -> tuple[int, ...]:
     if config.method == "evoprune":
         return merge_counts(num_blocks, units, final, config.schedule)
     removed = [0] * num_blocks
@@ -64,25 +72,46 @@ class VisionRun:
         prefix: int,
         seed: int,
         windows: Sequence[int] | None = None,
+        clips: Sequence[int] | None = None,
     ) -> None:
         """lengths: packed tokens of each frame, prefix included. windows: packed tokens of each attention window,
-        for the blocks that attend in windows (Qwen2.5-VL)."""
-        self.config, self.unit, self.prefix = config, unit, prefix
-        self.rows = FrameRows(lengths)
-        self.last_block = num_blocks - 1
+        for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone."""
+        self.config = config
+        self.dense = [(n - prefix) // unit for n in lengths]
+        self.final = [kept_units(n, keep) for n in self.dense]
+        self.clips = list(clips) if clips is not None else [1] * len(lengths)
+        assert sum(self.clips) == len(lengths), (self.clips, len(lengths))
+        self.num_blocks, self.last_block = num_blocks, num_blocks - 1
         self.seconds = 0.0
         self.generator = torch.Generator().manual_seed(seed)
-        self.dense = [(n - prefix) // unit for n in lengths]
-        group_units = [self.dense[g[0]] for g in self.rows.groups]
-        self.final = [kept_units(n, keep) for n in group_units]
-        self.remove = [removals(config, num_blocks, n, keep) for n in group_units]
-        self.plans: list[KeepPlan] | None = None  # by group, over units, from dense to now
+        self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
         self.window: Tensor | None = None  # (N,) window of each token
         if windows is not None:
             self.window = torch.repeat_interleave(torch.arange(len(windows)), torch.tensor(windows))
-        self.wanted = {i for row in self.remove for i, r in enumerate(row) if r}
+        self.compared: int | None = None  # the block after which frames are compared with each other
+        if config.method == "evoprune" and keep < 1 and (config.temporal or config.frames == "novelty"):
+            self.compared = math.floor(_TEMPORAL_DEPTH * num_blocks) if config.temporal else 0
+        self.rows = UnitRows(self.dense, unit=unit, prefix=prefix, kinds=self.final)
+        self.remove: list[tuple[int, ...]] = []
+        self.wanted: set[int] = set()
+        if self.compared is None:
+            self._schedule(0)
+        else:
+            self.wanted.add(self.compared)
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
+
+    @property
+    def unit(self) -> int:
+        return self.rows.unit
+
+    def _schedule(self, start: int) -> None:
+        """Removals of each group after the blocks from `start` on."""
+        self.remove = []
+        for group in self.rows.units.groups:
+            now, final = self.rows.units.lengths[group[0]], self.final[group[0]]
+            self.remove.append((0,) * start + _removals(self.config, self.num_blocks - start, now, final))
+        self.wanted = {i for row in self.remove for i, r in enumerate(row) if r}
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, **how: bool) -> Tensor:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""
@@ -97,7 +126,7 @@ class VisionRun:
     def stretches(self, windowed: bool) -> Sequence[int]:
         """Lengths of the stretches that attend to themselves now; windows that lost all tokens are gone."""
         if not windowed or self.window is None:
-            return self.rows.lengths
+            return self.rows.tokens.lengths
         return torch.unique_consecutive(self.window, return_counts=True)[1].tolist()
 
     def after(self, block: int, x: Tensor, extra: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
@@ -106,123 +135,171 @@ class VisionRun:
             return x, list(extra)
         started = time.perf_counter()
         self.wanted.discard(block)
-        size = x.new_ones(x.shape[0], dtype=torch.float32) if self.size is None else self.size
-        parts, sizes, steps = [], [], []
-        for g, (one, weight) in enumerate(zip(self.rows.split(x), self.rows.split(size), strict=True)):
-            step = self._plan(g, block, one)
-            steps.append(step)
-            units = self._units(one)
-            w = self._units(weight[..., None])[..., 0, 0]  # (F, U): the patches of a unit share one size
-            merged = apply_plan(units.flatten(2), step, w).unflatten(2, units.shape[2:])
-            parts.append(self._with_prefix(one, merged))
-            new = merged_size(w, step).repeat_interleave(self.unit, 1)
-            sizes.append(torch.cat([weight[:, : self.prefix], new], 1))
-        narrowed = [self._narrow(e, steps) for e in extra]
-        if self.window is not None:
-            self.window = self._narrow(self.window.to(x.device), steps)
-        before = self.plans or [identity_plan(s.into.shape[0], s.into.shape[1], x.device) for s in steps]
-        self.plans = [compose(a, b) for a, b in zip(before, steps, strict=True)]
-        x, self.size = self.rows.join(parts), self.rows.join(sizes)
-        self.rows = self.rows.changed([part.shape[1] for part in parts])
+        if block == self.compared:
+            step, rows = self._compare(x)
+        else:
+            parts = self.rows.units.split(self.rows.split(x)[1])
+            plans = [self._plan(g, block, one) for g, one in enumerate(parts)]
+            step, rows = self.rows.whole(plans), self.rows.after(plans)
+        x, narrowed = self._apply(step, rows, x, extra)
+        if block == self.compared:
+            self._schedule(block + 1)
         self.heads = None
         self.seconds += time.perf_counter() - started
         return x, narrowed
 
-    def _plan(self, group: int, block: int, x: Tensor) -> KeepPlan:
-        """The step for one group's tokens x (F, P + U*u, D), over units."""
-        frames, units = x.shape[0], (x.shape[1] - self.prefix) // self.unit
+    def _apply(
+        self, step: KeepPlan, rows: UnitRows, x: Tensor, extra: Sequence[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Carry out one step on the tokens and on all that is kept by token; `rows` is what they become."""
+        size = x.new_ones(x.shape[0], dtype=torch.float32) if self.size is None else self.size
+        front, units = self.rows.split(x)
+        front_size, sizes = self.rows.split(size)
+        weight = sizes[None, :, 0]  # (1, U): the patches of a unit share one size
+        merged = apply_plan(units.flatten(1)[None], step, weight)[0].unflatten(1, units.shape[1:])
+        new = merged_size(weight, step)[0, :, None].expand(-1, self.unit)
+        narrowed = [self._narrow(e, step, rows) for e in extra]
+        if self.window is not None:
+            self.window = self._narrow(self.window.to(x.device), step, rows)
+        self.plan = step if self.plan is None else compose(self.plan, step)
+        self.size, self.rows = rows.join(front_size, new), rows
+        return rows.join(front, merged), narrowed
+
+    def _compare(self, x: Tensor) -> tuple[KeepPlan, UnitRows]:
+        """Budgets by novelty, and the merges over time: the step over all units, and the rows after it."""
+        _, units = self.rows.split(x)
+        means, keeps, intos = units.mean(1), [], []
+        final: list[int] = []
+        lengths: list[int] = []
+        place, kept = 0, 0
+        for first, frames in self._starts():
+            counts = self.dense[first : first + frames]
+            u = means[place : place + sum(counts)]
+            if len(set(counts)) > 1:
+                raise ValueError(f"frames of {sorted(set(counts))} tokens in one clip; allowed: one size")
+            u = u.unflatten(0, (frames, -1))
+            left, ends = self._budgets(u, self.final[first : first + frames])
+            step = temporal_plan(u, [counts[0] - n for n in left])
+            keeps.append(step.keep[0] + place)
+            intos.append(step.into[0] + kept)
+            final, lengths = final + ends, lengths + left
+            place, kept = place + sum(counts), kept + step.num_kept
+        self.final = final
+        return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None]), self.rows.changed(lengths, final)
+
+    def _budgets(self, u: Tensor, final: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Units u (T, U, D) of one clip: how many each frame has after merging over time, and at the end."""
+        frames, units = u.shape[:2]
+        total = sum(final)
+        weights = novelty(u).tolist() if self.config.frames == "novelty" else [1.0] * frames
+        over_time = round(self.config.temporal * (frames * units - total)) if frames > 1 else 0
+        if not over_time:
+            blocks = self.num_blocks - (self.compared or 0) - 1
+            least = min(smallest_count(blocks, units, self.config.schedule), total // frames)
+            return [units] * frames, list(frame_counts(weights, total, units, minimum=least))
+        rest = (frames - 1) * units - min(over_time, (frames - 1) * (units - 1))
+        left = [units, *frame_counts(weights[1:], rest, units)]
+        return left, list(allocate(total, left, left))
+
+    def _starts(self) -> list[tuple[int, int]]:
+        """(first frame, frames) of each clip."""
+        found, first = [], 0
+        for frames in self.clips:
+            found.append((first, frames))
+            first += frames
+        return found
+
+    def _plan(self, group: int, block: int, units: Tensor) -> KeepPlan:
+        """The step for one group's units (F, n, u, D)."""
+        frames, count = units.shape[:2]
         remove = self.remove[group][block]
         if not remove:
-            return identity_plan(frames, units, x.device)
-        assert self.heads is not None
-        q, k, scale = self.heads
-        q, k = (self.rows.split(t.transpose(0, 1))[group].transpose(1, 2) for t in (q, k))  # (F, H, n, d)
+            return identity_plan(frames, count, units.device)
+        q, k, scale = self.heads or (units, units, 0.0)  # hidden states alone need none
         if self.config.method == "meteor":
             first = block == min(i for i, r in enumerate(self.remove[group]) if r)
-            attention = None if first else self._importance(group, q, k, scale)
-            return stage1_plan(self._of_units(x), units - remove, attention=attention)
-        critical = math.floor(self.config.critical_ratio * units)
-        importance = None
+            attention = None if first else self.importance(group, q, k, scale)
+            return stage1_plan(units.mean(2), count - remove, attention=attention)
+        critical = math.floor(self.config.critical_ratio * count)
+        attention = None
         if critical or self.config.lambda_att:
-            importance = self._importance(group, q, k, scale)
-        metric = k.mean(1) if self.config.metric == "keys" else x
+            attention = self.importance(group, q, k, scale)
+        if self.config.metric == "keys":
+            units = self._keys(group, k)
         return bipartite_plan(
-            self._of_units(metric),
+            units[:, :, 0] if self.unit == 1 else units.mean(2),
             remove,
-            importance=importance,
+            importance=attention,
             lambda_div=self.config.lambda_div,
             lambda_att=self.config.lambda_att,
             critical=critical,
             neighbors=self.config.neighbors,
         )
 
-    def _importance(self, group: int, q: Tensor, k: Tensor, scale: float) -> Tensor:
-        """Attention to each unit, (F, U), scaled so that 1 is the average at every depth."""
+    def _keys(self, group: int, k: Tensor) -> Tensor:
+        """Head means of the keys (H, N, d) of one group: (F, n, u, d)."""
+        return self.rows.units.split(self.rows.split(k.mean(0))[1])[group]
+
+    def importance(self, group: int, q: Tensor, k: Tensor, scale: float) -> Tensor:
+        """Attention to each unit of a group, (F, n), scaled so that 1 is the average at every depth."""
+        tokens = self.rows.tokens
         bias = None
         if self.size is not None and self.config.proportional_attention:
-            bias = self.rows.split(self.size)[group].log()
-        if self.prefix:
-            a = cls_attention(q, k, scale=scale, num_prefix=self.prefix, bias=bias)
+            bias = tokens.split(self.size)[group].log()
+        q, k = (tokens.split(t.transpose(0, 1))[group].transpose(1, 2) for t in (q, k))  # (F, H, n, d)
+        if self.rows.prefix:
+            a = cls_attention(q, k, scale=scale, num_prefix=self.rows.prefix, bias=bias)
         else:
             a = attention_received(q, k, scale=scale, bias=bias)
         return a.unflatten(1, (-1, self.unit)).mean(2) * a.shape[1]
 
-    def finish(self, device: torch.device) -> list[KeepPlan]:
-        """The plan from the dense units to those that leave, by group; the controls choose here."""
-        if self.plans is None:
-            sizes = zip(self.rows.groups, self.final, strict=True)
-            groups = [(len(g), self.dense[g[0]], k) for g, k in sizes]
-            if self.config.method == "random":
-                self.plans = [random_plan(*g, generator=self.generator, device=device) for g in groups]
-            elif self.config.method == "uniform":
-                self.plans = [uniform_plan(*g, device=device) for g in groups]
-            else:
-                self.plans = [identity_plan(f, n, device) for f, n, _ in groups]
-        return self.plans
+    def finish(self, device: torch.device) -> KeepPlan:
+        """The plan from the dense units to those that leave, one row; the controls choose here."""
+        if self.plan is None:
+            plans = []
+            for group in self.rows.units.groups:
+                frames, n, k = len(group), self.dense[group[0]], self.final[group[0]]
+                if self.config.method == "random":
+                    plans.append(random_plan(frames, n, k, generator=self.generator, device=device))
+                elif self.config.method == "uniform":
+                    plans.append(uniform_plan(frames, n, k, device=device))
+                else:
+                    plans.append(identity_plan(frames, n, device))
+            self.plan = self.rows.whole(plans)
+        return self.plan
+
+    def kept(self) -> list[int]:
+        """Units of each frame that left the encoder, or that leave it by the schedule."""
+        if self.plan is None:
+            return self.final
+        edges = torch.tensor([0, *self.dense]).cumsum(0).to(self.plan.keep.device)
+        return torch.searchsorted(self.plan.keep[0], edges).diff().tolist()
 
     def left(self, device: torch.device) -> Tensor:
         """Which of all dense units left the encoder: bool (all units,)."""
-        plans = self.finish(device)
-        marks = [
-            torch.zeros(p.into.shape, dtype=torch.bool, device=device).scatter(1, p.keep, True) for p in plans
-        ]
-        return self.rows.join(marks)
+        plan = self.finish(device)
+        marks = torch.zeros(plan.num_tokens, dtype=torch.bool, device=device)
+        return marks.index_fill(0, plan.keep[0], True)
 
     def expand(self, units: Tensor, *, fill: float | None) -> Tensor:
         """Packed rows of the units that left, (M, ...), back at their dense places: (all units, ...).
 
         fill: what dropped and merged places hold; None: each merged unit gets its survivor's value.
         """
-        plans = self.finish(units.device)
-        if self.size is None:  # nothing left on the way: the controls, or every unit kept
-            if fill is None or all(p.num_kept == p.num_tokens for p in plans):
+        plan = self.finish(units.device)
+        if plan.num_kept == plan.num_tokens:
+            return units
+        if self.size is None:  # nothing left on the way: the controls
+            if fill is None:
                 return units
             return units.masked_fill(~self.left(units.device).view(-1, *[1] * (units.ndim - 1)), fill)
-        kept = self.rows.changed([p.num_kept for p in plans])
-        places = plans if fill is None else [_own_places(p) for p in plans]
-        parts = zip(kept.split(units), places, strict=True)
-        return self.rows.join([unmerge(part, place, fill=fill or 0.0) for part, place in parts])
+        place = plan if fill is None else _own_places(plan)
+        return unmerge(units[None], place, fill=fill or 0.0)[0]
 
-    def _units(self, x: Tensor) -> Tensor:
-        """(F, P + U*u, D) -> (F, U, u, D)."""
-        return x[:, self.prefix :].unflatten(1, (-1, self.unit))
-
-    def _of_units(self, x: Tensor) -> Tensor:
-        """Means over the patches of each unit: (F, P + U*u, D) -> (F, U, D)."""
-        return x[:, self.prefix :] if self.unit == 1 else self._units(x).mean(2)
-
-    def _with_prefix(self, before: Tensor, units: Tensor) -> Tensor:
-        """The prefix of (F, P + ..., ...) before units (F, K, u, ...)."""
-        body = units.flatten(1, 2)
-        return body if self.prefix == 0 else torch.cat([before[:, : self.prefix], body], 1)
-
-    def _narrow(self, x: Tensor, steps: Sequence[KeepPlan]) -> Tensor:
+    def _narrow(self, x: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
         """Rows (N, ...) of the survivors."""
-        parts = []
-        for one, step in zip(self.rows.split(x), steps, strict=True):
-            body = gather(one[:, self.prefix :].unflatten(1, (-1, self.unit)), step)
-            parts.append(self._with_prefix(one, body))
-        return self.rows.join(parts)
+        front, units = self.rows.split(x)
+        return rows.join(front, gather(units[None], step)[0])
 
 
 def _own_places(plan: KeepPlan) -> KeepPlan:

@@ -43,7 +43,7 @@ def merge_counts(
     if not min(start, 1) <= end <= start:
         raise ValueError(f"final={final}; allowed: {protected + min(start, 1)}..{num_tokens}")
     places = _places(num_blocks, schedule)
-    smallest = -(-start // 2 ** len(places))
+    smallest = smallest_count(num_blocks, start, schedule)
     if end < smallest:
         raise ValueError(
             f"final={final} cannot be reached from {num_tokens} tokens with num_blocks={num_blocks} and "
@@ -55,6 +55,11 @@ def merge_counts(
         removed[place] = count
     assert sum(removed) == num_tokens - final
     return tuple(removed)
+
+
+def smallest_count(num_blocks: int, num_tokens: int, schedule: Schedule) -> int:
+    """The fewest of `num_tokens` unprotected tokens that the merges of a schedule can leave."""
+    return -(-num_tokens // 2 ** len(_places(num_blocks, schedule)))
 
 
 def _places(num_blocks: int, schedule: Schedule) -> list[int]:

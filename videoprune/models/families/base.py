@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from videoprune.config import EncoderPrune
 from videoprune.models.vision_run import VisionRun
 
 NAN = float("nan")
@@ -27,6 +28,7 @@ class Family:
     model_types: ClassVar[tuple[str, ...]] = ()
     methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", "random", "uniform")
     packed: ClassVar[bool] = False
+    videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
     prefix: int = 0
 
     def __init__(self, model: Any) -> None:
@@ -77,7 +79,9 @@ class Family:
         """
         raise NotImplementedError
 
-    def wrap(self, config: Any, keep: float) -> dict[str, Callable[..., Any]]:
+    def wrap(
+        self, config: EncoderPrune, keep: float, run: Callable[[], VisionRun | None]
+    ) -> dict[str, Callable[..., Any]]:
         """Methods of the inner model to replace, by name."""
         return {}
 
@@ -123,13 +127,12 @@ class Batched(Family):
         return torch.cat([x[:, : self.prefix], x[:, self.prefix :][:, order]], 1)
 
     def to_grid(self, x: Tensor, run: VisionRun) -> Tensor:
-        """(F, P + K*u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
-        u = self.unit_side**2
-        body = x[:, self.prefix :].flatten(0, 1).unflatten(0, (-1, u))  # (F*K, u, D)
-        full = run.expand(body, fill=self.fill).flatten(0, 1).unflatten(0, (x.shape[0], -1))
+        """Packed (F * P + M * u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
+        front, units = run.rows.split(x)
+        full = run.expand(units, fill=self.fill).flatten(0, 1).unflatten(0, (len(run.dense), -1))
         if self.unit_side > 1:
             full = full[:, self.unit_order(full.shape[1], x.device).argsort()]
-        return torch.cat([x[:, : self.prefix], full], 1)
+        return full if front is None else torch.cat([front, full], 1)
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         def expand(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
@@ -145,7 +148,8 @@ class Batched(Family):
             if (
                 states is not None and states[-1] is not None
             ):  # the last one is before the encoder's last norm
-                out["hidden_states"] = (*[None] * (len(states) - 1), self.to_grid(states[-1], current))
+                last = self.to_grid(states[-1].flatten(0, 1), current)
+                out["hidden_states"] = (*[None] * (len(states) - 1), last)
             out.last_hidden_state = self.to_grid(_last_cut(out.last_hidden_state, current), current)
             return out
 
@@ -153,8 +157,8 @@ class Batched(Family):
 
 
 def _last_cut(x: Tensor, run: VisionRun) -> Tensor:
-    """METEOR's last cut falls behind the last block: (F, P + n, D) -> (F, P + n', D)."""
-    return run.after(run.last_block, x.flatten(0, 1))[0].unflatten(0, (x.shape[0], -1))
+    """METEOR's last cut falls behind the last block: (F, P + n, D) -> packed (F * P + M * u, D)."""
+    return run.after(run.last_block, x.flatten(0, 1))[0]
 
 
 class Packed(Family):

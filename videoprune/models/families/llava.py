@@ -5,7 +5,9 @@ Shapes: F frames, n pooled tokens of a frame, W width of the LLM.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from videoprune.config import EncoderPrune
 from videoprune.models.families.base import NAN, Batched
-from videoprune.models.vision_run import kept_units
+from videoprune.models.vision_run import VisionRun, kept_units
 from videoprune.prune.controls import random_plan, uniform_plan
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
@@ -42,13 +44,18 @@ class LlavaOnevision(Batched):
     methods = ("evoprune", "random", "uniform")
     fill = None
 
-    def wrap(self, config: EncoderPrune, keep: float) -> dict[str, Callable[..., Any]]:
+    def wrap(
+        self, config: EncoderPrune, keep: float, run: Callable[[], VisionRun | None]
+    ) -> dict[str, Callable[..., Any]]:
         pool, pack = self.core.apply_pooling, self.core.pack_image_features
         generator = torch.Generator()
 
         def apply_pooling(image_features: Tensor) -> Tensor:
             x = pool(image_features)
             generator.manual_seed(0)
+            current = run()
+            if current is not None and current.compared is not None:
+                return _reduce_clips(x, current.clips, config, keep)
             return reduce_alike(x, kept_units(x.shape[1], keep), config, generator)
 
         def pack_image_features(*args: Any, **kwargs: Any) -> tuple[list[Tensor], Tensor]:
@@ -71,6 +78,18 @@ def _reduce_image(
     out = x.clone()
     out[patch] = reduce_alike(x[patch][None], kept_units(count, keep), config, generator)[0]
     return out
+
+
+def _reduce_clips(x: Tensor, clips: Sequence[int], config: EncoderPrune, keep: float) -> Tensor:
+    """As `reduce_alike`, x (F, n, W), with budgets over each clip: the machinery of the encoder, on pooled tokens."""
+    frames, tokens = x.shape[:2]
+    plain = dataclasses.replace(config, metric="hidden", critical_ratio=0.0, lambda_att=0.0, schedule="mean")
+    rounds = 2 * math.ceil(math.log2(tokens)) + 4  # enough halvings, wherever frames are compared
+    pooled = VisionRun(plain, keep, rounds, [tokens] * frames, unit=1, prefix=0, seed=0, clips=clips)
+    rows = x.flatten(0, 1)
+    for block in range(rounds):
+        rows, _ = pooled.after(block, rows)
+    return pooled.expand(rows, fill=NAN).unflatten(0, (frames, tokens))
 
 
 def reduce_alike(x: Tensor, keep: int, config: EncoderPrune, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ class InternVL(Batched):
     """2 x 2 patches at a downsample_ratio of a half; a CLS token in front."""
 
     model_types = ("internvl",)
+    videos_are_images = True
     blocks_path = "encoder.layer"
     prefix = 1
 
@@ -26,6 +27,7 @@ class SmolVLM(Batched):
     """scale_factor x scale_factor patches."""
 
     model_types = ("smolvlm",)
+    videos_are_images = True
 
     @property
     def vision(self) -> nn.Module:

@@ -44,7 +44,12 @@ class QwenVL(Packed):
                 kwargs={},
             )
             windows = edges.diff().tolist()
-        return start(self.frame_lengths(grid), unit=visual.spatial_merge_size**2, windows=windows)
+        return start(
+            self.frame_lengths(grid),
+            unit=visual.spatial_merge_size**2,
+            windows=windows,
+            clips=grid[:, 0].tolist(),
+        )
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """Survivors' rows of each DeepStack tap stay their own; those of units that merge later are left out."""

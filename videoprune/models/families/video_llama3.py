@@ -28,7 +28,8 @@ class VideoLlama3(Packed):
         sides = set(kwargs["merge_sizes"].tolist())
         if len(sides) > 1:
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
-        return start(self.frame_lengths(kwargs["grid_thw"]), unit=sides.pop() ** 2)
+        grid = kwargs["grid_thw"]
+        return start(self.frame_lengths(grid), unit=sides.pop() ** 2, clips=grid[:, 0].tolist())
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """The averaging sees zeros at dropped patches, and never mixes units; the projected rows carry the mark."""
