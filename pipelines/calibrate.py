@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -28,17 +28,18 @@ from pipelines.progress import progress_bar
 from pipelines.records import write_whole
 from pipelines.stages import with_prune
 from videoprune.config import PruneConfig, preset, preset_names
-from videoprune.engine import Engine
+from videoprune.engine import Engine, open_engine
 from videoprune.eval.benchmarks.moving_shapes.plan import TEST_SEEDS
 from videoprune.eval.benchmarks.moving_shapes.questions import questions, with_options
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import sample_scene
 from videoprune.models.early import stage_features
-from videoprune.models.loading import model_folder
+from videoprune.models.loading import demo_names, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM, calibration_key
 from videoprune.prune.adaptive import solve_lambda
 from videoprune.prune.diversity import effective_rank, numerical_rank
-from videoprune.types import Sample, VideoFrames, VisualTokens
+from videoprune.stock_engine import StockEngine
+from videoprune.types import Sample, VideoFrames
 
 RankKind = Literal["effective", "numerical"]
 QUESTIONS_PER_CLIP = 3
@@ -56,10 +57,11 @@ class TrainingClip:
 
 @dataclass(frozen=True)
 class Solved:
-    """A lambda, and the share of the fused tokens that it keeps, averaged over layers and questions."""
+    """A lambda, the share of the fused tokens that it keeps, averaged over layers and questions, and their number."""
 
     lambda_: float
     share: float
+    tokens: float = 0.0
 
 
 def training_clips(count: int, num_frames: int, size: int) -> list[TrainingClip]:
@@ -84,7 +86,7 @@ def encoder_ranks(
 
 
 def solve(
-    engine: Engine,
+    engine: Engine | StockEngine,
     clips: Sequence[TrainingClip],
     prune: PruneConfig,
     step: Callable[[], None] = lambda: None,
@@ -96,12 +98,13 @@ def solve(
     encoder = with_prune(engine, prune.replace(**{"llm.lambda_": 0.0}))
     encoded = [(encoder.encode([clip.frames])[0], clip.samples) for clip in clips]
     seen: dict[float, float] = {}
+    tokens = 0.0
 
     def share(lambda_: float) -> float:
+        nonlocal tokens
         if lambda_ not in seen:
-            seen[lambda_] = _kept_share(
-                with_prune(engine, prune.replace(**{"llm.lambda_": lambda_})), encoded
-            )
+            changed = with_prune(engine, prune.replace(**{"llm.lambda_": lambda_}))
+            seen[lambda_], tokens = _kept_share(changed, encoded)
             step()
         return seen[lambda_]
 
@@ -115,36 +118,53 @@ def solve(
         raise ValueError(f"llm.keep={wanted} cannot be calibrated: {error}") from error
     # Rounded, it must still do what was measured.
     found = float(f"{found:.6g}")
-    return Solved(found, share(found))
+    return Solved(found, share(found), tokens)
 
 
-def save_calibration(folder: Path, ranks: dict[str, list[float]], lambdas: dict[str, float]) -> None:
-    """Put ranks and lambdas into the model's config.json; lambdas of other settings stay."""
+def save_calibration(folder: Path, ranks: dict[str, list[float]], lambdas: dict[str, float]) -> str:
+    """Put ranks and lambdas into the model's config.json, and tell where; lambdas of other settings stay."""
     path = folder / "config.json"
     data = json.loads(path.read_text(encoding="utf-8"))
     data["encoder_ranks"] = ranks
     data["lambdas"] = dict(sorted({**data.get("lambdas", {}), **lambdas}.items()))
     write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    return str(path)
+
+
+def save_stock_calibration(folder: Path, solved: dict[str, Solved]) -> str:
+    """Put lambdas, and the tokens they were found for, under `videoprune` in a stock model's config.json."""
+    path = folder / "config.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    own = data.setdefault("videoprune", {})
+    new = {k: {"lambda": s.lambda_, "tokens": round(s.tokens, 2)} for k, s in solved.items()}
+    own["lambdas"] = dict(sorted({**own.get("lambdas", {}), **new}.items()))
+    write_whole(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+    return str(path)
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`videoprune calibrate`."""
     names = [args.prune] if args.prune else [n for n in preset_names() if preset(n).llm.method == "adaptive"]
     wanted = {name: load_prune(name, overrides) for name in names}
-    engine = Engine(args.model, PruneConfig(), device=args.device)
-    clips = training_clips(args.clips, engine.num_frames, engine.frame_size[0])
-    ranks = encoder_ranks(engine.model, clips, args.rank)
-    engine.model.config.encoder_ranks = ranks
+    engine = open_engine(args.model, PruneConfig(), device=args.device)
+    side = (engine.frame_size or (448, 448))[0]
+    clips = training_clips(args.clips, engine.num_frames, side)
+    ranks: dict[str, list[float]] = {}
+    if isinstance(engine, Engine):
+        engine.model.config.encoder_ranks = ranks = encoder_ranks(engine.model, clips, args.rank)
     solved: dict[str, Solved] = {}
     with progress_bar() as bar:
         for name, prune in wanted.items():
             if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
                 task = bar.add_task(f"lambda of {name}", total=None)
                 solved[name] = solve(engine, clips, prune, lambda task=task: bar.advance(task))  # type: ignore[misc]
-    lambdas = {calibration_key(wanted[name]): found.lambda_ for name, found in solved.items()}
-    folder = model_folder(args.model)
-    save_calibration(folder, ranks, lambdas)
-    _print(ranks, solved, wanted, folder)
+    found = {calibration_key(wanted[name]): one for name, one in solved.items()}
+    where = "nowhere: give llm.lambda_=... of this table after the arguments"
+    if isinstance(engine, Engine):
+        where = save_calibration(model_folder(args.model), ranks, {k: s.lambda_ for k, s in found.items()})
+    elif args.model in demo_names() or Path(args.model).is_dir():
+        where = save_stock_calibration(model_folder(args.model), found)
+    _print(ranks, solved, wanted, where)
     return 0
 
 
@@ -176,30 +196,35 @@ def _ranks(
     return [float(measure(x.float()).double().mean()) for x in stage_features(tower, values)]  # type: ignore[arg-type]
 
 
-def _kept_share(engine: Engine, encoded: Sequence[tuple[VisualTokens, tuple[Sample, ...]]]) -> float:
-    shares = [
-        answer.trace.llm_average / answer.trace.fused
+def _kept_share(
+    engine: Engine | StockEngine, encoded: Sequence[tuple[Any, tuple[Sample, ...]]]
+) -> tuple[float, float]:
+    """Share of the fused tokens that the LLM's layers see, and how many are fused, averaged over questions."""
+    traces = [
+        answer.trace
         for tokens, samples in encoded
         for answer in engine.answer(tokens, samples, max_new_tokens=1)
     ]
-    return sum(shares) / len(shares)
+    shares = [t.llm_average / t.fused for t in traces]
+    return sum(shares) / len(shares), sum(t.fused for t in traces) / len(traces)
 
 
 def _print(
     ranks: dict[str, list[float]],
     solved: dict[str, Solved],
     wanted: dict[str, PruneConfig],
-    folder: Path,
+    where: str,
 ) -> None:
     console = Console(markup=False, highlight=False)
-    table = Table("encoder", "rank at cut 1", "cut 2", "cut 3")
-    for name, values in ranks.items():
-        table.add_row(name, *(f"{value:.2f}" for value in values))
-    console.print(table)
+    if ranks:
+        table = Table("encoder", "rank at cut 1", "cut 2", "cut 3")
+        for name, values in ranks.items():
+            table.add_row(name, *(f"{value:.2f}" for value in values))
+        console.print(table)
     if solved:
         table = Table("setting", "wanted share", "lambda", "share reached")
         for name, found in solved.items():
             keep = wanted[name].llm.keep
             table.add_row(name, f"{keep:g}", f"{found.lambda_:g}", f"{found.share:.4f}")
         console.print(table)
-    console.print(f"written to {folder / 'config.json'}", soft_wrap=True)
+    console.print(f"written to {where}", soft_wrap=True)

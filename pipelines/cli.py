@@ -26,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Progress bars of a model that loads in a second would only stand between the question and the answer.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if getattr(args, "random_weights", False):
+        args.model = f"random:{args.model}"
     program = import_module(f"pipelines.{args.module}")
     try:
         return int(program.run(args, words))
@@ -65,7 +67,14 @@ def _command(
     )
     parser.set_defaults(module=module, overrides=overrides)
     parser.add_argument(
-        "--model", default="demo", help="demo, a model's folder, or a Hugging Face name (default: demo)"
+        "--model",
+        default="demo",
+        help="demo, llava-demo, qwen-demo, a model's folder, or a Hugging Face name (default: demo)",
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="--model names a true shape in configs/models, or a YAML file: speed without a download",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
     return parser

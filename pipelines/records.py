@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from videoprune.models.loading import model_folder
-from videoprune.stock_engine import stock_config
+from videoprune.models.loading import demo_names, model_folder
+from videoprune.stock_engine import RANDOM, stock_config
 
 Row = dict[str, Any]
 _HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
@@ -104,7 +104,10 @@ def video_fingerprint(path: str) -> str:
 def model_fingerprint(name: str) -> str:
     """12 hex digits over the model's configuration, tokenizer and weights; of a hub model, over name and commit."""
     stock = stock_config(name)
-    if stock is not None and not Path(name).is_dir():
+    if name.startswith(RANDOM):
+        assert stock is not None
+        return hashlib.sha256(stock.to_json_string().encode()).hexdigest()[:12]
+    if name not in demo_names() and stock is not None and not Path(name).is_dir():
         return hashlib.sha256(f"{name} {stock._commit_hash}".encode()).hexdigest()[:12]
     folder = model_folder(name)
     total = hashlib.sha256()

@@ -13,7 +13,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,7 +21,7 @@ from videoprune.config import PruneConfig
 from videoprune.engine import Engine, open_engine
 from videoprune.models.loading import model_folder
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
-from videoprune.stock_engine import StockEngine, stock_config, stock_frame_size
+from videoprune.stock_engine import StockEngine, stock_config, stock_frames
 from videoprune.types import Answer, Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling
 
@@ -153,11 +153,17 @@ class ModelStage:
         engine.answer(tokens, [Sample("warm-up", "", "Which?", ("one", "two"))], max_new_tokens=1)
 
 
-def with_prune(engine: Engine, prune: PruneConfig) -> Engine:
-    """An engine with other settings on the same loaded model."""
+AnyEngine = TypeVar("AnyEngine", Engine, StockEngine)
+
+
+def with_prune(engine: AnyEngine, prune: PruneConfig) -> AnyEngine:
+    """An engine with other settings on the same loaded model. A stock model has the settings it was last given."""
     other = copy.copy(engine)
-    other.prune = prune
-    engine.model.resolve(prune)
+    if isinstance(other, StockEngine):
+        other.set_prune(prune)
+    else:
+        other.prune = prune
+        other.model.resolve(prune)
     return other
 
 
@@ -165,7 +171,7 @@ def clip_shape(model: str) -> tuple[int, tuple[int, int] | None]:
     """Frames per clip, and their height and width (None: as they are), that `model` is best given. Reads no weights."""
     stock = stock_config(model)
     if stock is not None:
-        return 8, stock_frame_size(stock)
+        return stock_frames(model, stock)
     config = MultiEncoderConfig.from_pretrained(model_folder(model))
     with torch.device("meta"):
         side = max(t.model.config.image_size for t in MultiEncoderVLM(config).towers)

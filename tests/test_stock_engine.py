@@ -81,7 +81,7 @@ def test_answers_are_those_of_generate_and_encoding_serves_many_questions(folder
         inputs = engine._inputs([frames], [prompt(Sample("0", "", question))])
         with torch.no_grad():
             ids = engine.model.generate(**inputs, max_new_tokens=5, do_sample=False)
-        said = engine.processor.tokenizer.decode(
+        said = engine.inputs.processor.tokenizer.decode(
             ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )
         assert answer.text == said.strip()

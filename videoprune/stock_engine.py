@@ -13,15 +13,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.video_utils import VideoMetadata
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from videoprune.config import PruneConfig, preset
 from videoprune.models.families import FAMILIES
+from videoprune.models.loading import demo_names, model_folder
+from videoprune.models.plain_inputs import PlainInputs, plain_size
 from videoprune.models.plug import apply, trace
+from videoprune.models.processor_inputs import ProcessorInputs
+from videoprune.models.synthetic import random_config, random_model
 from videoprune.prompts import parse_choice, prompt
 from videoprune.types import Answer, PruneTrace, Sample, VideoFrames
 
+RANDOM = "random:"
 _PIXELS = ("pixel_values_videos", "pixel_values", "pixel_attention_mask")
 
 
@@ -41,9 +45,11 @@ class EncodedClip:
 class StockEngine:
     """One stock model with one pruning configuration.
 
-    model: a name on the Hugging Face hub, or a local folder with its processor. prune: a preset's name or a
+    model: a name on the Hugging Face hub, a local folder with its processor, `llava-demo`, `qwen-demo`, or `random:`
+    and a name from configs/models: true shape, random weights, to measure speed with. prune: a preset's name or a
     configuration, as `videoprune.apply` takes it. device: None takes a GPU where there is one. dtype: None takes what
-    the weights are stored in on a GPU, float32 on a CPU.
+    the weights are stored in on a GPU, float32 on a CPU; bfloat16 for random weights. num_frames: None takes the
+    model's own number, or 8. frame_size: height and width that frames are best decoded to; None: as they are.
     """
 
     def __init__(
@@ -53,25 +59,30 @@ class StockEngine:
         *,
         device: str | None = None,
         dtype: torch.dtype | None = None,
-        num_frames: int = 8,
+        num_frames: int | None = None,
     ) -> None:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or (torch.float32 if self.device == "cpu" else None)
-        self.model: Any = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype or "auto").eval()
+        self.inputs: PlainInputs | ProcessorInputs
+        if model.startswith(RANDOM):
+            self.model: Any = random_model(model.removeprefix(RANDOM), dtype=dtype or torch.bfloat16)
+            self.inputs = PlainInputs(self.model.config)
+        else:
+            where = str(model_folder(model)) if model in demo_names() else model
+            dtype = dtype or (torch.float32 if self.device == "cpu" else None)
+            self.model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or "auto").eval()
+            if _own(self.model.config):
+                tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left")
+                self.inputs = PlainInputs(self.model.config, tokenizer)
+            else:
+                self.inputs = ProcessorInputs(where)
         self.model.to(self.device)
-        self.processor: Any = AutoProcessor.from_pretrained(model)
-        self.processor.tokenizer.padding_side = "left"
-        self.num_frames = num_frames
+        frames, self.frame_size = stock_frames(model, self.model.config)
+        self.num_frames = num_frames or frames
         self.set_prune(prune)
 
     def set_prune(self, prune: str | PruneConfig) -> None:
         self.prune = preset(prune) if isinstance(prune, str) else prune
         apply(self.model, self.prune)
-
-    @property
-    def frame_size(self) -> tuple[int, int] | None:
-        """Height and width that frames are best decoded to; None: as they are, the processor resizes."""
-        return stock_frame_size(self.model.config)
 
     def encode(self, frames: Sequence[VideoFrames]) -> tuple[list[EncodedClip], dict[str, float]]:
         """Encode clips one by one, and seconds by stage. The question is not seen."""
@@ -97,9 +108,7 @@ class StockEngine:
                 **inputs, mm_encoder_outputs=features, max_new_tokens=max_new_tokens, do_sample=False
             )
         spent, layers = time.perf_counter() - started, trace(self.model)
-        texts = self.processor.tokenizer.batch_decode(
-            ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
+        texts = self.inputs.decode(ids[:, inputs["input_ids"].shape[1] :])
         seconds = {"llm": spent / len(samples), "llm_prune": layers.seconds / len(samples)}
         return [
             Answer(
@@ -124,25 +133,10 @@ class StockEngine:
         return EncodedClip(frames, features, kind, trace(self.model).units)
 
     def _inputs(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Any]:
-        content = [{"type": "video"}, {"type": "text", "text": ""}]
-        prompts = []
-        for text in texts:
-            content[1]["text"] = text
-            message = [{"role": "user", "content": content}]
-            prompts.append(self.processor.apply_chat_template(message, add_generation_prompt=True))
-        inputs = self.processor(
-            text=prompts,
-            videos=[c.pixels.permute(0, 3, 1, 2) for c in clips],
-            video_metadata=[_metadata(c) for c in clips],
-            do_sample_frames=False,
-            return_tensors="pt",
-            padding=True,
-        )
         dtype = self.model.dtype
         return {
             k: v.to(self.device, dtype if v.is_floating_point() else v.dtype)
-            for k, v in inputs.items()
-            if isinstance(v, Tensor)
+            for k, v in self.inputs(clips, texts).items()
         }
 
     def _trace(
@@ -156,32 +150,38 @@ class StockEngine:
 
 
 def stock_config(name: str) -> Any | None:
-    """The configuration of a stock model that can be pruned, or None if `name` is none (or not there)."""
-    if not Path(name).is_dir() and "/" not in name:
+    """The configuration of a stock model that can be pruned, or None if `name` is none (or not there).
+
+    name: a hub name, a folder, a model that comes with the package, or `random:` and what `random_config` takes.
+    """
+    if name.startswith(RANDOM):
+        return random_config(name.removeprefix(RANDOM))
+    where = str(model_folder(name)) if name in demo_names() else name
+    if not Path(where).is_dir() and "/" not in where:
         return None
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(where)
     except (OSError, ValueError):
         return None
     return config if config.model_type in FAMILIES else None
 
 
-def stock_frame_size(config: Any) -> tuple[int, int] | None:
+def stock_frames(name: str, config: Any) -> tuple[int, tuple[int, int] | None]:
+    """Frames per clip, and the height and width they are best decoded to; None: as they are, a processor resizes."""
+    own = _own(config)
+    if "frame_size" in own:
+        return own["num_frames"], (own["frame_size"], own["frame_size"])
+    if name.startswith(RANDOM):
+        return 8, plain_size(config)
     side = getattr(config.vision_config, "image_size", None)
     if side is None:
-        return None
-    return tuple(side) if isinstance(side, list | tuple) else (side, side)
+        return 8, None
+    return 8, (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
 
 
-def _metadata(frames: VideoFrames) -> VideoMetadata:
-    """Times of the frames as the processors want them: indices at a rate that gives back the seconds."""
-    rate = 1000.0
-    return VideoMetadata(
-        total_num_frames=max(1, round(frames.duration_seconds * rate)),
-        fps=rate,
-        duration=frames.duration_seconds,
-        frames_indices=[round(t * rate) for t in frames.pts_seconds],
-    )
+def _own(config: Any) -> dict[str, Any]:
+    """What the demo models of stock classes say about their frames."""
+    return getattr(config, "videoprune", None) or {}
 
 
 def _join(outputs: Sequence[Any]) -> Any:

@@ -43,7 +43,7 @@ SPECIAL = {
     "start": "<|vision_start|>",
     "end": "<|vision_end|>",
 }
-_LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
 
 
 def _stretched(places: Tensor) -> Tensor:
@@ -136,7 +136,7 @@ class LlavaShape(StockShape):
     def trained(self, model: Any) -> list[Any]:
         return [model.model.multi_modal_projector, model.model.image_newline]
 
-    def layout(self, tokenizer: PreTrainedTokenizerFast) -> Tensor:
+    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float) -> Tensor:
         video = tokenizer.convert_tokens_to_ids(SPECIAL["video"])
         return torch.full((NUM_FRAMES * self.tokens_side**2 + 1,), video)
 
@@ -269,12 +269,13 @@ class QwenShape(StockShape):
             part.requires_grad_(True)
         return [visual.merger, visual.deepstack_merger_list]
 
-    def layout(self, tokenizer: PreTrainedTokenizerFast) -> Tensor:
-        """Timestamps are those of a clip of 8 s; the processor writes each clip's own."""
+    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float) -> Tensor:
+        """The prompt before the question, with the times of frames spread over `duration` seconds."""
         parts = []
         for step in range(NUM_FRAMES // 2):
             pads = SPECIAL["video"] * self.tokens_side**2
-            parts.append(f"<{2 * step + 1.0:.1f} seconds>{SPECIAL['start']}{pads}{SPECIAL['end']}")
+            seconds = (2 * step + 1) / NUM_FRAMES * duration
+            parts.append(f"<{seconds:.1f} seconds>{SPECIAL['start']}{pads}{SPECIAL['end']}")
         return torch.tensor(tokenizer.encode("".join(parts)))
 
     def droppable(self, layout: Tensor, model: Any) -> Tensor:

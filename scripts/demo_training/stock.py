@@ -6,6 +6,7 @@ question, W width of the LLM.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,7 +237,6 @@ def train_stock(
     """Projector and LLM, the encoder frozen. Resumes from `out`/NAME.pt."""
     tokenizer = build_tokenizers()
     model = shape.build(out, demo, tokenizer).to(device)
-    layout = shape.layout(tokenizer)
     heads = DenseHeads(model.config.text_config.hidden_size).to(device)
     run = Run(_LlmParts(model, shape.trained(model)), heads, peak, steps)
     step = run.resume(out / f"{shape.name}.pt")
@@ -253,6 +253,7 @@ def train_stock(
             continue
         keep = MODES[rng.choice(len(MODES), p=[w for w, _ in MODES])][1]
         clips = [stores[keep][i] for i in rng.choice(len(stores[keep]), batch, replace=False)]
+        layout = shape.layout(tokenizer, clips[0].scene.duration)
         start = prefix(shape, model, layout, clips, keep, float(rng.choice([0.0, 0.3, 0.6])))
         ids, labels, lengths = question_blocks(tokenizer, clips, rng)
         logits, hidden = answer_logits(
@@ -270,16 +271,17 @@ def train_stock(
             means = " ".join(f"{n} {np.mean([f[n] for f in shown[-25:] if n in f]):.3f}" for n in names)
             print(f"{step} {means} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 100 == 0 or step == steps:
-            print(step, evaluate(shape, model, layout, tokenizer, held_out), flush=True)
+            print(step, evaluate(shape, model, tokenizer, held_out), flush=True)
             run.save(out / f"{shape.name}.pt", step)
 
 
 @torch.no_grad()
-def evaluate(shape: StockShape, model: Any, layout: Tensor, tokenizer: Any, clips: list[Encoded]) -> str:
+def evaluate(shape: StockShape, model: Any, tokenizer: Any, clips: list[Encoded]) -> str:
     """Exact answers by category on held-out clips, with every token."""
     rng = np.random.default_rng(3)
     right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
     for clip in clips:
+        layout = shape.layout(tokenizer, clip.scene.duration)
         start = prefix(shape, model, layout, [clip], 1.0, 0.0)
         pool = questions(clip.scene, rng)
         for category in CATEGORIES:
@@ -296,13 +298,20 @@ def evaluate(shape: StockShape, model: Any, layout: Tensor, tokenizer: Any, clip
 
 
 def export_stock(shape: StockShape, out: Path, demo: Path, folder: Path) -> None:
-    """A folder that `from_pretrained` and `AutoProcessor` load: half-precision weights, tokenizer, processors."""
+    """A folder that `from_pretrained` loads: half-precision weights, tokenizer, and processors where torchvision is."""
     tokenizer = build_tokenizers()
     model = shape.build(out, demo, tokenizer)
     state = torch.load(out / f"{shape.name}.pt", map_location="cpu", weights_only=True)
     _LlmParts(model, shape.trained(model)).load_state_dict(state["model"])
     model.requires_grad_(True)
+    model.config.videoprune = {
+        "num_frames": NUM_FRAMES,
+        "frame_size": shape.side,
+        "image_size": getattr(shape, "image", shape.side),
+    }
     model.half().save_pretrained(folder)
-    shape.processor(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if importlib.util.find_spec("torchvision"):
+        shape.processor(tokenizer).save_pretrained(folder)
     size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     print(f"{folder}: step {state['step']}, {size / 2**20:.1f} MiB of weights")

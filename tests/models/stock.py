@@ -110,7 +110,13 @@ def qwen3_vl() -> Any:
     }
     text = {**_TEXT, "head_dim": 8, "rope_parameters": MROPE}
     return Qwen3VLForConditionalGeneration(
-        Qwen3VLConfig(vision_config=vision, text_config=text, vision_start_token_id=START, **_IDS)
+        Qwen3VLConfig(
+            vision_config=vision,
+            text_config=text,
+            vision_start_token_id=START,
+            vision_end_token_id=63,
+            **_IDS,
+        )
     )
 
 

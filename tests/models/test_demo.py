@@ -9,7 +9,7 @@ import torch
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, sample_scene
-from videoprune.models.loading import DEMO, load_multi_encoder
+from videoprune.models.loading import load_multi_encoder, model_folder
 from videoprune.types import VideoFrames
 
 
@@ -22,7 +22,7 @@ def drawn_clip(seed: int) -> tuple[VideoFrames, tuple]:
 
 
 def test_the_weights_stay_small_and_every_parameter_is_there() -> None:
-    assert sum(f.stat().st_size for f in DEMO.glob("*.safetensors")) <= 16 * 2**20
+    assert sum(f.stat().st_size for f in model_folder("demo").glob("*.safetensors")) <= 16 * 2**20
     model, tokenizer = load_multi_encoder("demo")
     assert all(p.isfinite().all() for p in model.parameters())
     assert len(model.towers) >= 3

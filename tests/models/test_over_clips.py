@@ -27,10 +27,7 @@ def still_batch(kind: str, rows: int = 3):
     for clip in made:
         name = "pixel_values" if "pixel_values" in clip else "pixel_values_videos"
         x = clip[name]
-        if x.ndim == 5:
-            frames = x[0]
-        else:
-            frames = x if kind == "internvl" else x.view(FRAMES, -1, x.shape[-1])
+        frames = x[0] if x.ndim == 5 else x if kind == "internvl" else x.view(FRAMES, -1, x.shape[-1])
         frames[1] = frames[0] + 0.2 * torch.randn(frames[0].shape, generator=g)
     return inputs(kind, made, QUESTIONS[:rows]), made
 
@@ -49,7 +46,8 @@ def test_totals_are_exact_and_a_batch_equals_its_rows(kind, over):
     assert [row[0] for row in seen.layers] == [expected] * 3
     kept = [n for _, n in seen.units[:FRAMES]]
     assert sum(kept) == FRAMES * max(1, round(0.5 * per_frame))
-    assert len(set(kept)) > 1 and kept[0] == max(kept)
+    assert len(set(kept)) > 1
+    assert kept[0] == max(kept)
     if over.get("frames") == "novelty":
         assert kept[1] == min(kept), "the frame that repeats another should keep least"
     eager = run(apply(stock_model(kind, "eager"), prune), batch)
@@ -72,7 +70,8 @@ def test_a_still_clip_with_everything_merged_over_time_is_one_frame():
     apply(model, config(encoder=prune))
     run(model, batch)
     kept = [n for _, n in trace(model).units]
-    assert kept[0] > 0 and sum(kept) == FRAMES * round(12 * 0.25)
+    assert kept[0] > 0
+    assert sum(kept) == FRAMES * round(12 * 0.25)
     assert kept[1:] == [1, 1, 1], "a frame always keeps one token, so that its place in time is known"
 
 

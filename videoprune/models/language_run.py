@@ -33,7 +33,10 @@ class LanguageHooks:
         placeholders: tuple[int, ...],
         config: LLMPrune,
         seed: int,
+        calibrated: float | None = None,
     ) -> None:
+        """calibrated: visual tokens that lambda was found for; for other counts it is scaled. None: it is not."""
+        self.calibrated = calibrated
         self.language_model, self.placeholders, self.config, self.seed = (
             language_model,
             placeholders,
@@ -108,13 +111,14 @@ class LanguageHooks:
         index = places.expand(*positions.shape[:-2], -1, -1)
         kept = keep.gather(1, places)
         self.trace = LayerTrace()
+        visual = self.visual.gather(1, places) & kept
         self.active = PrunedRun(
             self.config,
-            self.visual.gather(1, places) & kept,
+            visual,
             kept,
             len(self.layers),
             self.trace,
-            None,
+            None if self.calibrated is None else visual.sum(1) / self.calibrated,
             self.seed,
             deepstack=self._deepstack(kwargs, places),
             fused_causal=self.language_model.config._attn_implementation == "sdpa",  # type: ignore[union-attr]

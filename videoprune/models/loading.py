@@ -9,14 +9,21 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 
-DEMO = Path(__file__).parent / "demo"
+_SHIPPED = {"demo": "demo", "llava-demo": "llava_demo", "qwen-demo": "qwen_demo"}
+
+
+def demo_names() -> tuple[str, ...]:
+    """The models that come with the package: one of several encoders, and two of stock classes."""
+    return tuple(_SHIPPED)
 
 
 def model_folder(name: str) -> Path:
-    """`demo`, or a local folder with config.json. Raises ValueError with what was looked for."""
-    folder = DEMO if name == "demo" else Path(name)
+    """A model that comes with the package, or a local folder with config.json. Raises ValueError otherwise."""
+    folder = Path(__file__).parent / _SHIPPED[name] if name in _SHIPPED else Path(name)
     if not (folder / "config.json").is_file():
-        raise ValueError(f"model={name!r}; allowed: demo, or a folder with config.json (looked in {folder})")
+        raise ValueError(
+            f"model={name!r}; allowed: {', '.join(_SHIPPED)}, or a folder with config.json (looked in {folder})"
+        )
     return folder
 
 

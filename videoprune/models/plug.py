@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from videoprune.config import EncoderPrune, PruneConfig, preset
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.language_run import LanguageHooks
+from videoprune.models.multi_encoder import calibration_key
 from videoprune.models.vision_run import VisionRun
 
 _NAME = "videoprune"
@@ -94,8 +95,9 @@ class _Session:
         vision_config: Any = family.vision.config
         self.vision_config, self.vision_kind = vision_config, vision_config._attn_implementation
         self._check()
+        usable, tokens = _usable(config, family.model.config)
         self.language = LanguageHooks(
-            family.core, family.language_model, family.placeholders, _usable(config).llm, config.seed
+            family.core, family.language_model, family.placeholders, usable.llm, config.seed, tokens
         )
         if self.keep < 1 or family.packed:
             self._hook_vision()
@@ -267,15 +269,19 @@ def _over_clips(config: EncoderPrune) -> bool:
     return bool(config.temporal) or config.frames == "novelty"
 
 
-def _usable(config: PruneConfig) -> PruneConfig:
-    """Adaptive pruning without a lambda becomes fixed shares of the same average."""
+def _usable(config: PruneConfig, model: Any) -> tuple[PruneConfig, float | None]:
+    """Fill in the lambda that the model was calibrated to, and the tokens it was found for; without one, adaptive
+    pruning becomes fixed shares of the same average."""
     if config.llm.method != "adaptive" or config.llm.lambda_ is not None:
-        return config
+        return config, None
+    found = (getattr(model, "videoprune", None) or {}).get("lambdas", {}).get(calibration_key(config))
+    if found is not None:
+        return config.replace(**{"llm.lambda_": found["lambda"]}), found["tokens"]
     warnings.warn(
         f"llm.lambda_=null: fixed shares that average llm.keep={config.llm.keep:g} are used instead of adaptive ones",
         stacklevel=4,
     )
-    return config.replace(**{"llm.method": "fixed"})
+    return config.replace(**{"llm.method": "fixed"}), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -8,17 +8,16 @@ Shapes: T frames, H x W pixels, S tokens of the prompt.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 
 from videoprune.config import config_dir
 from videoprune.models.families import FAMILIES
-
-_TEXT_BEFORE = 14  # a chat header
+from videoprune.models.plain_inputs import PlainInputs
+from videoprune.types import VideoFrames
 
 
 def shape_names() -> tuple[str, ...]:
@@ -26,21 +25,25 @@ def shape_names() -> tuple[str, ...]:
     return tuple(sorted(p.stem for p in (config_dir() / "models").glob("*.yaml")))
 
 
-def random_model(shape: str, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
-    """A stock model with random weights. shape: a name from configs/models, or a YAML file's path.
+def random_config(shape: str) -> PreTrainedConfig:
+    """The configuration of a stock model. shape: a name from configs/models, or a YAML file's path.
 
     Raises ValueError for an unknown shape, with the known ones.
     """
-    path = Path(shape) if shape.endswith(".yaml") else config_dir() / "models" / f"{shape}.yaml"
+    path = Path(shape) if shape.endswith((".yaml", ".yml")) else config_dir() / "models" / f"{shape}.yaml"
     if not path.is_file():
         raise ValueError(f"shape={shape!r}; allowed: a YAML file, or {', '.join(shape_names())}")
     data = yaml.safe_load(path.read_text())
     kind = data.pop("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"{path}: model_type={kind!r}; allowed: {', '.join(sorted(FAMILIES))}")
-    config = CONFIG_MAPPING[kind](**data)
+    return CONFIG_MAPPING[kind](**data)
+
+
+def random_model(shape: str, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
+    """A stock model with random weights. shape: as `random_config` takes it."""
     torch.manual_seed(seed)
-    return AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
+    return AutoModelForImageTextToText.from_config(random_config(shape), dtype=dtype).eval()
 
 
 def random_inputs(
@@ -56,84 +59,12 @@ def random_inputs(
     size: height and width of frames, for models that take any (Qwen-VL, VideoLLaMA3). Raises ValueError if it is
     not a multiple of what the encoder joins.
     """
+    own = getattr(model.config.vision_config, "image_size", None)
+    plain = PlainInputs(model.config, size=None if own is not None else size)
     generator = torch.Generator().manual_seed(seed)
-    made, ids = _CLIPS[model.config.model_type](model, num_frames, size, generator)
-    prompt = torch.tensor([[5] * _TEXT_BEFORE + ids + [7] * text_tokens])
-    batch = {"input_ids": prompt, "attention_mask": torch.ones_like(prompt), **made}
-    if model.config.model_type.startswith("qwen"):
-        batch["mm_token_type_ids"] = (prompt == model.config.video_token_id).int() * 2
+    pixels = torch.randint(256, (num_frames, *plain.size, 3), generator=generator, dtype=torch.uint8)
+    frames = VideoFrames(pixels, tuple(map(float, range(num_frames))), float(num_frames), "noise", "random")
+    batch = plain([frames], [" ".join(["what"] * text_tokens)])
     return {
         k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in batch.items()
     }
-
-
-Clip = tuple[dict[str, Tensor], list[int]]
-
-
-def _noise(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=generator)
-
-
-def _llava_onevision(model: Any, frames: int, size: Any, generator: torch.Generator) -> Clip:
-    vision = model.config.vision_config
-    grid = vision.image_size // vision.patch_size
-    pixels = _noise(generator, 1, frames, 3, vision.image_size, vision.image_size)
-    count = frames * (-(-grid // 2)) ** 2 + 1
-    return {"pixel_values_videos": pixels}, [model.config.video_token_id] * count
-
-
-def _llava_next_video(model: Any, frames: int, size: Any, generator: torch.Generator) -> Clip:
-    vision = model.config.vision_config
-    grid = vision.image_size // vision.patch_size // model.config.spatial_pool_stride
-    pixels = _noise(generator, 1, frames, 3, vision.image_size, vision.image_size)
-    return {"pixel_values_videos": pixels}, [model.config.video_token_id] * (frames * grid**2)
-
-
-def _internvl(model: Any, frames: int, size: Any, generator: torch.Generator) -> Clip:
-    vision = model.config.vision_config
-    side, patch = vision.image_size[0], vision.patch_size[0]
-    count = round((side // patch * model.config.downsample_ratio) ** 2)
-    return {"pixel_values": _noise(generator, frames, 3, side, side)}, [model.config.image_token_id] * (
-        frames * count
-    )
-
-
-def _smolvlm(model: Any, frames: int, size: Any, generator: torch.Generator) -> Clip:
-    vision = model.config.vision_config
-    side = vision.image_size
-    count = (side // vision.patch_size // model.config.scale_factor) ** 2
-    pixels = _noise(generator, 1, frames, 3, side, side)
-    return {"pixel_values": pixels}, [model.config.image_token_id] * (frames * count)
-
-
-def _packed(model: Any, frames: int, size: tuple[int, int], generator: torch.Generator) -> Clip:
-    vision = model.config.vision_config
-    temporal, merge = getattr(vision, "temporal_patch_size", 1), getattr(vision, "spatial_merge_size", 2)
-    unit = vision.patch_size * merge
-    if size[0] % unit or size[1] % unit or frames % temporal:
-        raise ValueError(
-            f"size={size}, num_frames={frames}; allowed: multiples of {unit} pixels and {temporal} frames"
-        )
-    t, h, w = frames // temporal, size[0] // vision.patch_size, size[1] // vision.patch_size
-    clip = {
-        "pixel_values_videos": _noise(generator, t * h * w, 3 * temporal * vision.patch_size**2),
-        "video_grid_thw": torch.tensor([[t, h, w]]),
-    }
-    each = [model.config.video_token_id] * (h * w // merge**2)
-    if model.config.model_type == "video_llama_3":
-        clip["video_merge_sizes"] = torch.tensor([merge])
-    if model.config.model_type == "qwen3_vl":  # a timestamp and two markers around every frame
-        start = model.config.vision_start_token_id
-        each = [9, 10, 11, start, *each, start + 1]
-    return clip, each * t
-
-
-_CLIPS = {
-    "llava_onevision": _llava_onevision,
-    "llava_next_video": _llava_next_video,
-    "internvl": _internvl,
-    "smolvlm": _smolvlm,
-    "qwen2_5_vl": _packed,
-    "qwen3_vl": _packed,
-    "video_llama_3": _packed,
-}

@@ -1,0 +1,174 @@
+"""What a processor would hand to a stock model, made with torch alone: for the demo models and for random weights.
+
+Trained models from elsewhere keep their own processors (`stock_engine`): their prompts and their resizing are part of
+what they learned. Frames are resized with antialiased bilinear interpolation and normalised as the family does it.
+
+Shapes: T frames, H x W pixels, S tokens of the prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from videoprune.types import VideoFrames
+
+_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_SHOWN = 8  # ids of an answer that means nothing
+_BEFORE = 14  # tokens of a chat header, where there is no tokenizer
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Tensors of one clip, and the ids of its part of the prompt."""
+
+    tensors: dict[str, Tensor]
+    ids: list[int]
+
+
+class PlainInputs:
+    """Prompts [clip, question] of a batch, padded on the left.
+
+    config: of the stock model. tokenizer: None for random weights; then every word is some token, and answers are
+    written as their ids. size: height and width of frames for models that take any (Qwen-VL, VideoLLaMA3).
+    Raises ValueError for a size, or a number of frames, that the encoder cannot join to whole units.
+    """
+
+    def __init__(self, config: Any, tokenizer: Any = None, *, size: tuple[int, int] | None = None) -> None:
+        if config.model_type not in _MAKERS:
+            raise ValueError(f"model_type={config.model_type!r}; allowed: {', '.join(sorted(_MAKERS))}")
+        self.config, self.tokenizer = config, tokenizer
+        self.size = size or plain_size(config)
+        names = ("image_token_id", "video_token_id", "vision_start_token_id")
+        special = [i for n in names if isinstance(i := getattr(config, n, None), int)]
+        self._spare = min(
+            1000, *[i - 7 for i in special]
+        )  # ids of words without a tokenizer: below all special ones
+
+    def __call__(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Tensor]:
+        made = [self.clip(c) for c in clips]
+        rows = [[*self._before(), *c.ids, *self.text_ids(t)] for c, t in zip(made, texts, strict=True)]
+        longest = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id if self.tokenizer is not None else 0
+        ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows])
+        lengths = torch.tensor([len(r) for r in rows])
+        mask = (torch.arange(longest) >= longest - lengths[:, None]).long()
+        batch = {"input_ids": ids, "attention_mask": mask}
+        batch |= {k: torch.cat([c.tensors[k] for c in made]) for k in made[0].tensors}
+        if self.config.model_type.startswith("qwen"):
+            batch["mm_token_type_ids"] = (ids == self.config.video_token_id).int() * 2
+        return batch
+
+    def clip(self, frames: VideoFrames) -> Clip:
+        mean, std = _LOOKS.get(self.config.model_type, _HALF)
+        x = _resized(frames.pixels, self.size)
+        x = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
+        return _MAKERS[self.config.model_type](self, x, frames.pts_seconds)
+
+    def text_ids(self, text: str) -> list[int]:
+        if self.tokenizer is not None:
+            return self.tokenizer.encode(text, add_special_tokens=False)
+        return [7 + sum(word.encode()) % self._spare for word in text.split()]
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """New ids (B, n) as text."""
+        if self.tokenizer is not None:
+            return self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [" ".join(f"<{i}>" for i in row[:_SHOWN]) for row in ids.tolist()]
+
+    def _before(self) -> list[int]:
+        return [] if self.tokenizer is not None else [5] * _BEFORE
+
+    def stamp(self, seconds: float) -> list[int]:
+        """Qwen3-VL writes the time of every time step into the prompt."""
+        return self.text_ids(f"<{seconds:.1f} seconds>") if self.tokenizer is not None else [9, 10, 11]
+
+
+def plain_size(config: Any) -> tuple[int, int]:
+    """Height and width that the encoder looks at; 448 x 448 for one that takes any."""
+    side = getattr(config.vision_config, "image_size", None)
+    if side is None:
+        side = (getattr(config, "videoprune", None) or {}).get("image_size", 448)
+    return (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
+
+
+def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (T, H, W, 3) -> float (T, 3, h, w) in [0, 1]."""
+    x = pixels.permute(0, 3, 1, 2).float() / 255
+    return x if x.shape[2:] == size else F.interpolate(x, size, mode="bilinear", antialias=True)
+
+
+def _llava_onevision(made: PlainInputs, x: Tensor, pts: Sequence[float]) -> Clip:
+    vision = made.config.vision_config
+    pooled = -(-(vision.image_size // vision.patch_size) // 2)
+    ids = [made.config.video_token_id] * (len(x) * pooled**2 + 1)  # and the newline behind the clip
+    return Clip({"pixel_values_videos": x[None]}, ids)
+
+
+def _llava_next_video(made: PlainInputs, x: Tensor, pts: Sequence[float]) -> Clip:
+    vision = made.config.vision_config
+    side = vision.image_size // vision.patch_size // made.config.spatial_pool_stride
+    return Clip({"pixel_values_videos": x[None]}, [made.config.video_token_id] * (len(x) * side**2))
+
+
+def _internvl(made: PlainInputs, x: Tensor, pts: Sequence[float]) -> Clip:
+    rows = x.shape[2] // made.config.vision_config.patch_size[0]
+    count = round((rows * made.config.downsample_ratio) ** 2)
+    return Clip({"pixel_values": x}, [made.config.image_token_id] * (len(x) * count))
+
+
+def _smolvlm(made: PlainInputs, x: Tensor, pts: Sequence[float]) -> Clip:
+    rows = x.shape[2] // made.config.vision_config.patch_size
+    count = (rows // made.config.scale_factor) ** 2
+    return Clip({"pixel_values": x[None]}, [made.config.image_token_id] * (len(x) * count))
+
+
+def _packed(made: PlainInputs, x: Tensor, pts: Sequence[float]) -> Clip:
+    """Patches unit by unit, time steps of `temporal` frames (the last frame again where one is missing)."""
+    config, vision = made.config, made.config.vision_config
+    temporal = getattr(vision, "temporal_patch_size", 1)
+    merge, patch = getattr(vision, "spatial_merge_size", 2), vision.patch_size
+    unit = patch * merge
+    if x.shape[2] % unit or x.shape[3] % unit:
+        raise ValueError(f"size={tuple(x.shape[2:])}; allowed: multiples of {unit} pixels")
+    missing = -len(x) % temporal
+    x = torch.cat([x, x[-1:].expand(missing, -1, -1, -1)])
+    pts = [*pts, *[pts[-1]] * missing]
+    t, h, w = len(x) // temporal, x.shape[2] // patch, x.shape[3] // patch
+    x = x.view(t, temporal, 3, h // merge, merge, patch, w // merge, merge, patch)
+    rows = x.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(t * h * w, 3 * temporal * patch**2)
+    tensors = {"pixel_values_videos": rows, "video_grid_thw": torch.tensor([[t, h, w]])}
+    each = [config.video_token_id] * (h * w // merge**2)
+    if config.model_type == "video_llama_3":
+        tensors["video_merge_sizes"] = torch.tensor([merge])
+    if config.model_type != "qwen3_vl":
+        return Clip(tensors, each * t)
+    ids: list[int] = []
+    for step in range(t):
+        seconds = sum(pts[step * temporal : (step + 1) * temporal]) / temporal
+        ids += [*made.stamp(seconds), config.vision_start_token_id, *each, config.vision_end_token_id]
+    return Clip(tensors, ids)
+
+
+Maker = Callable[[PlainInputs, Tensor, Sequence[float]], Clip]
+_MAKERS: dict[str, Maker] = {
+    "llava_onevision": _llava_onevision,
+    "llava_next_video": _llava_next_video,
+    "internvl": _internvl,
+    "smolvlm": _smolvlm,
+    "qwen2_5_vl": _packed,
+    "qwen3_vl": _packed,
+    "video_llama_3": _packed,
+}
+_LOOKS = {
+    "llava_next_video": _CLIP,
+    "internvl": _IMAGENET,
+    "qwen2_5_vl": _CLIP,
+}
