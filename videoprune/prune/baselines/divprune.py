@@ -1,0 +1,45 @@
+"""DivPrune (arXiv 2503.02175): keep the tokens that are farthest apart.
+
+Shapes: T frames, n tokens of a frame, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from videoprune.prune.baselines.choose import even_counts
+from videoprune.prune.baselines.clip import ClipTokens, clip_method, plan_of_kept
+from videoprune.prune.baselines.max_min import max_min_order
+from videoprune.types import KeepPlan
+
+
+@clip_method()
+def divprune(
+    clip: ClipTokens,
+    keep: int,
+    *,
+    scope: Literal["clip", "frame"] = "clip",
+    generator: torch.Generator | None = None,
+) -> KeepPlan:
+    """The max-min diversity problem, solved greedily as the paper does; the other tokens are dropped.
+
+    The first token is the one whose nearest other token is farthest, then always the one whose nearest kept
+    token is farthest; the distance is 1 - cosine of x.
+    scope: `clip` compares all visual tokens, as the paper does; `frame` each frame for itself with an even
+    share of `keep` (this project's variant, cheaper for long clips). `generator` is not used.
+    Raises ValueError for another scope.
+    """
+    if scope not in ("clip", "frame"):
+        raise ValueError(f"scope={scope!r}; allowed: clip, frame")
+    kept = torch.zeros(clip.frames, clip.per_frame, dtype=torch.bool, device=clip.x.device)
+    if scope == "clip":
+        order = max_min_order(clip.x.flatten(0, 1)[None], keep)  # (1, keep)
+        return plan_of_kept(kept.flatten().scatter(0, order[0], True).view_as(kept))
+    counts = torch.tensor(even_counts(keep, clip.frames), device=clip.x.device)
+    order = max_min_order(clip.x, int(counts.max()))  # greedy: a smaller choice begins a larger one
+    wanted = torch.arange(order.shape[1], device=order.device) < counts[:, None]
+    frame = torch.arange(clip.frames, device=order.device)[:, None].expand_as(order)
+    kept[frame[wanted], order[wanted]] = True
+    return plan_of_kept(kept)
