@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from videoprune.prune.baselines.choose import even_counts
+from videoprune.prune.baselines.choose import even_counts, first_mask
 from videoprune.prune.baselines.clip import ClipTokens, clip_method, plan_of_kept
 from videoprune.prune.baselines.max_min import max_min_order
 from videoprune.types import KeepPlan
@@ -33,13 +33,9 @@ def divprune(
     """
     if scope not in ("clip", "frame"):
         raise ValueError(f"scope={scope!r}; allowed: clip, frame")
-    kept = torch.zeros(clip.frames, clip.per_frame, dtype=torch.bool, device=clip.x.device)
     if scope == "clip":
-        order = max_min_order(clip.x.flatten(0, 1)[None], keep)  # (1, keep)
-        return plan_of_kept(kept.flatten().scatter(0, order[0], True).view_as(kept))
-    counts = torch.tensor(even_counts(keep, clip.frames), device=clip.x.device)
-    order = max_min_order(clip.x, int(counts.max()))  # greedy: a smaller choice begins a larger one
-    wanted = torch.arange(order.shape[1], device=order.device) < counts[:, None]
-    frame = torch.arange(clip.frames, device=order.device)[:, None].expand_as(order)
-    kept[frame[wanted], order[wanted]] = True
-    return plan_of_kept(kept)
+        x, counts = clip.x.flatten(0, 1)[None], torch.tensor([keep], device=clip.x.device)
+    else:
+        x, counts = clip.x, torch.tensor(even_counts(keep, clip.frames), device=clip.x.device)
+    order = max_min_order(x, int(counts.max()))  # greedy: a smaller choice begins a larger one
+    return plan_of_kept(first_mask(order, counts, x.shape[1]))
