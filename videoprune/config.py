@@ -12,7 +12,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-EncoderMethod = Literal["none", "evoprune", "meteor", "random", "uniform"]
+OwnMethod = Literal["none", "evoprune", "meteor", "random", "uniform"]
+ClipLevelMethod = Literal[
+    "frames", "pool", "visionzip", "prumerge_plus", "divprune", "evs", "vidcom2", "holitom", "flashvid", "aim", "tome", "earlytom"
+]
+EncoderMethod = Literal[OwnMethod, ClipLevelMethod]
 Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 BudgetRule = Literal["rank", "equal", "reverse"]
 FusionMethod = Literal["none", "cooperative", "separate", "random", "uniform"]
@@ -24,7 +28,8 @@ class EncoderPrune:
     """Stage 1, inside the vision encoders.
 
     method: `evoprune` merges (EvoPrune), `meteor` drops at the ends of the depth's thirds (METEOR, stage 1),
-    `random` and `uniform` are controls that drop at the encoder's end. keep: tokens at the encoders' ends over
+    `random` and `uniform` are controls that drop at the encoder's end; the others are rivals that choose there among
+    all tokens of a clip (`prune.baselines`). keep: tokens at the encoders' ends over
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
     config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.

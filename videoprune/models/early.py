@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from videoprune.config import EncoderPrune
+from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.encoders import CapturedHeads, VisionTower
 from videoprune.prune.budget import encoder_budget, meteor_counts
 from videoprune.prune.controls import random_plan, uniform_grid_plan
@@ -35,7 +36,7 @@ def retained_counts(
     ValueError if `budget="rank"` or `"reverse"` and ranks are missing.
     """
     dense = [t.dense for t in towers]
-    if config.method == "none" or config.keep == 1:
+    if config.method == "none" or config.keep == 1 or is_clip_method(config.method):
         return {t.name: (t.dense,) * NUM_CUTS for t in towers}
     final = max(round(config.keep * sum(dense)), len(towers))
     rows: list[tuple[int, ...]] = []

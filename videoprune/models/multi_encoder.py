@@ -22,12 +22,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from videoprune.config import PruneConfig
+from videoprune.config import EncoderPrune, PruneConfig
+from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
 from videoprune.models.early import encode, retained_counts
 from videoprune.models.encoders import VisionTower, tower
 from videoprune.models.llm_prune import LayerTrace, prune_layers
+from videoprune.prune.baselines import CLIP_METHODS
 from videoprune.prune.fusion import fuse_plan
-from videoprune.prune.merge import gather
+from videoprune.prune.merge import apply_plan, gather, merged_size
 from videoprune.types import VideoFrames, VisualTokens
 
 _FREQUENCIES = 6  # of each coordinate of a token: time, row, column
@@ -121,7 +123,7 @@ class MultiEncoderVLM(PreTrainedModel):
         return {
             "dense": num_frames * sum(t.dense for t in self.towers),
             "encoders": arrived,
-            "fused": _fused_count(arrived, config),
+            "fused": _fused_count(arrived, config),  # a rival's own cut falls here too
         }
 
     def encoder_counts(self, config: PruneConfig) -> dict[str, int]:
@@ -239,7 +241,9 @@ class MultiEncoderVLM(PreTrainedModel):
         return ids, trace
 
     def resolve(self, prune: PruneConfig) -> PruneConfig:
-        """Fill in the calibrated lambda. Raises ValueError that names the calibration where there is none."""
+        """Fill in the calibrated lambda. Raises ValueError that names the calibration where there is none, and for
+        what only a model of one encoder can do."""
+        _check_encoder(prune.encoder)
         if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
             return prune
         key = calibration_key(prune)
@@ -305,7 +309,23 @@ def _sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
     return CONFIG_MAPPING[kind](**{k: v for k, v in data.items() if k != "model_type"})
 
 
+def _check_encoder(config: EncoderPrune) -> None:
+    if config.temporal or config.frames != "equal":
+        raise ValueError(
+            f"encoder.temporal={config.temporal}, encoder.frames={config.frames!r}; allowed with several encoders: "
+            "0 and 'equal' (stock models have them)"
+        )
+    if is_clip_method(config.method) and needs_heads(config.method):
+        allowed = ", ".join(n for n in CLIP_METHODS if not CLIP_METHODS[n].needs)
+        raise ValueError(
+            f"encoder.method={config.method!r} needs the attention of one encoder; allowed with several: evoprune, "
+            f"meteor, {allowed}"
+        )
+
+
 def _fused_count(arrived: int, config: PruneConfig) -> int:
+    if is_clip_method(config.encoder.method):
+        arrived = max(1, round(config.encoder.keep * arrived))
     return arrived if config.fusion.method == "none" else max(1, round(config.fusion.keep * arrived))
 
 
@@ -323,8 +343,16 @@ def _fuse_clip(
         encoder,
     )
     fusion = config.fusion
-    keep = _fused_count(frames * kept, config)
-    if fusion.method == "none" or keep == frames * kept:
+    if is_clip_method(config.encoder.method):
+        count = max(1, round(config.encoder.keep * frames * kept))
+        plan = choose(config.encoder.method, z, [count], [frames], generator=generator)
+        x = apply_plan(parts[0][None], plan, parts[1][None])
+        total = merged_size(parts[1][None], plan)
+        origin, encoder = gather(parts[2][None], plan)[0], encoder[plan.keep[0]]
+        parts, frame = (x[0], total[0], origin, encoder), frame[plan.keep[0]]
+    arrived = len(parts[0])
+    keep = arrived if fusion.method == "none" else max(1, round(fusion.keep * arrived))
+    if fusion.method == "none" or keep == arrived:
         return parts
     plan = fuse_plan(
         parts[0][None],

@@ -19,6 +19,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from videoprune.config import EncoderPrune, PruneConfig, preset
+from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.language_run import LanguageHooks
 from videoprune.models.multi_encoder import calibration_key
@@ -174,6 +175,7 @@ class _Session:
         prefix: int = 0,
         windows: Sequence[int] | None = None,
         clips: Sequence[int] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> VisionRun:
         keep = self.keep if self.encoder.method != "none" else 1.0
         return VisionRun(
@@ -186,6 +188,7 @@ class _Session:
             seed=self.seed,
             windows=windows,
             clips=(clips or self._clips(len(lengths))) if _over_clips(self.encoder) else None,
+            grid=grid,
         )
 
     def _clips(self, frames: int) -> list[int]:
@@ -266,7 +269,7 @@ def _stock(module: nn.Module, kind: str) -> Callable[..., Any]:
 
 def _over_clips(config: EncoderPrune) -> bool:
     """Whether frames of a clip are looked at together, so that clips must be told apart."""
-    return bool(config.temporal) or config.frames == "novelty"
+    return bool(config.temporal) or config.frames == "novelty" or is_clip_method(config.method)
 
 
 def _usable(config: PruneConfig, model: Any) -> tuple[PruneConfig, float | None]:

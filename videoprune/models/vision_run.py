@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from videoprune.config import EncoderPrune
+from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
 from videoprune.models.frames import attend
 from videoprune.models.unit_rows import UnitRows
 from videoprune.prune.budget import allocate, meteor_counts
@@ -73,10 +74,13 @@ class VisionRun:
         seed: int,
         windows: Sequence[int] | None = None,
         clips: Sequence[int] | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> None:
         """lengths: packed tokens of each frame, prefix included. windows: packed tokens of each attention window,
-        for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone."""
-        self.config = config
+        for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone.
+        grid: rows and columns of a frame's units, where they lie row by row."""
+        self.config, self.grid = config, grid
+        self.at_end = keep < 1 and is_clip_method(config.method)  # a rival chooses among all that leaves the encoder
         self.dense = [(n - prefix) // unit for n in lengths]
         self.final = [kept_units(n, keep) for n in self.dense]
         self.clips = list(clips) if clips is not None else [1] * len(lengths)
@@ -99,6 +103,8 @@ class VisionRun:
             self._schedule(0)
         else:
             self.wanted.add(self.compared)
+        if self.at_end and needs_heads(config.method):
+            self.wanted.add(self.last_block)
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
 
     @property
@@ -131,7 +137,7 @@ class VisionRun:
 
     def after(self, block: int, x: Tensor, extra: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         """Shorten packed x (N, D), and rows that belong to its tokens (N, ...), as the schedule wants it."""
-        if block not in self.wanted:
+        if block not in self.wanted or self.at_end:
             return x, list(extra)
         started = time.perf_counter()
         self.wanted.discard(block)
@@ -253,6 +259,37 @@ class VisionRun:
             a = attention_received(q, k, scale=scale, bias=bias)
         return a.unflatten(1, (-1, self.unit)).mean(2) * a.shape[1]
 
+    def last_heads(self) -> tuple[Tensor | None, Tensor | None]:
+        """Attention to each unit (F, n), and its head-mean keys (F, n, d), of the last block, for frames of one size."""
+        if self.heads is None:
+            return None, None
+        q, k, scale = self.heads
+        if len(self.rows.units.groups) > 1:
+            raise ValueError(f"frames of {sorted(set(self.dense))} tokens in one call; allowed: one size")
+        return self.importance(0, q, k, scale), self._keys(0, k).mean(2)
+
+    def choose(self, units: Tensor) -> Tensor:
+        """A rival's choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
+        started = time.perf_counter()
+        if self.plan is None:
+            attention, keys = self.last_heads()
+            frames = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
+            keep = [sum(self.final[first : first + n]) for first, n in self._starts()]
+            self.plan = choose(
+                self.config.method,
+                frames.unflatten(0, (len(self.dense), -1)),
+                keep,
+                self.clips,
+                attention=attention,
+                keys=keys,
+                grid=self.grid,
+                generator=self.generator,
+            )
+            self.heads = None
+        merged = apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
+        self.seconds += time.perf_counter() - started
+        return merged
+
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""
         if self.plan is None:
@@ -281,11 +318,18 @@ class VisionRun:
         marks = torch.zeros(plan.num_tokens, dtype=torch.bool, device=device)
         return marks.index_fill(0, plan.keep[0], True)
 
-    def expand(self, units: Tensor, *, fill: float | None) -> Tensor:
+    def expand(self, units: Tensor, *, fill: float | None, end: bool = False) -> Tensor:
         """Packed rows of the units that left, (M, ...), back at their dense places: (all units, ...).
 
-        fill: what dropped and merged places hold; None: each merged unit gets its survivor's value.
+        fill: what dropped and merged places hold; None: each merged unit gets its survivor's value. end: these are
+        the features that the LLM will get, so rivals choose here; before, they leave everything as it is.
         """
+        if self.at_end:
+            if not end or fill is None:
+                return units
+            merged = self.choose(units)
+            assert self.plan is not None
+            return unmerge(merged[None], _own_places(self.plan), fill=fill)[0]
         plan = self.finish(units.device)
         if plan.num_kept == plan.num_tokens:
             return units

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from videoprune.config import EncoderPrune
 from videoprune.models.vision_run import VisionRun
+from videoprune.prune.baselines import CLIP_METHODS
 
 NAN = float("nan")
 Hook = tuple[nn.Module, str, Callable[..., Any]]
@@ -26,7 +27,7 @@ class Family:
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", "random", "uniform")
+    methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", *CLIP_METHODS)
     packed: ClassVar[bool] = False
     videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
     prefix: int = 0
@@ -109,7 +110,8 @@ class Batched(Family):
     ) -> VisionRun | None:
         """Called at the first block: (F, P + N, D)."""
         frames, tokens = args[0].shape[:2]
-        return start([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix)
+        side = round((tokens - self.prefix) ** 0.5) // self.unit_side
+        return start([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grid=(side, side))
 
     def unit_order(self, patches: int, device: torch.device) -> Tensor:
         """Patches of a frame in the order of their units, (N,)."""
@@ -129,7 +131,7 @@ class Batched(Family):
     def to_grid(self, x: Tensor, run: VisionRun) -> Tensor:
         """Packed (F * P + M * u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
         front, units = run.rows.split(x)
-        full = run.expand(units, fill=self.fill).flatten(0, 1).unflatten(0, (len(run.dense), -1))
+        full = run.expand(units, fill=self.fill, end=True).flatten(0, 1).unflatten(0, (len(run.dense), -1))
         if self.unit_side > 1:
             full = full[:, self.unit_order(full.shape[1], x.device).argsort()]
         return full if front is None else torch.cat([front, full], 1)
@@ -189,11 +191,12 @@ def last_cut(run: Callable[[], VisionRun | None]) -> Callable[..., Any]:
     return cut
 
 
-def expander(run: Callable[[], VisionRun | None]) -> Callable[..., Any]:
-    """A forward hook that puts a module's rows, one per unit that left, back at their places among NaN."""
+def expander(run: Callable[[], VisionRun | None], *, end: bool = True) -> Callable[..., Any]:
+    """A forward hook that puts a module's rows, one per unit that left, back at their places among NaN. end: they are
+    the LLM's features, not a tap on the way."""
 
     def expand(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
         current = run()
-        return None if current is None else current.expand(out, fill=NAN)
+        return None if current is None else current.expand(out, fill=NAN, end=end)
 
     return expand

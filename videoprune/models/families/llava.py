@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from videoprune.config import EncoderPrune
+from videoprune.models.clip_methods import choose
 from videoprune.models.families.base import NAN, Batched
 from videoprune.models.vision_run import VisionRun, kept_units
+from videoprune.prune.baselines import CLIP_METHODS
 from videoprune.prune.controls import random_plan, uniform_plan
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
@@ -41,7 +45,7 @@ class LlavaOnevision(Batched):
     became alike is merged to the exact count."""
 
     model_types = ("llava_onevision",)
-    methods = ("evoprune", "random", "uniform")
+    methods = ("evoprune", *CLIP_METHODS)
     fill = None
 
     def wrap(
@@ -54,6 +58,8 @@ class LlavaOnevision(Batched):
             x = pool(image_features)
             generator.manual_seed(0)
             current = run()
+            if current is not None and current.at_end:
+                return _choose_pooled(x, current, keep)
             if current is not None and current.compared is not None:
                 return _reduce_clips(x, current.clips, config, keep)
             return reduce_alike(x, kept_units(x.shape[1], keep), config, generator)
@@ -78,6 +84,34 @@ def _reduce_image(
     out = x.clone()
     out[patch] = reduce_alike(x[patch][None], kept_units(count, keep), config, generator)[0]
     return out
+
+
+def _choose_pooled(x: Tensor, run: VisionRun, keep: float) -> Tensor:
+    """A rival's choice among pooled tokens x (F, n, W); attention and keys of the patches are pooled as well."""
+    started = time.perf_counter()
+    frames, tokens = x.shape[:2]
+    side = round(tokens**0.5)
+    attention, keys = run.last_heads()
+
+    def pooled(t: Tensor) -> Tensor:
+        grid = t.transpose(1, 2).unflatten(2, (round(t.shape[1] ** 0.5), -1)).float()
+        return F.interpolate(grid, (side, side), mode="bilinear").flatten(2).transpose(1, 2)
+
+    plan = choose(
+        run.config.method,
+        x,
+        [n * kept_units(tokens, keep) for n in run.clips],
+        run.clips,
+        attention=None if attention is None else pooled(attention[..., None])[..., 0],
+        keys=None if keys is None else pooled(keys),
+        grid=(side, side),
+        generator=run.generator,
+    )
+    y = apply_plan(x.flatten(0, 1)[None], plan)
+    out = torch.full_like(x.flatten(0, 1), NAN)
+    out[plan.keep[0]] = y[0]
+    run.seconds += time.perf_counter() - started
+    return out.unflatten(0, (frames, tokens))
 
 
 def _reduce_clips(x: Tensor, clips: Sequence[int], config: EncoderPrune, keep: float) -> Tensor:

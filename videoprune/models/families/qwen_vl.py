@@ -34,7 +34,8 @@ class QwenVL(Packed):
         self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> VisionRun:
         visual, grid = self.core.visual, kwargs["grid_thw"]
-        windows = None
+        windows, side = None, visual.spatial_merge_size
+        sizes = {(h // side, w // side) for _, h, w in grid.tolist()}
         if hasattr(visual, "fullatt_block_indexes"):
             _, edges = get_vision_window_index(
                 grid,
@@ -49,10 +50,12 @@ class QwenVL(Packed):
             unit=visual.spatial_merge_size**2,
             windows=windows,
             clips=grid[:, 0].tolist(),
+            grid=sizes.pop() if len(sizes) == 1 and windows is None else None,  # windows change the order
         )
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """Survivors' rows of each DeepStack tap stay their own; those of units that merge later are left out."""
         taps = getattr(self.core.visual, "deepstack_merger_list", ())
-        found: list[Hook] = [(module, "post", expander(run)) for module in (self.core.visual.merger, *taps)]
-        return [(self.core.visual.merger, "pre", last_cut(run)), *found]
+        found: list[Hook] = [(tap, "post", expander(run, end=False)) for tap in taps]
+        merger = self.core.visual.merger
+        return [(merger, "pre", last_cut(run)), (merger, "post", expander(run)), *found]

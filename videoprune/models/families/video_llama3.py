@@ -29,7 +29,14 @@ class VideoLlama3(Packed):
         if len(sides) > 1:
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
         grid = kwargs["grid_thw"]
-        return start(self.frame_lengths(grid), unit=sides.pop() ** 2, clips=grid[:, 0].tolist())
+        side = sides.pop()
+        sizes = {(h // side, w // side) for _, h, w in grid.tolist()}
+        return start(
+            self.frame_lengths(grid),
+            unit=side**2,
+            clips=grid[:, 0].tolist(),
+            grid=sizes.pop() if len(sizes) == 1 else None,
+        )
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """The averaging sees zeros at dropped patches, and never mixes units; the projected rows carry the mark."""
@@ -39,7 +46,8 @@ class VideoLlama3(Packed):
             if current is None:
                 return None
             x, _ = current.after(current.last_block, out.last_hidden_state)
-            out.last_hidden_state = current.expand(x.unflatten(0, (-1, current.unit)), fill=0.0).flatten(0, 1)
+            units = x.unflatten(0, (-1, current.unit))
+            out.last_hidden_state = current.expand(units, fill=0.0, end=True).flatten(0, 1)
             return out
 
         def mark(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:

@@ -1,0 +1,57 @@
+"""Rivals at the encoder's end, on tiny stock models and on several encoders: exact, the clip's own business, undone."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+import torch
+
+from tests.models.stock import BUILDERS, clips, inputs, stock_model
+from tests.models.test_plug import QUESTIONS, config, run
+from tests.models.tiny import clip as frames_of
+from tests.models.tiny import tiny_model
+from videoprune.config import EncoderPrune, PruneConfig
+from videoprune.models.clip_methods import choose, is_clip_method
+from videoprune.models.plug import apply, remove, trace
+from videoprune.prune.baselines import CLIP_METHODS
+
+KINDS = sorted(BUILDERS)
+RIVALS = [m for m in CLIP_METHODS if is_clip_method(m)]
+FRAMES = 3
+
+
+def test_the_configuration_knows_every_rival():
+    names = typing.get_args(typing.get_type_hints(EncoderPrune)["method"])
+    assert set(names) == {"none", "evoprune", "meteor", *CLIP_METHODS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", RIVALS)
+def test_counts_are_exact_and_a_batch_equals_its_rows(kind, method):
+    model, made = stock_model(kind), clips(kind, 2, FRAMES)
+    batch = inputs(kind, made, QUESTIONS[:2])
+    before = run(model, batch)
+    apply(model, config(encoder={"method": method, "keep": 0.5}))
+    if kind == "qwen2_5_vl" and method in ("pool",):
+        with pytest.raises(ValueError, match="grid"):
+            run(model, batch)
+        return
+    together, seen = run(model, batch), trace(model)
+    per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
+    expected = FRAMES * round(0.5 * per_frame) + (kind == "llava_onevision")
+    assert [row[0] for row in seen.layers] == [expected] * 2
+    assert not together.isnan().any()
+    for i, clip in enumerate(made):
+        alone = run(model, inputs(kind, [clip], [QUESTIONS[i]]))
+        assert torch.allclose(alone[0, -1], together[i, -1], atol=1e-5)
+    assert torch.equal(run(remove(model), batch), before)
+
+
+def test_choose_keeps_clips_apart():
+    x = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(1))
+    both = choose("divprune", x, [3, 5], [2, 3])
+    first, second = choose("divprune", x[:2], [3], [2]), choose("divprune", x[2:], [5], [3])
+    assert both.keep[0].tolist() == first.keep[0].tolist() + [8 + k for k in second.keep[0].tolist()]
+    into = [i if i < 0 else i + 3 for i in second.into[0].tolist()]
+    assert both.into[0].tolist() == first.into[0].tolist() + into
