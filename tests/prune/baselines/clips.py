@@ -13,7 +13,7 @@ from torch import Tensor
 from videoprune.prune.baselines.clip import ClipTokens
 from videoprune.types import KeepPlan
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=60, deadline=None)
 Vector = Sequence[float]
 
 

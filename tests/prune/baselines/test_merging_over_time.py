@@ -183,10 +183,16 @@ def trees_oracle(
 
 
 def flashvid_oracle(
-    clip: ClipTokens, keep: int, alpha: float, threshold: float, min_segments: int, relevance: bool
+    clip: ClipTokens,
+    keep: int,
+    alpha: float,
+    threshold: float,
+    min_segments: int,
+    relevance: bool,
+    segment_threshold: float = 0.9,
 ) -> list[int]:
     n, x = clip.per_frame, clip.x.tolist()
-    parts = cut_oracle(x, 0.9, min_segments)
+    parts = cut_oracle(x, segment_threshold, min_segments)
     selected = set()
     for start, end in parts:
         means = [mean(frame) for frame in x[start : end + 1]]
@@ -238,6 +244,16 @@ def test_flashvid(
         assert targets(plan) == flashvid_oracle(clip, keep, **knobs)
         if clip.frames > 1:
             assert cut(clip.x, 0.9, min_segments) == cut_oracle(clip.x.tolist(), 0.9, min_segments)
+
+
+@pytest.mark.parametrize("threshold", [-1.1, 0.5])
+def test_flashvid_cuts_the_weakest_links(threshold: float) -> None:
+    """Everything is linked through the whole clip, so most counts need more roots than there are."""
+    clip = make_clip(4, 9, still=0.8)
+    for keep in range(1, clip.num_tokens):
+        plan = flashvid(clip, keep, threshold=threshold, min_segments=1, segment_threshold=-1.0)
+        expected = flashvid_oracle(clip, keep, 0.7, threshold, 1, True, segment_threshold=-1.0)
+        assert targets(plan) == expected
 
 
 def test_flashvid_follows_a_token_that_moves() -> None:

@@ -147,6 +147,12 @@ def test_vidcom2_gives_the_odd_frame_more() -> None:
     assert counts == [4, 4, 9, 3]  # 5 * (3/4, 3/4, 7/4, 3/4), the three spare ones to the earlier
 
 
+def test_vidcom2_leaves_no_frame_without_a_token() -> None:
+    x = torch.tensor([[[0.0, 1.0]], [[10.0, 0.0]]]).repeat(1, 3, 1)  # the clip's mean is near the second
+    assert targets(vidcom2(ClipTokens(x), 2)) == kept_only({0, 3}, 6)
+    assert targets(vidcom2(ClipTokens(x), 1)) == kept_only({0}, 6)
+
+
 def test_vidcom2_refuses_wrong_knobs() -> None:
     with pytest.raises(ValueError, match="temperature=0"):
         vidcom2(make_clip(1, 4), 2, temperature=0)
