@@ -14,7 +14,18 @@ import yaml
 
 OwnMethod = Literal["none", "evoprune", "meteor", "random", "uniform"]
 ClipLevelMethod = Literal[
-    "frames", "pool", "visionzip", "prumerge_plus", "divprune", "evs", "vidcom2", "holitom", "flashvid", "aim", "tome", "earlytom"
+    "frames",
+    "pool",
+    "visionzip",
+    "prumerge_plus",
+    "divprune",
+    "evs",
+    "vidcom2",
+    "holitom",
+    "flashvid",
+    "aim",
+    "tome",
+    "earlytom",
 ]
 EncoderMethod = Literal[OwnMethod, ClipLevelMethod]
 Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]

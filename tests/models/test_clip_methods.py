@@ -9,12 +9,12 @@ import torch
 
 from tests.models.stock import BUILDERS, clips, inputs, stock_model
 from tests.models.test_plug import QUESTIONS, config, run
-from tests.models.tiny import clip as frames_of
 from tests.models.tiny import tiny_model
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.models.clip_methods import choose, is_clip_method
 from videoprune.models.plug import apply, remove, trace
 from videoprune.prune.baselines import CLIP_METHODS
+from videoprune.types import VideoFrames
 
 KINDS = sorted(BUILDERS)
 RIVALS = [m for m in CLIP_METHODS if is_clip_method(m)]
@@ -33,10 +33,6 @@ def test_counts_are_exact_and_a_batch_equals_its_rows(kind, method):
     batch = inputs(kind, made, QUESTIONS[:2])
     before = run(model, batch)
     apply(model, config(encoder={"method": method, "keep": 0.5}))
-    if kind == "qwen2_5_vl" and method in ("pool",):
-        with pytest.raises(ValueError, match="grid"):
-            run(model, batch)
-        return
     together, seen = run(model, batch), trace(model)
     per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
     expected = FRAMES * round(0.5 * per_frame) + (kind == "llava_onevision")
@@ -55,3 +51,33 @@ def test_choose_keeps_clips_apart():
     assert both.keep[0].tolist() == first.keep[0].tolist() + [8 + k for k in second.keep[0].tolist()]
     into = [i if i < 0 else i + 3 for i in second.into[0].tolist()]
     assert both.into[0].tolist() == first.into[0].tolist() + into
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_several_encoders_take_what_needs_no_attention(method):
+    model, prune = tiny_model(), PruneConfig(encoder=EncoderPrune(method=method, keep=0.4))
+    if CLIP_METHODS[method].needs:
+        with pytest.raises(ValueError, match=f"encoder.method='{method}' needs the attention of one encoder"):
+            model.resolve(prune)
+        return
+    tokens = model.encode([clip_of(3), clip_of(2, seed=1)], prune)
+    per_frame = sum(t.dense for t in model.towers)
+    assert tokens.mask.sum(1).tolist() == [round(0.4 * 3 * per_frame), round(0.4 * 2 * per_frame)]
+    alone = model.encode([clip_of(2, seed=1)], prune)
+    n = alone.num_tokens
+    assert torch.allclose(alone.x[0], tokens.x[1, :n], atol=1e-5)
+    assert torch.equal(alone.origin[0], tokens.origin[1, :n])
+    assert torch.equal(alone.size[0], tokens.size[1, :n])
+    assert alone.size.sum() <= 2 * per_frame
+
+
+def test_several_encoders_refuse_what_looks_into_one():
+    with pytest.raises(ValueError, match=r"encoder.temporal=0.5, encoder.frames='equal'"):
+        tiny_model().resolve(config(encoder={"method": "evoprune", "keep": 0.5, "temporal": 0.5}))
+
+
+def clip_of(frames: int, seed: int = 0) -> VideoFrames:
+    pixels = torch.randint(
+        256, (frames, 24, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
+    return VideoFrames(pixels, tuple(map(float, range(frames))), float(frames), "x", "test")

@@ -45,7 +45,10 @@ def choose(
     for frames, count in zip(clips, keep, strict=True):
         part = slice(first, first + frames)
         clip = ClipTokens(
-            x[part], None if attention is None else attention[part], None if keys is None else keys[part], grid
+            x[part],
+            None if attention is None else attention[part],
+            None if keys is None else keys[part],
+            grid,
         )
         plan = function(clip, count, generator=generator)
         keeps.append(plan.keep[0] + first * tokens)

@@ -80,7 +80,9 @@ class VisionRun:
         for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone.
         grid: rows and columns of a frame's units, where they lie row by row."""
         self.config, self.grid = config, grid
-        self.at_end = keep < 1 and is_clip_method(config.method)  # a rival chooses among all that leaves the encoder
+        self.at_end = keep < 1 and is_clip_method(
+            config.method
+        )  # a rival chooses among all that leaves the encoder
         self.dense = [(n - prefix) // unit for n in lengths]
         self.final = [kept_units(n, keep) for n in self.dense]
         self.clips = list(clips) if clips is not None else [1] * len(lengths)
@@ -260,7 +262,7 @@ class VisionRun:
         return a.unflatten(1, (-1, self.unit)).mean(2) * a.shape[1]
 
     def last_heads(self) -> tuple[Tensor | None, Tensor | None]:
-        """Attention to each unit (F, n), and its head-mean keys (F, n, d), of the last block, for frames of one size."""
+        """Of the last block: attention to each unit (F, n), and its head-mean keys (F, n, d). Frames of one size."""
         if self.heads is None:
             return None, None
         q, k, scale = self.heads
