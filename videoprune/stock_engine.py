@@ -5,7 +5,6 @@ Shapes: T frames, B questions, V visual places of a prompt.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from videoprune.config import PruneConfig, preset
+from videoprune.models.clock import now
 from videoprune.models.families import FAMILIES
 from videoprune.models.loading import demo_names, model_folder
 from videoprune.models.plain_inputs import PlainInputs, plain_size
@@ -78,6 +78,7 @@ class StockEngine:
         self.model.to(self.device)
         frames, self.frame_size = stock_frames(model, self.model.config)
         self.num_frames = num_frames or frames
+        self.parts: dict[str, float] = {}  # seconds within the last `encode`: preprocess, prune
         self.set_prune(prune)
 
     def set_prune(self, prune: str | PruneConfig) -> None:
@@ -86,9 +87,10 @@ class StockEngine:
 
     def encode(self, frames: Sequence[VideoFrames]) -> tuple[list[EncodedClip], dict[str, float]]:
         """Encode clips one by one, and seconds by stage. The question is not seen."""
-        started = time.perf_counter()
+        self.parts = {"preprocess": 0.0, "prune": 0.0}
+        started = now(self.device)
         clips = [self._encode(one) for one in frames]
-        return clips, {"encode": time.perf_counter() - started, "fuse": 0.0}
+        return clips, {"encode": now(self.device) - started, "fuse": 0.0}
 
     def answer(
         self, tokens: Sequence[EncodedClip], questions: Sequence[Sample | str], *, max_new_tokens: int = 64
@@ -102,14 +104,15 @@ class StockEngine:
         for name in _PIXELS:
             inputs.pop(name, None)
         features = {clips[0].kind: _join([c.features for c in clips])}
-        started = time.perf_counter()
+        started = now(self.device)
         with torch.no_grad():
             ids = self.model.generate(
                 **inputs, mm_encoder_outputs=features, max_new_tokens=max_new_tokens, do_sample=False
             )
-        spent, layers = time.perf_counter() - started, trace(self.model)
+        spent, layers = now(self.device) - started, trace(self.model)
         texts = self.inputs.decode(ids[:, inputs["input_ids"].shape[1] :])
-        seconds = {"llm": spent / len(samples), "llm_prune": layers.seconds / len(samples)}
+        chosen = layers.llm_seconds
+        seconds = {"llm": (spent - chosen) / len(samples), "llm_prune": chosen / len(samples)}
         return [
             Answer(
                 text=said.strip(),
@@ -122,7 +125,9 @@ class StockEngine:
         ]
 
     def _encode(self, frames: VideoFrames) -> EncodedClip:
+        started = now(self.device)
         inputs = self._inputs([frames], [""])
+        self.parts["preprocess"] += now(self.device) - started
         given = {
             k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")
         }
@@ -130,7 +135,15 @@ class StockEngine:
         kind = "video" if "pixel_values_videos" in given else "image"
         with torch.no_grad():
             features = getattr(core, f"get_{kind}_features")(**given, return_dict=True)
-        return EncodedClip(frames, features, kind, trace(self.model).units)
+        made = trace(self.model)
+        self.parts["prune"] += made.encoder_seconds
+        return EncodedClip(frames, features, kind, made.units)
+
+    def text_tokens(self, clip: VideoFrames, text: str) -> int:
+        """Tokens of a prompt about `clip` that are no visual ones."""
+        ids = self._inputs([clip], [text])["input_ids"]
+        places = self.model.__dict__["_videoprune"].family.placeholders
+        return int((~torch.isin(ids, torch.tensor(places, device=ids.device))).sum())
 
     def _inputs(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Any]:
         dtype = self.model.dtype

@@ -62,6 +62,7 @@ class StockShape:
 
     name: str
     frames_per_step = 1
+    llm_layers = 8  # the first of the first demo model's
     side, grid, width = SIDE, GRID, WIDTH  # pixels, patches, encoder width
     tokens_side = GRID // 2
 
@@ -72,7 +73,8 @@ class StockShape:
         table = language.embed_tokens.weight.detach().clone()
         old = source["embed_tokens.weight"]
         table[: len(old)] = old
-        language.load_state_dict({**source, "embed_tokens.weight": table})
+        wanted = {k: v for k, v in source.items() if k in language.state_dict()}
+        language.load_state_dict({**wanted, "embed_tokens.weight": table})
         model.tie_weights()
         state = torch.load(out / self.encoder_checkpoint, map_location="cpu", weights_only=True)["model"]
         vision = self.vision(model)
@@ -93,7 +95,10 @@ class StockShape:
 
     def _text(self, demo: Path, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
         config = MultiEncoderVLM.config_class.from_pretrained(demo).text_config
-        return {**config, "vocab_size": len(tokenizer)}
+        changed = {"vocab_size": len(tokenizer), "num_hidden_layers": self.llm_layers}
+        if config.get("layer_types"):
+            changed["layer_types"] = config["layer_types"][: self.llm_layers]
+        return {**config, **changed}
 
 
 class LlavaShape(StockShape):
@@ -192,6 +197,7 @@ class QwenShape(StockShape):
 
     name = "qwen-demo"
     frames_per_step = 2
+    llm_layers = 6  # its mergers are large, and 8 MB the limit
 
     def _config(self, text: dict[str, Any], ids: dict[str, int]) -> Qwen3VLConfig:
         vision = {

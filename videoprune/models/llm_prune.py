@@ -9,7 +9,6 @@ Shapes: B rows, S tokens of the prompt, n tokens left at a layer, W width, H que
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from videoprune.config import LLMPrune
+from videoprune.models.clock import Stopwatch
 from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
 from videoprune.prune.importance import text_to_visual_attention
 from videoprune.prune.select import variable_top_k
@@ -28,10 +28,15 @@ SUPPORTED_ATTENTION = ("sdpa", "eager")
 
 @dataclass
 class LayerTrace:
-    """Visual tokens that each layer computes on: `counts` (layers, rows). seconds: time spent choosing them."""
+    """Visual tokens that each layer computes on: `counts` (layers, rows). clock: of choosing them."""
 
     counts: list[list[int]] = field(default_factory=list)
-    seconds: float = 0.0
+    clock: Stopwatch = field(default_factory=Stopwatch)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent choosing them."""
+        return self.clock.seconds
 
     def row(self, index: int) -> tuple[int, ...]:
         return tuple(layer[index] for layer in self.counts)
@@ -139,9 +144,8 @@ class PrunedRun:
         if 1 <= index <= len(self.deepstack):
             hidden = hidden + self._at_survivors(self.deepstack[index - 1])
         if index in self.cuts:
-            started = time.perf_counter()
-            hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
-            self.trace.seconds += time.perf_counter() - started
+            with self.trace.clock.on(hidden.device):
+                hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
         if self.bias is None and not (self.fused_causal and bool(self.valid.all())):
             self.bias = _causal_bias(self.valid, hidden.dtype)
         cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])

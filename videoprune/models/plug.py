@@ -35,12 +35,18 @@ class Pruned:
     """What the last pass of a pruned model did.
 
     units: tokens of each frame or image that the encoder made, before and after pruning. layers: visual tokens that
-    each LLM layer computed on, by row of the batch. seconds: time spent on choosing and merging.
+    each LLM layer computed on, by row of the batch. encoder_seconds, llm_seconds: time spent on choosing and merging
+    in the last pass of each.
     """
 
     units: tuple[tuple[int, int], ...]
     layers: tuple[tuple[int, ...], ...]
-    seconds: float
+    encoder_seconds: float
+    llm_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.encoder_seconds + self.llm_seconds
 
 
 def apply(model: PreTrainedModel, prune: str | PruneConfig) -> PreTrainedModel:
@@ -161,8 +167,8 @@ class _Session:
         if self.last is not None:
             units = tuple(zip(self.last.dense, self.last.kept(), strict=True))
         rows = len(layers.counts[0]) if layers.counts else 0
-        spent = layers.seconds + (self.last.seconds if self.last else 0.0)
-        return Pruned(units, tuple(layers.row(i) for i in range(rows)), spent)
+        inside = self.last.seconds if self.last else 0.0
+        return Pruned(units, tuple(layers.row(i) for i in range(rows)), inside, layers.seconds)
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.run = self.last = self.family.new_run(self._start, args, kwargs) if self.family.packed else None

@@ -11,7 +11,6 @@ H heads, d head width, N packed tokens.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from videoprune.config import EncoderPrune
 from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
+from videoprune.models.clock import Stopwatch
 from videoprune.models.frames import attend
 from videoprune.models.unit_rows import UnitRows
 from videoprune.prune.budget import allocate, meteor_counts
@@ -88,7 +88,7 @@ class VisionRun:
         self.clips = list(clips) if clips is not None else [1] * len(lengths)
         assert sum(self.clips) == len(lengths), (self.clips, len(lengths))
         self.num_blocks, self.last_block = num_blocks, num_blocks - 1
-        self.seconds = 0.0
+        self.clock = Stopwatch()
         self.generator = torch.Generator().manual_seed(seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
@@ -108,6 +108,11 @@ class VisionRun:
         if self.at_end and needs_heads(config.method):
             self.wanted.add(self.last_block)
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on choosing and merging."""
+        return self.clock.seconds
 
     @property
     def unit(self) -> int:
@@ -141,7 +146,10 @@ class VisionRun:
         """Shorten packed x (N, D), and rows that belong to its tokens (N, ...), as the schedule wants it."""
         if block not in self.wanted or self.at_end:
             return x, list(extra)
-        started = time.perf_counter()
+        with self.clock.on(x.device):
+            return self._shorten(block, x, extra)
+
+    def _shorten(self, block: int, x: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         self.wanted.discard(block)
         if block == self.compared:
             step, rows = self._compare(x)
@@ -153,7 +161,6 @@ class VisionRun:
         if block == self.compared:
             self._schedule(block + 1)
         self.heads = None
-        self.seconds += time.perf_counter() - started
         return x, narrowed
 
     def _apply(
@@ -272,7 +279,10 @@ class VisionRun:
 
     def choose(self, units: Tensor) -> Tensor:
         """A rival's choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
-        started = time.perf_counter()
+        with self.clock.on(units.device):
+            return self._chosen(units)
+
+    def _chosen(self, units: Tensor) -> Tensor:
         if self.plan is None:
             attention, keys = self.last_heads()
             frames = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
@@ -288,9 +298,7 @@ class VisionRun:
                 generator=self.generator,
             )
             self.heads = None
-        merged = apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
-        self.seconds += time.perf_counter() - started
-        return merged
+        return apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
 
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""

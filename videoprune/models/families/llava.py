@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,11 +57,14 @@ class LlavaOnevision(Batched):
             x = pool(image_features)
             generator.manual_seed(0)
             current = run()
-            if current is not None and current.at_end:
-                return _choose_pooled(x, current, keep)
-            if current is not None and current.compared is not None:
-                return _reduce_clips(x, current.clips, config, keep)
-            return reduce_alike(x, kept_units(x.shape[1], keep), config, generator)
+            if current is None:  # padded images
+                return reduce_alike(x, kept_units(x.shape[1], keep), config, generator)
+            with current.clock.on(x.device):
+                if current.at_end:
+                    return _choose_pooled(x, current, keep)
+                if current.compared is not None:
+                    return _reduce_clips(x, current.clips, config, keep)
+                return reduce_alike(x, kept_units(x.shape[1], keep), config, generator)
 
         def pack_image_features(*args: Any, **kwargs: Any) -> tuple[list[Tensor], Tensor]:
             features, lengths = pack(*args, **kwargs)
@@ -88,7 +90,6 @@ def _reduce_image(
 
 def _choose_pooled(x: Tensor, run: VisionRun, keep: float) -> Tensor:
     """A rival's choice among pooled tokens x (F, n, W); attention and keys of the patches are pooled as well."""
-    started = time.perf_counter()
     frames, tokens = x.shape[:2]
     side = round(tokens**0.5)
     attention, keys = run.last_heads()
@@ -110,7 +111,6 @@ def _choose_pooled(x: Tensor, run: VisionRun, keep: float) -> Tensor:
     y = apply_plan(x.flatten(0, 1)[None], plan)
     out = torch.full_like(x.flatten(0, 1), NAN)
     out[plan.keep[0]] = y[0]
-    run.seconds += time.perf_counter() - started
     return out.unflatten(0, (frames, tokens))
 
 

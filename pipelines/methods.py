@@ -1,0 +1,65 @@
+"""Methods at a wanted retention: what `videoprune speedup` compares.
+
+Retention is the number of visual tokens averaged over the LLM's layers, over the dense count.
+"""
+
+from __future__ import annotations
+
+import math
+
+from videoprune.config import PruneConfig, preset, preset_names
+
+OURS = ("videoprune", "evoprune", "meteor")
+_STEPS = ("light", "balanced", "aggressive")  # what `videoprune` is where it was tuned
+_NEAR = 0.005
+
+
+def method_names() -> tuple[str, ...]:
+    return ("none", "videoprune", *(n for n in preset_names() if n not in (*_STEPS, "none")))
+
+
+def method_config(name: str, retain: float) -> PruneConfig:
+    """The configuration of method `name` that keeps the share `retain` of the visual tokens.
+
+    `videoprune` is the presets light, balanced and aggressive at their own retention, in between their stages share
+    the reduction as in `balanced`; `balanced` is another name for it. `fastv` and `pyramiddrop` keep their layers and
+    change their ratios. All else is the preset with other shares. Raises ValueError for an unknown name, and for a
+    share that the method cannot reach.
+    """
+    if name == "balanced":
+        name = "videoprune"
+    if name not in method_names():
+        raise ValueError(f"method={name!r}; allowed: {', '.join(method_names())}")
+    if name == "none":
+        return PruneConfig()
+    if not 0 < retain < 1:
+        raise ValueError(f"retain={retain}; allowed: a number between 0 and 1")
+    if name == "videoprune":
+        return _ours(retain)
+    config = preset(name)
+    if config.encoder.method == "none":
+        return config.replace(**{"llm.ratios": (), "llm.keep": retain})
+    return _shared(config, retain)
+
+
+def _ours(retain: float) -> PruneConfig:
+    for step in _STEPS:
+        if abs(_product(preset(step)) - retain) < _NEAR:
+            return preset(step)
+    return _shared(preset("balanced"), retain)
+
+
+def _shared(config: PruneConfig, retain: float) -> PruneConfig:
+    """The stages of `config` share the reduction to `retain` in its own proportions."""
+    power = math.log(retain) / math.log(_product(config))
+    changes = {
+        f"{name}.keep": round(part.keep**power, 6)
+        for name, part in (("encoder", config.encoder), ("fusion", config.fusion), ("llm", config.llm))
+        if part.method != "none"
+    }
+    return config.replace(**changes)
+
+
+def _product(config: PruneConfig) -> float:
+    stages = (config.encoder, config.fusion, config.llm)
+    return math.prod(part.keep for part in stages if part.method != "none")

@@ -1,0 +1,302 @@
+"""Runs every setting on the same decoded frames, in turn, and keeps what it saw: answers, times, tokens.
+
+Two files that only grow: answers.jsonl (a line per setting and question) and times.jsonl (a line per setting and timed
+run). A run that was stopped goes on with the first clip that is not whole.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.records import Results, Row
+from pipelines.stages import ClipItem, with_prune
+from videoprune.config import PruneConfig
+from videoprune.engine import Engine
+from videoprune.models.clock import now
+from videoprune.stock_engine import StockEngine
+from videoprune.types import Answer, Sample, VideoFrames
+from videoprune.video import Reader, Sampling, VideoError
+
+AnyEngine = Engine | StockEngine
+BASELINE = "none"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One method at one retention. label: `method@retain`, or `none`."""
+
+    method: str
+    retain: float
+    prune: PruneConfig
+
+    @property
+    def label(self) -> str:
+        return BASELINE if self.method == BASELINE else f"{self.method}@{self.retain:g}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: settings in turn, on these numbers of frames, with so many clips in a call, `runs` times each
+    after one to warm up. answers: whether all questions are asked, or times are all that is wanted."""
+
+    settings: tuple[Setting, ...]
+    frames: tuple[int, ...]
+    concurrency: tuple[int, ...]
+    runs: int
+    answers: bool = True
+    max_new_tokens: int = 64
+
+
+def run_plan(
+    engine: AnyEngine,
+    items: Sequence[ClipItem],
+    plan: Plan,
+    out: Path,
+    *,
+    restart: bool = False,
+    advance: Callable[[int], None] = lambda steps: None,
+) -> None:
+    """Fill `out`/answers.jsonl and `out`/times.jsonl. advance: told how many clips are done, or were."""
+    with (
+        Results(out / "answers.jsonl", restart=restart) as answers,
+        Results(out / "times.jsonl", restart=restart) as times,
+        Reader() as reader,
+    ):
+        for frames in plan.frames:
+            _run_clips(engine, items, plan, frames, reader, answers, times, advance)
+            for count in plan.concurrency:
+                if count > 1:
+                    _run_together(engine, items, plan, frames, count, reader, times)
+
+
+def _run_clips(
+    engine: AnyEngine,
+    items: Sequence[ClipItem],
+    plan: Plan,
+    frames: int,
+    reader: Reader,
+    answers: Results,
+    times: Results,
+    advance: Callable[[int], None],
+) -> None:
+    warm = False
+    for index, item in enumerate(items):
+        timed = index < plan.runs and 1 in plan.concurrency
+        if not plan.answers and not timed:
+            break
+        if _done(plan, item, frames, index, timed, answers, times):
+            advance(1)
+            continue
+        decoded = _read(reader, engine, item.video, frames, plan, answers, item.samples)
+        if decoded is None:
+            advance(1)
+            continue
+        clip, decode = decoded
+        if timed and not warm:  # the first pass of every setting is for caches and allocators
+            for setting in plan.settings:
+                _time(_with(engine, setting), [clip], [item.samples[0]], plan)
+            warm = True
+        for setting in _rotated(plan.settings, index):
+            ready = _with(engine, setting)
+            if timed:
+                row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decode}
+                times.append([_timed_row(setting, frames, 1, index, row)])
+            if plan.answers:
+                answers.append(_ask_all(ready, clip, item.samples, setting, frames))
+        advance(1)
+
+
+def _run_together(
+    engine: AnyEngine,
+    items: Sequence[ClipItem],
+    plan: Plan,
+    frames: int,
+    count: int,
+    reader: Reader,
+    times: Results,
+) -> None:
+    """`count` clips in a call, a question each."""
+    wanted = [(s, r) for r in range(plan.runs) for s in _rotated(plan.settings, r)]
+    if all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted):
+        return
+    clips, samples = [], []
+    for item in items:
+        if len(clips) == count:
+            break
+        decoded = _read(reader, engine, item.video, frames, plan, None, ())
+        if decoded is not None and len(decoded[0]) == frames:
+            clips.append(decoded[0])
+            samples.append(item.samples[0])
+    if not clips:
+        return
+    while len(clips) < count:  # too few clips: the first ones again
+        clips.append(clips[len(clips) % len(clips)])
+        samples.append(samples[len(samples) % len(samples)])
+    for setting in plan.settings:
+        _time(_with(engine, setting), clips, samples, plan)
+    for setting, run in wanted:
+        row = _time(_with(engine, setting), clips, samples, plan)
+        times.append([_timed_row(setting, frames, count, run, row)])
+
+
+def _with(engine: AnyEngine, setting: Setting) -> AnyEngine:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that lambda is not calibrated is said once, before
+        return with_prune(engine, setting.prune)
+
+
+def _time(
+    engine: AnyEngine, clips: Sequence[VideoFrames], samples: Sequence[Sample], plan: Plan
+) -> dict[str, Any]:
+    """Seconds by stage of one call, from decoded frames to the whole answer."""
+    cuda = engine.device.startswith("cuda")
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(engine.device)
+    started = now(engine.device)
+    tokens: Any
+    tokens, seconds = engine.encode(clips)
+    encoded = now(engine.device)
+    first = engine.answer(tokens, samples, max_new_tokens=1)
+    answered = now(engine.device)
+    preprocess, inside = engine.parts["preprocess"], engine.parts["prune"]
+    chosen = sum(a.trace.seconds["llm_prune"] for a in first)
+    fuse = seconds["fuse"]
+    found = {
+        "preprocess": preprocess,
+        "encode": encoded - started - preprocess - fuse - inside,
+        "fuse": fuse,
+        "prune": inside + chosen,
+        "prefill": answered - encoded - chosen,
+        "first_token": answered - started,
+        "peak_bytes": torch.cuda.max_memory_allocated(engine.device) if cuda else None,
+    }
+    whole = engine.answer(tokens, samples, max_new_tokens=plan.max_new_tokens)
+    spent = now(engine.device) - answered
+    generate = max(0.0, spent - (answered - encoded))
+    tokens_seen = _tokens(whole[0])
+    return found | {"generate": generate, "total": found["first_token"] + generate, "tokens": tokens_seen}
+
+
+def _ask_all(
+    engine: AnyEngine, clip: VideoFrames, samples: Sequence[Sample], setting: Setting, frames: int
+) -> list[Row]:
+    """All questions about one clip, which is encoded once."""
+    started = now(engine.device)
+    tokens: Any
+    tokens, _ = engine.encode([clip])
+    answers = engine.answer(tokens, list(samples))
+    each = (now(engine.device) - started) / len(samples)
+    return [
+        {
+            "question_id": _answer_key(setting.label, frames, sample),
+            "setting": setting.label,
+            "frames": frames,
+            "video": sample.video,
+            "question": sample.question_id,
+            "prediction": answer.choice if sample.options else answer.text,
+            "answer": sample.answer,
+            "correct": _correct(sample, answer),
+            "outcome": "complete",
+            "seconds_per_question": each,
+            "asked": len(samples),
+            "tokens": _tokens(answer),
+        }
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+
+
+def _correct(sample: Sample, answer: Answer) -> bool:
+    if sample.options:
+        return answer.choice == sample.answer
+    return answer.text.strip().lower() == sample.answer.strip().lower()
+
+
+def _tokens(answer: Answer) -> dict[str, Any]:
+    trace = answer.trace
+    return {
+        "dense": trace.dense,
+        "encoder": sum(after for _, after in trace.encoder.values()),
+        "fused": trace.fused,
+        "llm_layers": list(trace.llm_layers),
+        "retention": trace.retention,
+    }
+
+
+def _read(
+    reader: Reader,
+    engine: AnyEngine,
+    video: str,
+    frames: int,
+    plan: Plan,
+    answers: Results | None,
+    samples: Sequence[Sample],
+) -> tuple[VideoFrames, float] | None:
+    """The clip and the seconds it took; a clip that gives no frame is a failed row of every setting."""
+    started = now("cpu")
+    try:
+        clip = reader.read(video, Sampling(max_frames=frames), size=engine.frame_size)
+    except VideoError as error:
+        if answers is not None and plan.answers:
+            answers.append(
+                [
+                    {
+                        "question_id": _answer_key(s.label, frames, sample),
+                        "setting": s.label,
+                        "frames": frames,
+                        "video": video,
+                        "question": sample.question_id,
+                        "outcome": "failed",
+                        "reason": str(error),
+                        "correct": False,
+                    }
+                    for s in plan.settings
+                    for sample in samples
+                ]
+            )
+        return None
+    return clip, now("cpu") - started
+
+
+def _done(
+    plan: Plan, item: ClipItem, frames: int, index: int, timed: bool, answers: Results, times: Results
+) -> bool:
+    for setting in plan.settings:
+        if timed and _time_key(setting.label, frames, 1, index) not in times.rows:
+            return False
+        if plan.answers and any(
+            _answer_key(setting.label, frames, s) not in answers.rows for s in item.samples
+        ):
+            return False
+    return True
+
+
+def _timed_row(setting: Setting, frames: int, concurrency: int, run: int, seconds: dict[str, Any]) -> Row:
+    return {
+        "question_id": _time_key(setting.label, frames, concurrency, run),
+        "setting": setting.label,
+        "frames": frames,
+        "concurrency": concurrency,
+        "run": run,
+        **seconds,
+    }
+
+
+def _answer_key(label: str, frames: int, sample: Sample) -> str:
+    return f"{label} {frames} {sample.question_id}"
+
+
+def _time_key(label: str, frames: int, concurrency: int, run: int) -> str:
+    return f"{label} {frames} {concurrency} {run}"
+
+
+def _rotated(settings: Sequence[Setting], by: int) -> Iterator[Setting]:
+    """Another one first each time, so that none is always timed after the same."""
+    start = by % len(settings)
+    yield from settings[start:]
+    yield from settings[:start]

@@ -1,0 +1,192 @@
+"""`videoprune speedup`: how much faster, where the time goes, what it costs in accuracy, and against which methods."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from pipelines.calibrate import solve, training_clips
+from pipelines.environment import hardware, versions
+from pipelines.evaluate import benchmark_samples
+from pipelines.methods import method_config
+from pipelines.progress import progress_bar
+from pipelines.records import model_fingerprint, read_rows, write_whole
+from pipelines.speed_results import report_rows
+from pipelines.speed_run import BASELINE, AnyEngine, Plan, Setting, run_plan
+from pipelines.stages import group_by_video, with_prune
+from videoprune.config import PruneConfig
+from videoprune.engine import Engine, open_engine
+from videoprune.eval.speed_report import markdown_tables, write_report
+from videoprune.models.multi_encoder import calibration_key
+from videoprune.models.shapes import model_shape
+from videoprune.prompts import prompt
+from videoprune.stock_engine import RANDOM, StockEngine
+
+_CALIBRATION_CLIPS = 12
+
+
+def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    """Measure each model of `--model` into a folder of its own, and write its report."""
+    names = args.model.removeprefix(RANDOM).split(",")
+    prefix = RANDOM if args.model.startswith(RANDOM) else ""
+    for name in names:
+        base = Path(args.out or "runs/speedup")
+        out = base if len(names) == 1 and args.out else base / Path(name).stem
+        _measure(f"{prefix}{name}", args, out)
+    return 0
+
+
+def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    engine = open_engine(model, PruneConfig(), device=args.device)
+    samples = benchmark_samples(args.data, args.clips, args.seed, args.limit)
+    items = group_by_video(samples)
+    settings, refused = usable_settings(engine, args.methods, args.retain, out)
+    frames = tuple(args.frames or (engine.num_frames,))
+    plan = Plan(
+        settings,
+        frames,
+        tuple(args.concurrency),
+        min(args.runs, len(items)),
+        answers=not model.startswith(RANDOM),
+        max_new_tokens=8 if model.startswith(RANDOM) else 64,
+    )
+    _check_same(out, model, plan, samples[0].video, restart=args.restart)
+    with progress_bar() as bar:
+        task = bar.add_task(model, total=len(frames) * (len(items) if plan.answers else plan.runs))
+        run_plan(
+            engine, items, plan, out, restart=args.restart, advance=lambda steps: bar.advance(task, steps)
+        )
+    rows = report_rows(
+        plan,
+        read_rows(out / "answers.jsonl"),
+        read_rows(out / "times.jsonl"),
+        model_shape(engine.model.config),
+        text_tokens=_text_tokens(engine, [prompt(s) for s in samples[:30]]),
+        new_tokens=4 if plan.answers else plan.max_new_tokens,
+        size=engine.frame_size,
+        bytes_per_value=engine.model.dtype.itemsize,
+    )
+    results = {
+        "meta": _meta(model, args, engine, plan, len(samples)),
+        "rows": rows,
+        "refused": refused,
+        "frames": [],
+    }
+    files = write_report(results, out)
+    write_whole(out / "tables.md", markdown_tables(results))
+    Console(markup=False, highlight=False).print(markdown_tables(results), soft_wrap=True)
+    print(f"{out}: {', '.join(f.name for f in files)}")
+
+
+def usable_settings(
+    engine: AnyEngine, methods: Sequence[str], retain: Sequence[float], out: Path
+) -> tuple[tuple[Setting, ...], list[dict[str, str]]]:
+    """The unpruned model and every method at every retention that the model and the method allow; the others with
+    the reason. Lambdas that the model has no calibration for are solved for, and kept in `out`/lambdas.json."""
+    found, refused = [Setting(BASELINE, 1.0, PruneConfig())], []
+    for method in methods:
+        if method == BASELINE:
+            continue
+        for share in sorted(retain, reverse=True):
+            name = f"{method}@{share:g}"
+            try:
+                setting = Setting(method, share, _calibrated(engine, method_config(method, share), out))
+                _try(engine, setting)
+                found.append(setting)
+            except ValueError as error:
+                refused.append({"method": name, "reason": str(error)})
+                if str(error).startswith("method="):  # a name that is none: nothing was measured yet
+                    raise
+    return tuple(found), refused
+
+
+def _try(engine: AnyEngine, setting: Setting) -> None:
+    """Raises ValueError if the model cannot be pruned so: on one clip, which also shows ratios out of reach."""
+    clip = training_clips(1, engine.num_frames, (engine.frame_size or (448, 448))[0])[0]
+    ready: Any = with_prune(engine, setting.prune)
+    ready.answer(ready.encode([clip.frames])[0], clip.samples[:1], max_new_tokens=1)
+
+
+def _calibrated(engine: AnyEngine, prune: PruneConfig, out: Path) -> PruneConfig:
+    if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
+        return prune
+    key = calibration_key(prune)
+    if isinstance(engine, Engine):
+        if key in engine.model.config.lambdas:
+            return prune
+    elif key in (getattr(engine.model.config, "videoprune", None) or {}).get("lambdas", {}):
+        return prune
+    elif _random(engine):
+        return prune.replace(**{"llm.method": "fixed"})
+    path = out / "lambdas.json"
+    known = json.loads(path.read_text()) if path.exists() else {}
+    if key not in known:
+        print(f"calibrating {key}", file=sys.stderr)
+        clips = training_clips(_CALIBRATION_CLIPS, engine.num_frames, (engine.frame_size or (448, 448))[0])
+        known[key] = solve(engine, clips, prune).lambda_
+        write_whole(path, json.dumps(known, indent=1))
+    return prune.replace(**{"llm.lambda_": known[key]})
+
+
+def _random(engine: AnyEngine) -> bool:
+    return isinstance(engine, StockEngine) and getattr(engine.inputs, "tokenizer", engine) is None
+
+
+def _check_same(out: Path, model: str, plan: Plan, first: str, *, restart: bool) -> None:
+    """Raises ValueError if `out` holds figures of another model, other settings or other clips."""
+    mine = {
+        "model": model_fingerprint(model),
+        "settings": {s.label: s.prune.digest() for s in plan.settings},
+        "first": first,
+    }
+    path = out / "run.json"
+    if path.exists() and not restart:
+        theirs = json.loads(path.read_text())
+        shared = {k for k in mine["settings"] if k in theirs["settings"]}  # more settings may be added
+        other = [k for k in shared if mine["settings"][k] != theirs["settings"][k]]  # type: ignore[index]
+        if other or any(mine[k] != theirs[k] for k in ("model", "first")):
+            raise ValueError(
+                f"out={out}: holds figures of {'other settings of ' + other[0] if other else 'another model or other clips'}; "
+                "allowed: an --out folder of its own, or --restart, which empties this one"
+            )
+        mine["settings"] = {**theirs["settings"], **mine["settings"]}  # type: ignore[dict-item]
+    write_whole(path, json.dumps(mine, indent=1))
+
+
+def _text_tokens(engine: AnyEngine, texts: Sequence[str]) -> int:
+    """All that is no visual token in the median prompt."""
+    if isinstance(engine, Engine):
+        counts = [len(engine.tokenizer.encode(t)) for t in texts]
+    else:
+        clip = training_clips(1, engine.num_frames, (engine.frame_size or (448, 448))[0])[0].frames
+        counts = [engine.text_tokens(clip, t) for t in texts]
+    return sorted(counts)[len(counts) // 2]
+
+
+def _meta(
+    model: str, args: argparse.Namespace, engine: AnyEngine, plan: Plan, questions: int
+) -> dict[str, Any]:
+    config: Any = engine.model.config
+    text = getattr(config, "text_config", config)
+    return {
+        "dataset": "MovingShapes",
+        "model": model,
+        "hardware": hardware(),
+        "versions": versions(),
+        "digest": ",".join(s.prune.digest() for s in plan.settings[:3]),
+        "command": "videoprune " + " ".join(sys.argv[1:]),
+        "attention": getattr(text, "_attn_implementation", None) or "sdpa",
+        "dtype": str(engine.model.dtype).removeprefix("torch."),
+        "runs": plan.runs,
+        "questions": questions if plan.answers else 0,
+        "accuracy_measured": plan.answers,
+        "threads": torch.get_num_threads(),
+    }
