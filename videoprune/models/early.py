@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,8 +26,18 @@ from videoprune.types import KeepPlan
 NUM_CUTS = 3  # METEOR prunes at the end of each third of the depth
 
 
+class Encoder(Protocol):
+    """What the budget needs to know of an encoder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dense(self) -> int: ...
+
+
 def retained_counts(
-    towers: Sequence[VisionTower], config: EncoderPrune, ranks: dict[str, list[float]] | None
+    towers: Sequence[Encoder], config: EncoderPrune, ranks: dict[str, list[float]] | None
 ) -> dict[str, tuple[int, ...]]:
     """Patch tokens of a frame after each of METEOR's three cuts, by encoder; the last is what leaves the encoder.
 

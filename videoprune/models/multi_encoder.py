@@ -30,7 +30,7 @@ from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import gather
 from videoprune.types import VideoFrames, VisualTokens
 
-_FREQUENCIES = 6  # of each coordinate of a token: time, row, column
+FREQUENCIES = 6  # of each coordinate of a token: time, row, column
 
 
 class MultiEncoderConfig(PreTrainedConfig):
@@ -65,7 +65,7 @@ class Projector(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.position = nn.Linear(3 * (2 * _FREQUENCIES + 1), out)
+        self.position = nn.Linear(3 * (2 * FREQUENCIES + 1), out)
         self.inner = nn.Linear(width, out)
         self.outer = nn.Linear(out, out)
 
@@ -86,11 +86,11 @@ class MultiEncoderVLM(PreTrainedModel):
         super().__init__(config)
         if not config.encoders:
             raise ValueError("encoders=[]; allowed: at least one encoder")
-        text = _sub_config(config.text_config, "text_config")
+        text = sub_config(config.text_config, "text_config")
         self.encoders = nn.ModuleDict()
         self.projectors = nn.ModuleDict()
         for entry in config.encoders:
-            name, sub = entry["name"], _encoder_config(entry)
+            name, sub = entry["name"], encoder_config(entry)
             sub_model = AutoModel.from_config(sub)
             self.encoders[name] = sub_model
             self.projectors[name] = Projector(tower(name, sub_model).width, text.hidden_size)
@@ -158,7 +158,7 @@ class MultiEncoderVLM(PreTrainedModel):
             raise ValueError("clips=[]; allowed: at least one")
         generator = torch.Generator().manual_seed(config.seed)
         started = time.perf_counter()
-        pixels = _stack_frames(clips, max(int(_encoder_config(e).image_size) for e in self.config.encoders))
+        pixels = _stack_frames(clips, max(int(encoder_config(e).image_size) for e in self.config.encoders))
         encoded = self.encode_frames(pixels.to(self.device), config, generator)
         encoded_at = time.perf_counter()
         tokens = self._fuse(clips, encoded, config, generator)
@@ -293,12 +293,12 @@ def calibration_key(prune: PruneConfig) -> str:
     return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}"])
 
 
-def _encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
+def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
     own = {k: v for k, v in entry.items() if k not in ("name", "mean", "std")}
-    return _sub_config(own, f"encoders: {entry.get('name')!r}")
+    return sub_config(own, f"encoders: {entry.get('name')!r}")
 
 
-def _sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
+def sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
     kind = str(data.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"{name}: model_type={kind!r}; allowed: a model type of transformers")
@@ -366,6 +366,6 @@ def _grid_places(kept: Tensor, columns: int) -> Tensor:
 
 def _fourier(where: Tensor) -> Tensor:
     """Coordinates in [0, 1], (..., 3) -> (..., 3 * (2 * frequencies + 1))."""
-    waves = torch.pi * 2.0 ** torch.arange(_FREQUENCIES, device=where.device)
+    waves = torch.pi * 2.0 ** torch.arange(FREQUENCIES, device=where.device)
     angles = where[..., None] * waves  # (..., 3, frequencies)
     return torch.cat([where[..., None], angles.sin(), angles.cos()], -1).flatten(-2)
