@@ -1,4 +1,4 @@
-"""`videoprune`: ask, eval, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
+"""`videoprune`: ask, show, eval, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
 
 Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
 """
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ask(commands)
+    _add_show(commands)
     _add_eval(commands)
     _add_demo(commands)
     _add_calibrate(commands)
@@ -91,6 +92,23 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ask.add_argument("--timestamps", type=_seconds, metavar="S,S,...", help="for --policy timestamps")
     ask.add_argument("--backend", default="auto", choices=("auto", "decord", "pyav"))
     ask.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Draw which tokens survive each stage into a video."
+    show = _command(commands, "show", "show", text, overrides=True)
+    show.add_argument("video", metavar="VIDEO")
+    show.add_argument("--out", default="overlay.mp4", metavar="FILE", help="(default: overlay.mp4)")
+    show.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
+    show.add_argument(
+        "--question",
+        default="List the objects.",
+        help="what the LLM chooses its tokens by (default: List the objects.)",
+    )
+    show.add_argument(
+        "--frames", type=_count, metavar="N", help="most frames (default: as the model was trained)"
+    )
+    show.add_argument("--rate", type=_count, default=1, metavar="N", help="frames a second (default: 1)")
 
 
 def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

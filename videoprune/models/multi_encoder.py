@@ -28,7 +28,7 @@ from videoprune.models.encoders import VisionTower, tower
 from videoprune.models.llm_prune import LayerTrace, prune_layers
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import gather
-from videoprune.types import VideoFrames, VisualTokens
+from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 
 FREQUENCIES = 6  # of each coordinate of a token: time, row, column
 
@@ -130,15 +130,24 @@ class MultiEncoderVLM(PreTrainedModel):
         return {name: c[-1] for name, c in counts.items()}
 
     def encode_frames(
-        self, pixels: Tensor, config: PruneConfig, generator: torch.Generator | None = None
+        self,
+        pixels: Tensor,
+        config: PruneConfig,
+        generator: torch.Generator | None = None,
+        plans: dict[str, KeepPlan] | None = None,
     ) -> list[tuple[VisionTower, Tensor, Tensor, Tensor]]:
-        """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K))."""
+        """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K)).
+
+        `plans` receives, by encoder, what became of each dense patch.
+        """
         counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
         out = []
         for one in self.towers:
             values = self.pixel_values(pixels, one)
             x, size, plan = encode(one, values, config.encoder, counts[one.name], generator)
             out.append((one, x, size, plan.keep))
+            if plans is not None:
+                plans[one.name] = plan
         return out
 
     def project(self, one: VisionTower, x: Tensor, kept: Tensor, when: Tensor) -> Tensor:
@@ -151,15 +160,20 @@ class MultiEncoderVLM(PreTrainedModel):
 
     @torch.no_grad()
     def encode(
-        self, clips: Sequence[VideoFrames], config: PruneConfig, seconds: dict[str, float] | None = None
+        self,
+        clips: Sequence[VideoFrames],
+        config: PruneConfig,
+        seconds: dict[str, float] | None = None,
+        plans: dict[str, KeepPlan] | None = None,
     ) -> VisualTokens:
-        """Stages 1 and 2 on clips with any number of frames each. `seconds` receives times by stage."""
+        """Stages 1 and 2 on clips with any number of frames each. `seconds` receives times by stage, `plans` what
+        `encode_frames` says."""
         if not clips:
             raise ValueError("clips=[]; allowed: at least one")
         generator = torch.Generator().manual_seed(config.seed)
         started = time.perf_counter()
         pixels = _stack_frames(clips, max(int(encoder_config(e).image_size) for e in self.config.encoders))
-        encoded = self.encode_frames(pixels.to(self.device), config, generator)
+        encoded = self.encode_frames(pixels.to(self.device), config, generator, plans)
         encoded_at = time.perf_counter()
         tokens = self._fuse(clips, encoded, config, generator)
         if seconds is not None:
@@ -216,10 +230,12 @@ class MultiEncoderVLM(PreTrainedModel):
         *,
         prune: PruneConfig | None = None,
         max_new_tokens: int = 16,
+        last_places: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, LayerTrace]:
         """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise, and the trace by layer.
 
+        last_places: the trace also says which tokens reach the last layer.
         A calibrated lambda was found for clips of `config.num_frames`; for other counts of tokens it is scaled.
         """
         embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
@@ -228,7 +244,8 @@ class MultiEncoderVLM(PreTrainedModel):
         if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
             scale = visual.sum(1) / self.retained_count(self.config.num_frames, prune)["fused"]
         llm = self.resolve(prune).llm
-        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed) as trace:
+        trace = LayerTrace(last_places=[] if last_places else None)
+        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed, trace=trace):
             ids = self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask,
