@@ -1,4 +1,4 @@
-"""`videoprune`: ask, eval, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
+"""`videoprune`: ask, show, eval, speedup, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
 
 Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
 """
@@ -13,7 +13,7 @@ from importlib import import_module
 
 _OVERRIDES = (
     "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
-    "Presets: none, light, balanced, aggressive, evoprune, meteor, or a path to a YAML file."
+    "Presets: none, light, balanced, aggressive, evoprune, meteor, rivals by name, or a path to a YAML file."
 )
 
 
@@ -47,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ask(commands)
+    _add_show(commands)
     _add_eval(commands)
+    _add_speedup(commands)
     _add_demo(commands)
     _add_calibrate(commands)
     _add_tables(commands)
@@ -102,6 +104,23 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     ask.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Draw which tokens survive each stage into a video."
+    show = _command(commands, "show", "show", text, overrides=True)
+    show.add_argument("video", metavar="VIDEO")
+    show.add_argument("--out", default="overlay.mp4", metavar="FILE", help="(default: overlay.mp4)")
+    show.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
+    show.add_argument(
+        "--question",
+        default="List the objects.",
+        help="what the LLM chooses its tokens by (default: List the objects.)",
+    )
+    show.add_argument(
+        "--frames", type=_count, metavar="N", help="most frames (default: as the model was trained)"
+    )
+    show.add_argument("--rate", type=_count, default=1, metavar="N", help="frames a second (default: 1)")
+
+
 def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ev = _command(commands, "eval", "evaluate", "Score a model on a benchmark.", overrides=True)
     ev.add_argument("benchmark", choices=("moving-shapes",))
@@ -118,6 +137,27 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     ev.add_argument("--models", type=_count, default=1, metavar="N", help="ray: model actors (default: 1)")
     ev.add_argument("--ray-address", metavar="HOST:PORT", help="a running cluster (default: start one here)")
     _add_data(ev)
+
+
+def _add_speedup(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "How much faster, where the time goes, what it costs in accuracy: methods side by side, with a report."
+    speed = _command(commands, "speedup", "speedup", text)
+    speed.add_argument("benchmark", choices=("moving-shapes",))
+    speed.add_argument(
+        "--methods",
+        type=_words,
+        metavar="M,M,...",
+        help="none, videoprune (light, balanced, aggressive), evoprune, meteor, and rivals (default: all)",
+    )
+    speed.add_argument("--retain", type=_seconds, default=(0.5, 0.25, 0.1), metavar="R,R,...")
+    speed.add_argument(
+        "--frames", type=_counts, metavar="N,N,...", help="(default: as the model was trained)"
+    )
+    speed.add_argument("--concurrency", type=_counts, default=(1,), metavar="N,N,...", help="clips in a call")
+    speed.add_argument("--runs", type=_count, default=7, metavar="N", help="timed runs of each (default: 7)")
+    speed.add_argument("--out", metavar="DIR", help="figures and report (default: below runs/speedup)")
+    speed.add_argument("--restart", action="store_true", help="empty --out first")
+    _add_data(speed)
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -160,6 +200,14 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; allowed: whole numbers from 1 on")
     return value
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
 
 
 def _seconds(text: str) -> tuple[float, ...]:

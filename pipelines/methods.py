@@ -11,20 +11,21 @@ from videoprune.config import PruneConfig, preset, preset_names
 
 OURS = ("videoprune", "evoprune", "meteor")
 _STEPS = ("light", "balanced", "aggressive")  # what `videoprune` is where it was tuned
+MATCHED = "videoprune-random"
 _NEAR = 0.005
 
 
 def method_names() -> tuple[str, ...]:
-    return ("none", "videoprune", *(n for n in preset_names() if n not in (*_STEPS, "none")))
+    return ("none", "videoprune", MATCHED, *(n for n in preset_names() if n not in (*_STEPS, "none")))
 
 
 def method_config(name: str, retain: float) -> PruneConfig:
     """The configuration of method `name` that keeps the share `retain` of the visual tokens.
 
-    `videoprune` is the presets light, balanced and aggressive at their own retention, in between their stages share
-    the reduction as in `balanced`; `balanced` is another name for it. `fastv` and `pyramiddrop` keep their layers and
-    change their ratios. All else is the preset with other shares. Raises ValueError for an unknown name, and for a
-    share that the method cannot reach.
+    `videoprune` is the presets light, balanced and aggressive at their own retention; in between, its stages share
+    the reduction as in `balanced`, which is another name for it. `videoprune-random` drops at random to the same
+    counts in the same stages. `fastv` and `pyramiddrop` keep their layers and change their ratios. All else is the
+    preset with other shares. Raises ValueError for an unknown name, and for a share that the method cannot reach.
     """
     if name == "balanced":
         name = "videoprune"
@@ -36,10 +37,22 @@ def method_config(name: str, retain: float) -> PruneConfig:
         raise ValueError(f"retain={retain}; allowed: a number between 0 and 1")
     if name == "videoprune":
         return _ours(retain)
+    if name == MATCHED:
+        return at_random(_ours(retain))
     config = preset(name)
     if config.encoder.method == "none":
         return config.replace(**{"llm.ratios": (), "llm.keep": retain})
     return _shared(config, retain)
+
+
+def at_random(config: PruneConfig) -> PruneConfig:
+    """The control of `config`: the same stages keep as many tokens, drawn at random; the LLM by fixed shares."""
+    changes = {
+        f"{name}.method": "random"
+        for name, part in (("encoder", config.encoder), ("fusion", config.fusion), ("llm", config.llm))
+        if part.method != "none"
+    }
+    return config.replace(**changes)
 
 
 def _ours(retain: float) -> PruneConfig:

@@ -178,9 +178,9 @@ def _time(
     }
     whole = engine.answer(tokens, samples, max_new_tokens=plan.max_new_tokens)
     spent = now(engine.device) - answered
-    generate = max(0.0, spent - (answered - encoded))
-    tokens_seen = _tokens(whole[0])
-    return found | {"generate": generate, "total": found["first_token"] + generate, "tokens": tokens_seen}
+    total = encoded - started + spent
+    generate = max(0.0, total - (answered - started))
+    return found | {"generate": generate, "total": total, "tokens": _tokens(whole[0])}
 
 
 def _ask_all(

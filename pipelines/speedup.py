@@ -13,9 +13,9 @@ import torch
 from rich.console import Console
 
 from pipelines.calibrate import solve, training_clips
-from pipelines.environment import hardware, versions
+from pipelines.environment import hardware, hardware_line, versions
 from pipelines.evaluate import benchmark_samples
-from pipelines.methods import method_config
+from pipelines.methods import method_config, method_names
 from pipelines.progress import progress_bar
 from pipelines.records import model_fingerprint, read_rows, write_whole
 from pipelines.speed_results import report_rows
@@ -48,7 +48,7 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     engine = open_engine(model, PruneConfig(), device=args.device)
     samples = benchmark_samples(args.data, args.clips, args.seed, args.limit)
     items = group_by_video(samples)
-    settings, refused = usable_settings(engine, args.methods, args.retain, out)
+    settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, out)
     frames = tuple(args.frames or (engine.num_frames,))
     plan = Plan(
         settings,
@@ -153,9 +153,10 @@ def _check_same(out: Path, model: str, plan: Plan, first: str, *, restart: bool)
         shared = {k for k in mine["settings"] if k in theirs["settings"]}  # more settings may be added
         other = [k for k in shared if mine["settings"][k] != theirs["settings"][k]]  # type: ignore[index]
         if other or any(mine[k] != theirs[k] for k in ("model", "first")):
+            what = f"other settings of {other[0]}" if other else "another model or other clips"
             raise ValueError(
-                f"out={out}: holds figures of {'other settings of ' + other[0] if other else 'another model or other clips'}; "
-                "allowed: an --out folder of its own, or --restart, which empties this one"
+                f"out={out}: holds figures of {what}; allowed: an --out folder of its own, or "
+                "--restart, which empties this one"
             )
         mine["settings"] = {**theirs["settings"], **mine["settings"]}  # type: ignore[dict-item]
     write_whole(path, json.dumps(mine, indent=1))
@@ -179,7 +180,7 @@ def _meta(
     return {
         "dataset": "MovingShapes",
         "model": model,
-        "hardware": hardware(),
+        "hardware": hardware_line(hardware()),
         "versions": versions(),
         "digest": ",".join(s.prune.digest() for s in plan.settings[:3]),
         "command": "videoprune " + " ".join(sys.argv[1:]),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 
 from videoprune.config import PruneConfig, preset
+from videoprune.models.clock import now
 from videoprune.models.loading import load_multi_encoder
 from videoprune.prompts import parse_choice, prompt
 from videoprune.stock_engine import StockEngine, stock_config
-from videoprune.types import Answer, PruneTrace, Sample, VideoFrames, VisualTokens
+from videoprune.types import Answer, KeepPlan, PruneTrace, Sample, VideoFrames, VisualTokens
 
 
 class Engine:
@@ -28,6 +28,7 @@ class Engine:
         self.prune = preset(prune) if isinstance(prune, str) else prune
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model, self.tokenizer = load_multi_encoder(model, self.device)
+        self.parts: dict[str, float] = {}  # seconds within the last `encode`: preprocess, prune
         self.model.resolve(self.prune)  # an impossible setting fails here, not at the first question
 
     @property
@@ -40,31 +41,48 @@ class Engine:
         side = max(t.model.config.image_size for t in self.model.towers)
         return side, side
 
-    def encode(self, frames: Sequence[VideoFrames]) -> tuple[VisualTokens, dict[str, float]]:
-        """Stages 1 and 2 for a batch of clips: tokens (B, N, W), rows padded, and seconds by stage."""
+    def encode(
+        self, frames: Sequence[VideoFrames], *, plans: dict[str, KeepPlan] | None = None
+    ) -> tuple[VisualTokens, dict[str, float]]:
+        """Stages 1 and 2 for a batch of clips: tokens (B, N, W), rows padded, and seconds by stage.
+
+        `plans` receives, by encoder, what became of each dense patch of each frame.
+        """
         seconds: dict[str, float] = {}
-        tokens = self.model.encode(frames, self.prune, seconds)
+        tokens = self.model.encode(frames, self.prune, seconds, plans)
+        self.parts = {"preprocess": 0.0, "prune": self.model.choosing.seconds}
         return tokens, seconds
 
     def answer(
-        self, tokens: VisualTokens, questions: Sequence[Sample | str], *, max_new_tokens: int = 64
+        self,
+        tokens: VisualTokens,
+        questions: Sequence[Sample | str],
+        *,
+        max_new_tokens: int = 64,
+        last_places: list[list[int]] | None = None,
     ) -> list[Answer]:
-        """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens."""
+        """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens.
+
+        `last_places` receives, by question, which of the tokens the last LLM layer computes on.
+        """
         samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
         if tokens.x.shape[0] not in (1, len(samples)):
             raise ValueError(
                 f"questions: {len(samples)} for {tokens.x.shape[0]} clips; allowed: one per clip"
             )
         text = self.tokenizer([prompt(s) for s in samples], return_tensors="pt", padding=True).to(self.device)
-        started = time.perf_counter()
+        started = now(self.device)
         ids, layers = self.model.generate(
             text["input_ids"],
             text["attention_mask"],
             tokens,
             prune=self.prune,
             max_new_tokens=max_new_tokens,
+            last_places=last_places is not None,
         )
-        seconds = {"llm": time.perf_counter() - started - layers.seconds, "llm_prune": layers.seconds}
+        if last_places is not None:
+            last_places += layers.last_places or []
+        seconds = {"llm": now(self.device) - started - layers.seconds, "llm_prune": layers.seconds}
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [
             Answer(

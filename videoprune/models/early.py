@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from videoprune.config import EncoderPrune
 from videoprune.models.clip_methods import is_clip_method
+from videoprune.models.clock import Stopwatch
 from videoprune.models.encoders import CapturedHeads, VisionTower
 from videoprune.prune.budget import encoder_budget, meteor_counts
 from videoprune.prune.controls import random_plan, uniform_grid_plan
@@ -26,8 +28,18 @@ from videoprune.types import KeepPlan
 NUM_CUTS = 3  # METEOR prunes at the end of each third of the depth
 
 
+class Encoder(Protocol):
+    """What the budget needs to know of an encoder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dense(self) -> int: ...
+
+
 def retained_counts(
-    towers: Sequence[VisionTower], config: EncoderPrune, ranks: dict[str, list[float]] | None
+    towers: Sequence[Encoder], config: EncoderPrune, ranks: dict[str, list[float]] | None
 ) -> dict[str, tuple[int, ...]]:
     """Patch tokens of a frame after each of METEOR's three cuts, by encoder; the last is what leaves the encoder.
 
@@ -54,8 +66,9 @@ def encode(
     config: EncoderPrune,
     counts: tuple[int, ...],
     generator: torch.Generator | None = None,
+    clock: Stopwatch | None = None,
 ) -> tuple[Tensor, Tensor, KeepPlan]:
-    """Run `tower` on (F, 3, S, S) and prune to counts[-1] patch tokens.
+    """Run `tower` on (F, 3, S, S) and prune to counts[-1] patch tokens. clock: of choosing and merging.
 
     Returns tokens (F, K, D), sizes (F, K) and the plan from the dense patches to them.
     """
@@ -65,12 +78,12 @@ def encode(
     if config.method in ("random", "uniform") or tower.layout is None:
         return _prune_output(tower, tower.whole(pixel_values), config, counts[-1], generator)
     if config.method == "meteor":
-        return _drop_at_cuts(tower, pixel_values, counts)
-    return _merge_inside(tower, pixel_values, config, counts[-1])
+        return _drop_at_cuts(tower, pixel_values, counts, clock or Stopwatch())
+    return _merge_inside(tower, pixel_values, config, counts[-1], clock or Stopwatch())
 
 
 def _merge_inside(
-    tower: VisionTower, pixel_values: Tensor, config: EncoderPrune, final: int
+    tower: VisionTower, pixel_values: Tensor, config: EncoderPrune, final: int, clock: Stopwatch
 ) -> tuple[Tensor, Tensor, KeepPlan]:
     """EvoPrune: merge between blocks by `config.schedule`, attending in proportion to size afterwards."""
     prefix = tower.prefix
@@ -87,8 +100,9 @@ def _merge_inside(
             continue
         with tower.capture(i) as heads:
             x = tower.block(i, x, bias)
-        step = _merge_step(tower, x, heads, bias, r, config)
-        x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
+        with clock.on(x.device):
+            step = _merge_step(tower, x, heads, bias, r, config)
+            x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
         bias = size.log() if config.proportional_attention else None
     return tower.finish(x), size[:, prefix:], _without_prefix(plan, prefix)
 
@@ -134,7 +148,7 @@ def _importance(tower: VisionTower, heads: CapturedHeads, bias: Tensor | None) -
 
 
 def _drop_at_cuts(
-    tower: VisionTower, pixel_values: Tensor, counts: tuple[int, ...]
+    tower: VisionTower, pixel_values: Tensor, counts: tuple[int, ...], clock: Stopwatch
 ) -> tuple[Tensor, Tensor, KeepPlan]:
     """METEOR, stage 1: at the end of each third; the first cut by closeness to the mean token, later by attention."""
     prefix = tower.prefix
@@ -146,9 +160,10 @@ def _drop_at_cuts(
             x = tower.block(i, x)
         for cut, end in enumerate(ends):
             if i == end and counts[cut] < x.shape[1] - prefix:
-                attention = None if cut == 0 else _importance(tower, heads, None)
-                step = _with_prefix(stage1_plan(x[:, prefix:], counts[cut], attention=attention), prefix)
-                x, plan = apply_plan(x, step), compose(plan, step)
+                with clock.on(x.device):
+                    attention = None if cut == 0 else _importance(tower, heads, None)
+                    step = _with_prefix(stage1_plan(x[:, prefix:], counts[cut], attention=attention), prefix)
+                    x, plan = apply_plan(x, step), compose(plan, step)
     size = x.new_ones(x.shape[:2])
     return tower.finish(x), size[:, prefix:], _without_prefix(plan, prefix)
 

@@ -28,10 +28,15 @@ SUPPORTED_ATTENTION = ("sdpa", "eager")
 
 @dataclass
 class LayerTrace:
-    """Visual tokens that each layer computes on: `counts` (layers, rows). clock: of choosing them."""
+    """Visual tokens that each layer computes on: `counts` (layers, rows). clock: of choosing them.
+
+    last_places: by row, which of the prompt's visual tokens, counted from 0, the last layer computes on. None, unless
+    a list is given to be filled: it costs a wait for the GPU.
+    """
 
     counts: list[list[int]] = field(default_factory=list)
     clock: Stopwatch = field(default_factory=Stopwatch)
+    last_places: list[list[int]] | None = None
 
     @property
     def seconds(self) -> float:
@@ -56,18 +61,21 @@ def prune_layers(
     *,
     scale: Tensor | None = None,
     seed: int = 0,
+    trace: LayerTrace | None = None,
 ) -> Iterator[LayerTrace]:
     """Within the context, the next prefill and the steps after it run pruned; leaving it restores the model.
 
     visual_mask, attention_mask: bool (B, S) of the prompt, padded on the left. scale: (B,), factor of lambda by row;
-    None: 1. seed: of the random control. Raises ValueError for an attention
-    implementation whose masks cannot differ by layer.
+    None: 1. seed: of the random control. trace: filled, and given back; None: a new one. Raises ValueError for an
+    attention implementation whose masks cannot differ by layer.
     """
     layers = decoder_layers(language_model)
-    trace = LayerTrace()
+    trace = trace or LayerTrace()
     if config.method == "none":
         dense = visual_mask.sum(1).tolist()
         trace.counts = [dense] * len(layers)
+        if trace.last_places is not None:
+            trace.last_places += [list(range(n)) for n in dense]
         yield trace
         return
     check_attention(language_model)
@@ -127,6 +135,7 @@ class PrunedRun:
         self.order = torch.arange(visual_mask.shape[1], device=visual_mask.device).expand_as(visual_mask)
         self.fused = self.visual.sum(1)  # (B,)
         self.scale = scale
+        self.rank = self.visual.long().cumsum(1) - 1 if trace.last_places is not None else None
         self.cuts = cut_layers(config, num_layers)
         self.generator = torch.Generator().manual_seed(seed)
         self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
@@ -152,6 +161,8 @@ class PrunedRun:
         kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin))
         self.key_masks.append(self.valid)
         self.trace.counts.append(self.visual.sum(1).tolist())
+        if self.trace.last_places is not None and index == self.num_layers - 1:
+            self.trace.last_places += self._visual_places()
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
@@ -184,6 +195,12 @@ class PrunedRun:
         self.order = self.order.gather(1, kept)
         self.bias = None
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+
+    def _visual_places(self) -> list[list[int]]:
+        """Which of the prompt's visual tokens are still there, by row."""
+        assert self.rank is not None
+        ranks = self.rank.gather(1, self.order)
+        return [row[here].tolist() for row, here in zip(ranks, self.visual, strict=True)]
 
     def _at_survivors(self, x: Tensor) -> Tensor:
         """The prompt's rows x (B, S, W) of the tokens that are still there: (B, n, W)."""

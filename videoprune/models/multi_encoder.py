@@ -6,7 +6,6 @@ Shapes: B clips, T frames, F all frames of a batch, N tokens, D encoder width, W
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,15 +23,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
+from videoprune.models.clock import Stopwatch, now
 from videoprune.models.early import encode, retained_counts
 from videoprune.models.encoders import VisionTower, tower
 from videoprune.models.llm_prune import LayerTrace, prune_layers
 from videoprune.prune.baselines import CLIP_METHODS
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import apply_plan, gather, merged_size
-from videoprune.types import VideoFrames, VisualTokens
+from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 
-_FREQUENCIES = 6  # of each coordinate of a token: time, row, column
+FREQUENCIES = 6  # of each coordinate of a token: time, row, column
 
 
 class MultiEncoderConfig(PreTrainedConfig):
@@ -67,7 +67,7 @@ class Projector(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.position = nn.Linear(3 * (2 * _FREQUENCIES + 1), out)
+        self.position = nn.Linear(3 * (2 * FREQUENCIES + 1), out)
         self.inner = nn.Linear(width, out)
         self.outer = nn.Linear(out, out)
 
@@ -88,15 +88,16 @@ class MultiEncoderVLM(PreTrainedModel):
         super().__init__(config)
         if not config.encoders:
             raise ValueError("encoders=[]; allowed: at least one encoder")
-        text = _sub_config(config.text_config, "text_config")
+        text = sub_config(config.text_config, "text_config")
         self.encoders = nn.ModuleDict()
         self.projectors = nn.ModuleDict()
         for entry in config.encoders:
-            name, sub = entry["name"], _encoder_config(entry)
+            name, sub = entry["name"], encoder_config(entry)
             sub_model = AutoModel.from_config(sub)
             self.encoders[name] = sub_model
             self.projectors[name] = Projector(tower(name, sub_model).width, text.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(text)
+        self.choosing = Stopwatch()  # time spent on choosing and merging in the last `encode`
         self.post_init()
 
     @property
@@ -132,15 +133,24 @@ class MultiEncoderVLM(PreTrainedModel):
         return {name: c[-1] for name, c in counts.items()}
 
     def encode_frames(
-        self, pixels: Tensor, config: PruneConfig, generator: torch.Generator | None = None
+        self,
+        pixels: Tensor,
+        config: PruneConfig,
+        generator: torch.Generator | None = None,
+        plans: dict[str, KeepPlan] | None = None,
     ) -> list[tuple[VisionTower, Tensor, Tensor, Tensor]]:
-        """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K))."""
+        """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K)).
+
+        `plans` receives, by encoder, what became of each dense patch.
+        """
         counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
         out = []
         for one in self.towers:
             values = self.pixel_values(pixels, one)
             x, size, plan = encode(one, values, config.encoder, counts[one.name], generator)
             out.append((one, x, size, plan.keep))
+            if plans is not None:
+                plans[one.name] = plan
         return out
 
     def project(self, one: VisionTower, x: Tensor, kept: Tensor, when: Tensor) -> Tensor:
@@ -153,20 +163,26 @@ class MultiEncoderVLM(PreTrainedModel):
 
     @torch.no_grad()
     def encode(
-        self, clips: Sequence[VideoFrames], config: PruneConfig, seconds: dict[str, float] | None = None
+        self,
+        clips: Sequence[VideoFrames],
+        config: PruneConfig,
+        seconds: dict[str, float] | None = None,
+        plans: dict[str, KeepPlan] | None = None,
     ) -> VisualTokens:
-        """Stages 1 and 2 on clips with any number of frames each. `seconds` receives times by stage."""
+        """Stages 1 and 2 on clips with any number of frames each. `seconds` receives times by stage, `plans` what
+        `encode_frames` says."""
         if not clips:
             raise ValueError("clips=[]; allowed: at least one")
         generator = torch.Generator().manual_seed(config.seed)
-        started = time.perf_counter()
-        pixels = _stack_frames(clips, max(int(_encoder_config(e).image_size) for e in self.config.encoders))
-        encoded = self.encode_frames(pixels.to(self.device), config, generator)
-        encoded_at = time.perf_counter()
+        self.choosing = Stopwatch()
+        started = now(self.device)
+        pixels = _stack_frames(clips, max(int(encoder_config(e).image_size) for e in self.config.encoders))
+        encoded = self.encode_frames(pixels.to(self.device), config, generator, plans)
+        encoded_at = now(self.device)
         tokens = self._fuse(clips, encoded, config, generator)
         if seconds is not None:
             seconds["encode"] = encoded_at - started
-            seconds["fuse"] = time.perf_counter() - encoded_at
+            seconds["fuse"] = now(self.device) - encoded_at
         return tokens
 
     def _fuse(
@@ -218,10 +234,12 @@ class MultiEncoderVLM(PreTrainedModel):
         *,
         prune: PruneConfig | None = None,
         max_new_tokens: int = 16,
+        last_places: bool = False,
         **kwargs: Any,
     ) -> tuple[Tensor, LayerTrace]:
         """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise, and the trace by layer.
 
+        last_places: the trace also says which tokens reach the last layer.
         A calibrated lambda was found for clips of `config.num_frames`; for other counts of tokens it is scaled.
         """
         embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
@@ -230,7 +248,8 @@ class MultiEncoderVLM(PreTrainedModel):
         if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
             scale = visual.sum(1) / self.retained_count(self.config.num_frames, prune)["fused"]
         llm = self.resolve(prune).llm
-        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed) as trace:
+        trace = LayerTrace(last_places=[] if last_places else None)
+        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed, trace=trace):
             ids = self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask,
@@ -297,12 +316,12 @@ def calibration_key(prune: PruneConfig) -> str:
     return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}"])
 
 
-def _encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
+def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
     own = {k: v for k, v in entry.items() if k not in ("name", "mean", "std")}
-    return _sub_config(own, f"encoders: {entry.get('name')!r}")
+    return sub_config(own, f"encoders: {entry.get('name')!r}")
 
 
-def _sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
+def sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
     kind = str(data.get("model_type"))
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"{name}: model_type={kind!r}; allowed: a model type of transformers")
@@ -394,6 +413,6 @@ def _grid_places(kept: Tensor, columns: int) -> Tensor:
 
 def _fourier(where: Tensor) -> Tensor:
     """Coordinates in [0, 1], (..., 3) -> (..., 3 * (2 * frequencies + 1))."""
-    waves = torch.pi * 2.0 ** torch.arange(_FREQUENCIES, device=where.device)
+    waves = torch.pi * 2.0 ** torch.arange(FREQUENCIES, device=where.device)
     angles = where[..., None] * waves  # (..., 3, frequencies)
     return torch.cat([where[..., None], angles.sin(), angles.cos()], -1).flatten(-2)

@@ -1,0 +1,135 @@
+"""The first plot of a speed report: accuracy against time to first token, every method named, the front drawn."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from videoprune.eval.labels import nearest, place_labels
+from videoprune.eval.pareto import pareto
+from videoprune.eval.speed_rows import Group, Row, is_baseline, number, value
+from videoprune.eval.speed_style import INK, MUTED, Look, figure, styled
+
+NOT_MEASURED = "accuracy not measured (random weights): share of tokens kept instead"
+
+
+def trade_off(group: Group, look: Mapping[str, Look]) -> tuple[Any, dict[str, str]]:
+    """Accuracy (or, where it was not measured, the share of visual tokens kept) against time to first token.
+
+    -> the figure, and what each point says under the pointer, by id. Lines: what no method beats, and 95 % intervals.
+    """
+    path = "accuracy.all" if group.measured else "retention"
+    drawn = [(r, t) for r, t in zip(group.rows, group.labels, strict=True) if number(r, path) is not None]
+    points = [
+        (number(r, "seconds.first_token.median") or 0.0, 100 * (number(r, path) or 0.0)) for r, _ in drawn
+    ]
+    with styled():
+        fig = figure(10.5, 6.6)
+        fig.set_layout_engine("none")  # labels are placed in pixels, which must stay
+        axes = fig.add_axes((0.075, 0.095, 0.905, 0.785))
+        front = pareto(points)
+        axes.plot(*_steps([points[i] for i in front]), color=MUTED, lw=1.3, ls=(0, (5, 3)), zorder=1)
+        notes = {}
+        for i, ((row, label), (x, y)) in enumerate(zip(drawn, points, strict=True)):
+            style = look[row["method"]]
+            order = 4 if style.ours else 3
+            (mark,) = axes.plot(
+                x, y, ls="", marker=style.marker, ms=style.size, color=style.colour, mec="none", zorder=order
+            )
+            mark.set_gid(f"point-{i}")
+            notes[f"point-{i}"] = _note(row, label)
+        axes.set_xlabel("time to first token, seconds (median)   ← faster")
+        axes.set_ylabel(
+            "correct answers, %" if group.measured else "visual tokens kept, average over LLM layers, %"
+        )
+        times = [x for x, _ in points] or [1.0]
+        axes.margins(0.09)
+        axes.set_xlim(left=0.0 if min(times) < 0.4 * max(times) else None)
+        axes.set_title(f"{_what(group)} against time to first token: {group.title}", y=1.055)
+        axes.text(0, 1.02, _subtitle(drawn, group), transform=axes.transAxes, fontsize=9, color=MUTED)
+        _label_points(fig, axes, drawn, points, front, look)
+    return fig, notes
+
+
+def _what(group: Group) -> str:
+    return "Accuracy" if group.measured else "Tokens kept"
+
+
+def _steps(front: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """A front as a stair: what it gives stays until the next point is paid for."""
+    x: list[float] = []
+    y: list[float] = []
+    for cost, gain in front:
+        if y:
+            x.append(cost)
+            y.append(y[-1])
+        x.append(cost)
+        y.append(gain)
+    return x, y
+
+
+def _subtitle(drawn: Sequence[tuple[Row, str]], group: Group) -> str:
+    """What the dashes mean, and how sure the accuracies are."""
+    said = "dashed: nothing is both faster and better than these"
+    if not group.measured:
+        return f"{NOT_MEASURED}; {said}"
+    halves = [50 * (i[1] - i[0]) for i in (value(r, "accuracy.ci95") for r, _ in drawn) if i]
+    return (
+        f"{said}; 95 % interval of a single accuracy: about ±{statistics.median(halves):.1f}"
+        if halves
+        else said
+    )
+
+
+def _note(row: Row, label: str) -> str:
+    """What a point says under the pointer."""
+    parts = [label, f"{100 * row['retention']:.1f} % of the visual tokens"]
+    accuracy = number(row, "accuracy.all")
+    if accuracy is not None:
+        parts.append(f"{100 * accuracy:.1f} % correct")
+    parts.append(f"first token after {number(row, 'seconds.first_token.median'):.3g} s")
+    speedup = number(row, "speedup.first_token")
+    if speedup is not None:
+        parts.append(f"{speedup:.2f} times as fast")
+    return ", ".join(parts)
+
+
+def _label_points(
+    fig: Any,
+    axes: Any,
+    drawn: Sequence[tuple[Row, str]],
+    points: Sequence[tuple[float, float]],
+    front: Sequence[int],
+    look: Mapping[str, Look],
+) -> None:
+    """Every point gets its name, over no other name; thin lines lead to those that had to move away."""
+    if not points:
+        return
+    texts = []
+    for row, label in drawn:
+        style = look[row["method"]]
+        bold = style.ours or is_baseline(row)
+        colour = style.colour if style.ours else INK if is_baseline(row) else MUTED
+        texts.append(
+            axes.text(
+                0, 0, label, fontsize=9.5, fontweight="bold" if bold else "normal", color=colour, zorder=5
+            )
+        )
+    fig.canvas.draw()
+    renderer, scale = fig.canvas.get_renderer(), fig.dpi / 72
+    extents = [t.get_window_extent(renderer) for t in texts]
+    sizes = [(e.width + 2 * scale, e.height + 1 * scale) for e in extents]
+    anchors = [tuple(a) for a in axes.transData.transform(points)]
+    stair = axes.transData.transform(list(zip(*_steps([points[i] for i in front]), strict=True)))
+    area = axes.get_window_extent(renderer)
+    bounds = (area.x0 + 2, area.y0 + 2, area.x1, area.y1)
+    boxes = place_labels(anchors, sizes, bounds, radius=6.5 * scale, lines=[[tuple(p) for p in stair]])
+    back = axes.transData.inverted()
+    for text, box, (x, y) in zip(texts, boxes, anchors, strict=True):
+        text.set_position(back.transform((box[0] + scale, box[1] + 1.5 * scale)))
+        text.set_verticalalignment("bottom")
+        near = nearest(box, (x, y))
+        if ((near[0] - x) ** 2 + (near[1] - y) ** 2) ** 0.5 > 14 * scale:
+            start, end = back.transform((x, y)), back.transform(near)
+            axes.plot([start[0], end[0]], [start[1], end[1]], color=MUTED, lw=0.6, zorder=2, alpha=0.8)
