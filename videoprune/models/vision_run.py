@@ -83,6 +83,10 @@ class VisionRun:
             self.window = torch.repeat_interleave(torch.arange(len(windows)), torch.tensor(windows))
         self.wanted = {i for row in self.remove for i, r in enumerate(row) if r}
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
+        self.grid: tuple[int, int] | None = None  # units of a frame in rows and columns, None: a square
+        self.order: Tensor | None = (
+            None  # (all units,) the place in its rows that each unit comes from, None: its own
+        )
 
     def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, **how: bool) -> Tensor:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""

@@ -28,7 +28,10 @@ class VideoLlama3(Packed):
         sides = set(kwargs["merge_sizes"].tolist())
         if len(sides) > 1:
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
-        return start(self.frame_lengths(kwargs["grid_thw"]), unit=sides.pop() ** 2)
+        side = sides.pop()
+        run = start(self.frame_lengths(kwargs["grid_thw"]), unit=side**2)
+        run.grid = self.grid(kwargs["grid_thw"], side)
+        return run
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """The averaging sees zeros at dropped patches, and never mixes units; the projected rows carry the mark."""
