@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from pipelines.configuring import load_prune
 from videoprune.engine import Engine, open_engine
 from videoprune.eval.overlay import Image, draw_tokens, sheet
+from videoprune.models.kept import kept, watch
+from videoprune.stock_engine import StockEngine
 from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 from videoprune.video import Reader, Sampling, VideoError
 from videoprune.video.write import write_mp4
@@ -46,8 +48,6 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """`videoprune show`. Status 1 if the video gave no frame."""
     prune = load_prune(args.prune, overrides)
     engine = open_engine(args.model, prune, device=args.device)
-    if not isinstance(engine, Engine):
-        raise ValueError(f"model={args.model!r}; allowed for show: demo, or another multi-encoder model")
     sampling = Sampling(max_frames=args.frames or engine.num_frames)
     try:
         with Reader() as reader:
@@ -72,8 +72,13 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def survivors(engine: Engine, frames: VideoFrames, question: str) -> Survivors:
-    """Run one clip with one question and note which tokens are left."""
+def survivors(engine: Engine | StockEngine, frames: VideoFrames, question: str) -> Survivors:
+    """Run one clip with one question and note which tokens are left.
+
+    A stock model has one encoder and no fusion, and patches that it joins count as one.
+    """
+    if isinstance(engine, StockEngine):
+        return _of_stock_model(engine, frames, question)
     plans: dict[str, KeepPlan] = {}
     tokens, _ = engine.encode([frames], plans=plans)
     places: list[list[int]] = []
@@ -89,6 +94,23 @@ def survivors(engine: Engine, frames: VideoFrames, question: str) -> Survivors:
             "fused": _marks_of_tokens(tokens, fused, chosen),
             "llm": _marks_of_tokens(tokens, fused[torch.tensor(places[0], dtype=torch.int64)], chosen),
         },
+        answer.text,
+    )
+
+
+def _of_stock_model(engine: StockEngine, frames: VideoFrames, question: str) -> Survivors:
+    watch(engine.model)
+    clips, _ = engine.encode([frames])
+    answer = engine.answer(clips, [question])[0]
+    seen = len(clips[0].units) or len(frames)  # Qwen-VL's encoder sees two frames of the video as one
+    found = kept(engine.model, seen)
+    frame = torch.arange(len(frames)) // -(-len(frames) // seen)
+    stages = {"encoder": found.fused, "llm": found.last}
+    return Survivors(
+        ("vision",),
+        (found.grid,),
+        (found.owner[frame].numpy(),),
+        {name: (marks[frame].numpy(),) for name, marks in stages.items()},
         answer.text,
     )
 

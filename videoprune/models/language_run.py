@@ -49,6 +49,9 @@ class LanguageHooks:
         self.active: PrunedRun | None = None
         self.places: Tensor | None = None  # (B, n) places of the prefill's tokens in the prompt
         self.length = 0
+        self.notes = False  # whether to note the places below
+        self.fused: list[list[int]] = []  # by row, which of the prompt's visual places reach the LLM, from 0
+        self.dense: list[int] | None = None  # by row, visual places of the prompt
         self.handles = [
             core.register_forward_pre_hook(self._note_placeholders, with_kwargs=True),
             core.register_forward_hook(self._forget_placeholders),
@@ -86,6 +89,9 @@ class LanguageHooks:
         if not dropped.any() and (self.config.method == "none" or not self.visual.any()):
             dense = self.visual.sum(1).tolist()
             self.trace = LayerTrace([dense] * len(self.layers))
+            if self.notes:
+                self.dense, self.fused = dense, [list(range(n)) for n in dense]
+                self.trace.last_places = [list(range(n)) for n in dense]
             return None
         check_attention(module)
         if cache is not None and not isinstance(cache, DynamicCache):
@@ -110,8 +116,12 @@ class LanguageHooks:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         index = places.expand(*positions.shape[:-2], -1, -1)
         kept = keep.gather(1, places)
-        self.trace = LayerTrace()
+        self.trace = LayerTrace(last_places=[] if self.notes else None)
         visual = self.visual.gather(1, places) & kept
+        if self.notes:
+            rank = (self.visual.long().cumsum(1) - 1).gather(1, places)
+            self.dense = self.visual.sum(1).tolist()
+            self.fused = [row[seen].tolist() for row, seen in zip(rank, visual, strict=True)]
         self.active = PrunedRun(
             self.config,
             visual,

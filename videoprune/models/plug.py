@@ -69,18 +69,23 @@ def apply(model: PreTrainedModel, prune: str | PruneConfig) -> PreTrainedModel:
 
 def remove(model: PreTrainedModel) -> PreTrainedModel:
     """Take pruning away: afterwards `model` computes what it did before `apply`, bit for bit."""
-    session = model.__dict__.pop(_STATE, None)
-    if session is not None:
-        session.remove()
+    found = model.__dict__.pop(_STATE, None)
+    if found is not None:
+        found.remove()
     return model
 
 
 def trace(model: PreTrainedModel) -> Pruned:
     """What the last prefill of a pruned model did. Raises ValueError if nothing was applied to it."""
-    session = model.__dict__.get(_STATE)
-    if session is None:
+    return session(model).pruned()
+
+
+def session(model: PreTrainedModel) -> _Session:
+    """What `apply` put in place. Raises ValueError if nothing was applied to it."""
+    found: _Session | None = model.__dict__.get(_STATE)
+    if found is None:
         raise ValueError("model: not pruned; allowed: a model that `apply` was called on")
-    return session.pruned()
+    return found
 
 
 class _Session:

@@ -78,7 +78,7 @@ class VisionRun:
     ) -> None:
         """lengths: packed tokens of each frame, prefix included. windows: packed tokens of each attention window,
         for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone.
-        grid: rows and columns of a frame's units, where they lie row by row."""
+        grid: rows and columns of a frame's units (of the first one, if they differ)."""
         self.config, self.grid = config, grid
         self.at_end = keep < 1 and is_clip_method(
             config.method
@@ -108,6 +108,9 @@ class VisionRun:
         if self.at_end and needs_heads(config.method):
             self.wanted.add(self.last_block)
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
+        self.order: Tensor | None = (
+            None  # (all units,) the place, row by row, that each unit comes from, None: its own
+        )
 
     @property
     def seconds(self) -> float:
@@ -294,7 +297,7 @@ class VisionRun:
                 self.clips,
                 attention=attention,
                 keys=keys,
-                grid=self.grid,
+                grid=self.grid if self.order is None else None,  # windows change the order
                 generator=self.generator,
             )
             self.heads = None

@@ -173,6 +173,12 @@ class Packed(Family):
         raise NotImplementedError
 
     @staticmethod
+    def grid(grid_thw: Tensor, side: int) -> tuple[int, int]:
+        """Rows and columns of the units of a frame, of the first image or video."""
+        _, height, width = grid_thw[0].tolist()
+        return height // side, width // side
+
+    @staticmethod
     def frame_lengths(grid_thw: Tensor) -> list[int]:
         """Patches of each frame, from (time, height, width) of each image or video."""
         return [h * w for t, h, w in grid_thw.tolist() for _ in range(t)]

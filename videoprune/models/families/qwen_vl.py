@@ -34,10 +34,9 @@ class QwenVL(Packed):
         self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> VisionRun:
         visual, grid = self.core.visual, kwargs["grid_thw"]
-        windows, side = None, visual.spatial_merge_size
-        sizes = {(h // side, w // side) for _, h, w in grid.tolist()}
+        windows = order = None
         if hasattr(visual, "fullatt_block_indexes"):
-            _, edges = get_vision_window_index(
+            order, edges = get_vision_window_index(
                 grid,
                 spatial_merge_size=visual.spatial_merge_size,
                 window_size=visual.window_size,
@@ -45,13 +44,15 @@ class QwenVL(Packed):
                 kwargs={},
             )
             windows = edges.diff().tolist()
-        return start(
+        run = start(
             self.frame_lengths(grid),
             unit=visual.spatial_merge_size**2,
             windows=windows,
             clips=grid[:, 0].tolist(),
-            grid=sizes.pop() if len(sizes) == 1 and windows is None else None,  # windows change the order
+            grid=self.grid(grid, visual.spatial_merge_size),
         )
+        run.order = order
+        return run
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
         """Survivors' rows of each DeepStack tap stay their own; those of units that merge later are left out."""

@@ -28,14 +28,12 @@ class VideoLlama3(Packed):
         sides = set(kwargs["merge_sizes"].tolist())
         if len(sides) > 1:
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
-        grid = kwargs["grid_thw"]
-        side = sides.pop()
-        sizes = {(h // side, w // side) for _, h, w in grid.tolist()}
+        grid, side = kwargs["grid_thw"], sides.pop()
         return start(
             self.frame_lengths(grid),
             unit=side**2,
             clips=grid[:, 0].tolist(),
-            grid=sizes.pop() if len(sizes) == 1 else None,
+            grid=self.grid(grid, side),
         )
 
     def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
