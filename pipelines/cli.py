@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+_BENCHMARKS = ("videomme", "nextqa", "nextoe", "msvd", "activitynet")
 _OVERRIDES = (
     "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
     "Presets: none, light, balanced, aggressive, evoprune, meteor, or a path to a YAML file."
@@ -95,7 +96,12 @@ def _add_ask(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ev = _command(commands, "eval", "evaluate", "Score a model on a benchmark.", overrides=True)
-    ev.add_argument("benchmark", choices=("moving-shapes",))
+    ev.add_argument("benchmark", choices=("moving-shapes", *_BENCHMARKS))
+    _add_protocol(ev)
+    ev.add_argument("--subtitles", action="store_true", help="videomme: with subtitles in the prompt")
+    ev.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, by video")
+    ev.add_argument("--frames", type=_count, metavar="N", help="frames per clip (default: the protocol's)")
+    ev.add_argument("--max-new-tokens", type=_count, metavar="N", help="(default: the protocol's)")
     ev.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
     ev.add_argument("--executor", default="local", choices=("local", "ray"))
     ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
@@ -109,6 +115,13 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     ev.add_argument("--models", type=_count, default=1, metavar="N", help="ray: model actors (default: 1)")
     ev.add_argument("--ray-address", metavar="HOST:PORT", help="a running cluster (default: start one here)")
     _add_data(ev)
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
+    parser.add_argument(
+        "--protocol", default="official", help="official, lmms-eval or ig-vlm (default: official)"
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -151,6 +164,13 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; allowed: whole numbers from 1 on")
     return value
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text}; allowed: 1/4, 2/4, 3/4, 4/4 for four parts")
+    return int(number), int(of)
 
 
 def _seconds(text: str) -> tuple[float, ...]:
