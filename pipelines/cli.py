@@ -1,4 +1,4 @@
-"""`videoprune`: ask, eval, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
+"""`videoprune`: ask, eval, score, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
 
 Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
 """
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_ask(commands)
     _add_eval(commands)
+    _add_score(commands)
     _add_demo(commands)
     _add_calibrate(commands)
     _add_tables(commands)
@@ -115,6 +116,27 @@ def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     ev.add_argument("--models", type=_count, default=1, metavar="N", help="ray: model actors (default: 1)")
     ev.add_argument("--ray-address", metavar="HOST:PORT", help="a running cluster (default: start one here)")
     _add_data(ev)
+
+
+def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Score predictions: results.jsonl, a run's folder, or a benchmark's own form."
+    score = commands.add_parser("score", help=text, description=text, allow_abbrev=False)
+    score.set_defaults(module="score", overrides=False)
+    score.add_argument("benchmark", choices=_BENCHMARKS)
+    score.add_argument(
+        "predictions", nargs="+", metavar="PREDICTIONS", help="a file or folder; several add up"
+    )
+    _add_protocol(score)
+    score.add_argument("--data", metavar="DIR", help="the benchmark's folder, where the file lacks the truth")
+    score.add_argument("--out", metavar="FILE", help="write all scores as JSON")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
+    score.add_argument("--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model")
+    score.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
+    score.add_argument("--judge-temperature", type=float, metavar="T", help="(default: the protocol's)")
+    score.add_argument(
+        "--judge-workers", type=_count, default=4, metavar="N", help="requests at once (default: 4)"
+    )
+    score.add_argument("--device", help="of a local judge")
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:
