@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprune.eval.benchmarks import videomme
+from videoprune.eval.benchmarks import videomme_names as videomme
 
 WORDS = ("cat", "dog", "boy", "girl", "ball", "run", "jump", "red", "tree", "water")
 STOPWORDS = ("a", "the", "is", "of", "to", "on")

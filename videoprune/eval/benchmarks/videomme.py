@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,7 @@ from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, 
 from videoprune.eval.benchmarks.folder import (
     VideoFinder,
     find_file,
-    read_json,
-    read_json_lines,
-    read_parquet,
     samples_of,
-    text_of,
 )
 from videoprune.eval.benchmarks.scores import (
     ALL,
@@ -28,71 +23,18 @@ from videoprune.eval.benchmarks.scores import (
     figures,
     questions_of,
 )
-from videoprune.eval.benchmarks.subtitles import PLACE, SUBTITLE_FILE, SUBTITLE_FRAMES, SUBTITLE_RULE
-from videoprune.prompts import LETTERS, option_texts, parse_choice
+from videoprune.eval.benchmarks.videomme_names import DOMAINS, DURATIONS, GROUPS
+from videoprune.eval.benchmarks.videomme_rows import (
+    flat_rows,
+    prompt,
+    published_rows,
+    row_sample,
+    subtitle_meta,
+)
+from videoprune.prompts import option_texts, parse_choice
 from videoprune.types import UNUSABLE, Sample
 
-DURATIONS = ("short", "medium", "long")
-DOMAINS: dict[str, tuple[str, ...]] = {
-    "Knowledge": (
-        "Humanity & History",
-        "Literature & Art",
-        "Biology & Medicine",
-        "Finance & Commerce",
-        "Astronomy",
-        "Geography",
-        "Law",
-        "Life Tip",
-        "Technology",
-    ),
-    "Film & Television": ("Animation", "Movie & TV Show", "Documentary", "News Report"),
-    "Sports Competition": ("Esports", "Basketball", "Football", "Athletics", "Other Sports"),
-    "Artistic Performance": ("Stage Play", "Magic Show", "Variety Show", "Acrobatics"),
-    "Life Record": (
-        "Handicraft",
-        "Food",
-        "Fashion",
-        "Daily Life",
-        "Travel",
-        "Pet & Animal",
-        "Exercise",
-    ),
-    "Multilingual": ("Multilingual",),
-}
-TASK_TYPES = (
-    "Temporal Perception",
-    "Spatial Perception",
-    "Attribute Perception",
-    "Action Recognition",
-    "Object Recognition",
-    "OCR Problems",
-    "Counting Problem",
-    "Temporal Reasoning",
-    "Spatial Reasoning",
-    "Action Reasoning",
-    "Object Reasoning",
-    "Information Synopsis",
-)
 VIDEOS_PER_DURATION = 300
-
-_INSTRUCTION = (
-    "Select the best answer to the following multiple-choice question based on the video{more}. "
-    "Respond with only the letter (A, B, C, or D) of the correct option."
-)
-_LMMS_FRAMES = 32
-_COLUMNS = ("video_id", "duration", "domain", "sub_category", "task_type", "question_id", "question")
-# The script's first version and its later one call the same things differently.
-_OLD_NAMES = {
-    "duration": "duration_category",
-    "domain": "video_category",
-    "sub_category": "video_subcategory",
-}
-_GROUPS = (
-    *DURATIONS,
-    *(f"domain: {d}" for d in DOMAINS),
-    *(f"sub-category: {s}" for subs in DOMAINS.values() for s in subs),
-    *(f"task: {t}" for t in TASK_TYPES),
-)
 
 
 class VideoMME(Benchmark):
@@ -114,11 +56,11 @@ class VideoMME(Benchmark):
         texts = VideoFinder(folder, ("subtitle", "subtitles"), (".srt",))
 
         def build(number: int, row: dict[str, Any]) -> Sample:
-            sample, name = _sample(number, row)
+            sample, name = row_sample(number, row)
             video, lost = videos.find(name)
             meta = sample.meta | ({UNUSABLE: lost} if lost else {})
             if subtitles:
-                meta |= _subtitle_meta(protocol, *texts.find(name))
+                meta |= subtitle_meta(protocol, *texts.find(name))
             return Sample(
                 question_id=sample.question_id,
                 video=video,
@@ -129,7 +71,7 @@ class VideoMME(Benchmark):
                 prompt=prompt(row["question"], row["options"], protocol, subtitles),
             )
 
-        return samples_of(_rows(path), build, path)
+        return samples_of(published_rows(path), build, path)
 
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         rule = letters.lmms_eval if protocol == "lmms-eval" else letters.video_mme
@@ -151,9 +93,9 @@ class VideoMME(Benchmark):
                 notes.append(f"official: {unread} without a letter leave the denominator")
             notes += _refusals(rows)
         else:
-            metrics = {"lmms-eval": figures(right, groups, order=_GROUPS)}
+            metrics = {"lmms-eval": figures(right, groups, order=GROUPS)}
         clear = [float(_clear_letter(row) == row["answer"]) for row in rows]
-        metrics["corrected"] = figures(clear, groups, clusters=videos, order=_GROUPS)
+        metrics["corrected"] = figures(clear, groups, clusters=videos, order=GROUPS)
         return Scores(
             self.name,
             split,
@@ -198,8 +140,8 @@ class VideoMME(Benchmark):
         ):
             raise bad_predictions(self.name, content, "a list of videos with `questions` and each `response`")
         rows = []
-        for number, row in enumerate(_flat(content), start=1):
-            sample, _ = _sample(number, row)
+        for number, row in enumerate(flat_rows(content), start=1):
+            sample, _ = row_sample(number, row)
             meta = {k: v for k, v in sample.meta.items() if k not in ("video_id", "duration", "category")}
             rows.append(
                 {
@@ -216,71 +158,6 @@ class VideoMME(Benchmark):
         return rows
 
 
-def prompt(question: str, options: Sequence[str], protocol: str, subtitles: bool) -> str:
-    """The text of a question. options: as published, with their letters. See docs/benchmarks/videomme.md."""
-    body = "\n".join([question, *options])
-    if protocol == "official":
-        before = f"This video's subtitles are listed below:\n{PLACE}\n" if subtitles else ""
-        return f"{before}{_INSTRUCTION.format(more='')}\n{body}\nThe best answer is:"
-    instruction = _INSTRUCTION.format(more=" and the subtitles")  # in its task without subtitles too
-    if subtitles:
-        before = f"This video's subtitles are listed below: \n{PLACE}\n"
-        return f"{before}{instruction}\n{body}\nThe best answer is:"
-    return f"{instruction}\n{body}\n\nAnswer with the option's letter from the given choices directly."
-
-
-def _rows(path: Path) -> list[Any]:
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    rows = read_json_lines(path) if path.suffix == ".jsonl" else read_json(path)
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: {type(rows).__name__}; allowed: a list of questions or of videos")
-    return _flat(rows) if rows and isinstance(rows[0], dict) and "questions" in rows[0] else rows
-
-
-def _flat(videos: list[Any]) -> list[dict[str, Any]]:
-    """The nested form of results and of the template as one row per question, under the later names."""
-    rows = []
-    for video in videos:
-        shared = {k: v for k, v in video.items() if k != "questions"}
-        shared |= {new: shared[old] for new, old in _OLD_NAMES.items() if new not in shared and old in shared}
-        rows += [shared | question for question in video["questions"]]
-    return rows
-
-
-def _sample(number: int, row: dict[str, Any]) -> tuple[Sample, str]:
-    """A row as a Sample without video and prompt, and the name of its video's file."""
-    cells = {name: text_of(row, name) for name in _COLUMNS}
-    options = row.get("options")
-    if (
-        not isinstance(options, list | tuple)
-        or len(options) != 4
-        or not all(isinstance(o, str) for o in options)
-    ):
-        raise ValueError(f"options={options!r}; allowed: a list of four texts")
-    answer = text_of(row, "answer")
-    if answer not in LETTERS[:4]:
-        raise ValueError(f"answer={answer!r}; allowed: A, B, C, D")
-    meta = {
-        "video_id": cells["video_id"],
-        "duration": cells["duration"],
-        "category": cells["task_type"],
-        "domain": cells["domain"],
-        "sub_category": cells["sub_category"],
-        "options": "\n".join(options),
-        "index": str(number),
-    }
-    url = re.search(r"[?&]v=([\w-]+)", str(row.get("url") or ""))
-    name = row.get("videoID") or (url[1] if url else cells["video_id"])
-    sample = Sample(cells["question_id"], "", cells["question"], option_texts(options), answer, meta)
-    return sample, str(name)
-
-
-def _subtitle_meta(protocol: str, path: str, lost: str) -> dict[str, str]:
-    meta = {SUBTITLE_RULE: protocol, SUBTITLE_FRAMES: str(_LMMS_FRAMES), SUBTITLE_FILE: "" if lost else path}
-    return meta | ({"subtitle_reason": lost} if lost else {})
-
-
 def _groups(row: Row) -> list[str]:
     """Pooled groups, and for each duration the same groups within it."""
     meta = row.get("meta", {})
@@ -295,7 +172,7 @@ def _groups(row: Row) -> list[str]:
 def _of_answered(marks: Sequence[tuple[str, bool]], groups: Sequence[Sequence[str]]) -> Figures:
     """Correct over answered, as the script counts; 0 where nothing is answered, as it prints."""
     kept = [(float(ok), names) for (letter, ok), names in zip(marks, groups, strict=True) if letter]
-    found = figures([v for v, _ in kept], [g for _, g in kept], order=_GROUPS)
+    found = figures([v for v, _ in kept], [g for _, g in kept], order=GROUPS)
     for names in groups:
         for name in names:
             found.setdefault(name, figure(0, 0))
