@@ -1,4 +1,4 @@
-"""`videoprune`: ask, show, eval, speedup, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
+"""`videoprune`: ask, show, eval, score, speedup, calibrate, tables, demo. Heavy imports wait until a subcommand runs.
 
 Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
 """
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+_BENCHMARKS = ("videomme", "nextqa", "nextoe", "msvd", "activitynet")
 _OVERRIDES = (
     "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
     "Presets: none, light, balanced, aggressive, evoprune, meteor, rivals by name, or a path to a YAML file."
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_show(commands)
     _add_eval(commands)
+    _add_score(commands)
     _add_speedup(commands)
     _add_demo(commands)
     _add_calibrate(commands)
@@ -123,7 +125,12 @@ def _add_show(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _add_eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     ev = _command(commands, "eval", "evaluate", "Score a model on a benchmark.", overrides=True)
-    ev.add_argument("benchmark", choices=("moving-shapes",))
+    ev.add_argument("benchmark", choices=("moving-shapes", *_BENCHMARKS))
+    _add_protocol(ev)
+    ev.add_argument("--subtitles", action="store_true", help="videomme: with subtitles in the prompt")
+    ev.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, by video")
+    ev.add_argument("--frames", type=_count, metavar="N", help="frames per clip (default: the protocol's)")
+    ev.add_argument("--max-new-tokens", type=_count, metavar="N", help="(default: the protocol's)")
     ev.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
     ev.add_argument("--executor", default="local", choices=("local", "ray"))
     ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
@@ -158,6 +165,34 @@ def _add_speedup(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     speed.add_argument("--out", metavar="DIR", help="figures and report (default: below runs/speedup)")
     speed.add_argument("--restart", action="store_true", help="empty --out first")
     _add_data(speed)
+
+
+def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "Score predictions: results.jsonl, a run's folder, or a benchmark's own form."
+    score = commands.add_parser("score", help=text, description=text, allow_abbrev=False)
+    score.set_defaults(module="score", overrides=False)
+    score.add_argument("benchmark", choices=_BENCHMARKS)
+    score.add_argument(
+        "predictions", nargs="+", metavar="PREDICTIONS", help="a file or folder; several add up"
+    )
+    _add_protocol(score)
+    score.add_argument("--data", metavar="DIR", help="the benchmark's folder, where the file lacks the truth")
+    score.add_argument("--out", metavar="FILE", help="write all scores as JSON")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
+    score.add_argument("--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model")
+    score.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
+    score.add_argument("--judge-temperature", type=float, metavar="T", help="(default: the protocol's)")
+    score.add_argument(
+        "--judge-workers", type=_count, default=4, metavar="N", help="requests at once (default: 4)"
+    )
+    score.add_argument("--device", help="of a local judge")
+
+
+def _add_protocol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
+    parser.add_argument(
+        "--protocol", default="official", help="official, lmms-eval or ig-vlm (default: official)"
+    )
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -208,6 +243,13 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(part for part in text.split(",") if part)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text}; allowed: 1/4, 2/4, 3/4, 4/4 for four parts")
+    return int(number), int(of)
 
 
 def _seconds(text: str) -> tuple[float, ...]:

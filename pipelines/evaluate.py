@@ -22,12 +22,12 @@ from rich.table import Table
 from pipelines.configuring import load_prune
 from pipelines.environment import hardware, versions
 from pipelines.executors import local
+from pipelines.printing import cost_line, print_scores
 from pipelines.progress import progress_bar
 from pipelines.records import Results, model_fingerprint, row_key, video_fingerprint, write_whole
 from pipelines.stages import ClipItem, DecodeStage, ModelStage, Row, clip_shape, group_by_video
+from pipelines.tasks import Task, open_task
 from videoprune.config import PruneConfig
-from videoprune.eval.benchmarks.moving_shapes.load import load
-from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark
 from videoprune.eval.report import summarize
 from videoprune.types import Sample
 
@@ -42,6 +42,7 @@ class RunSettings:
     fingerprint: str
     prune: PruneConfig
     executor: str = "local"
+    task: str = ""  # what decides a row beside these: benchmark, split, protocol, frames
 
 
 def evaluate(
@@ -52,15 +53,19 @@ def evaluate(
     *,
     restart: bool = False,
     shown: bool = True,
+    mark: Callable[[Row], Row] | None = None,
+    finish: Callable[[Sequence[Row], Path], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Ask what `out`/results.jsonl does not answer yet, and return what `out`/summary.json then holds.
 
     A clip of which only some questions are answered is asked all of them again, so that batches are the same
     as in a run that was never stopped. Rows of failed questions are tried again. Raises ValueError if `out`
     holds answers from other settings, another model or other videos, unless `restart`.
+    mark: what a benchmark's protocol makes of a row, before it is written. finish: what its scores add to the
+    summary, from all rows and `out`.
     """
     items = group_by_video(samples)
-    digest = settings.prune.digest()
+    digest = "\n".join(filter(None, (settings.prune.digest(), settings.task)))
     keys = {
         sample.question_id: row_key(
             sample.question_id, video_fingerprint(item.video), settings.fingerprint, digest
@@ -78,34 +83,38 @@ def evaluate(
             task = bar.add_task("questions", total=len(keys), completed=len(done))
             for rows in runner(todo) if todo else ():
                 new = [{**r, "key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
-                results.append(new)
+                new = list(map(mark, new)) if mark else new
+                results.append([r for r in new if not _failed_so_before(r, results.rows)])
                 fresh += len(new)
                 bar.advance(task, len(new))
         seconds = time.perf_counter() - started
         records = [results.rows[q] for q in keys]
     summary = _summary(records, settings, fresh, seconds, out / "summary.json")
+    summary |= finish(records, out) if finish else {}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)
     return json.loads(text)
 
 
-def benchmark_samples(data: str | None, clips: int, seed: int, limit: int | None) -> list[Sample]:
-    """The benchmark in folder `data`; by default one of `clips` clips that is made where it is missing."""
-    folder = Path(data) if data else Path("runs") / f"moving-shapes-{seed}-{clips}"
-    if data is None:
-        make_benchmark(folder, clips=clips, seed=seed)
-    return load(folder, limit)
+def _failed_so_before(row: Row, known: dict[str, Row]) -> bool:
+    """Whether the file says the same failure already: trying again must not make it longer each time."""
+    before = known.get(row["question_id"], {})
+    parts = ("outcome", "reason", "key")
+    return bool(row["outcome"] == "failed" and all(before.get(p) == row[p] for p in parts))
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`videoprune eval moving-shapes`. Status 1 if a question had no video to be answered from."""
+    """`videoprune eval NAME`. Status 1 if a question had no video to be answered from."""
     prune = load_prune(args.prune, overrides)
-    out = Path(args.out or f"runs/eval/{Path(args.model).name}-{Path(args.prune).stem}-{prune.digest()}")
-    settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
+    task = open_task(args)
+    out = _out(args, task, prune)
+    settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor, task.digest())
     num_frames, size = clip_shape(args.model)
-    samples = benchmark_samples(args.data, args.clips, args.seed, args.limit)
-    decode = DecodeStage(num_frames, size)
-    model = ModelStage(args.model, prune, device=args.device, batch=args.batch)
+    recipe = task.recipe
+    decode = DecodeStage(recipe.frames or num_frames, size, policy=recipe.policy, columns=recipe.columns)
+    model = ModelStage(
+        args.model, prune, device=args.device, batch=args.batch, max_new_tokens=recipe.max_new_tokens
+    )
     runner: Runner
     if args.executor == "ray":
         from pipelines.executors import ray
@@ -114,8 +123,18 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         runner = partial(ray.run, decode=decode, model=model, options=options)
     else:
         runner = partial(local.run, decode=decode, model=model)
-    summary = evaluate(samples, runner, out, settings, restart=args.restart)
-    return _print_summary(summary, out)
+    summary = evaluate(
+        task.samples, runner, out, settings, restart=args.restart, mark=task.mark, finish=task.finish
+    )
+    return _print_summary(summary, out, task.title)
+
+
+def _out(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Path:
+    """Shards write beside each other: two processes must not write one file."""
+    digests = "-".join(filter(None, (prune.digest(), task.digest())))
+    name = f"{task.label}{Path(args.model).name}-{Path(args.prune).stem}-{digests}"
+    out = Path(args.out or f"runs/eval/{name}")
+    return out / f"shard-{args.shard[0]}-of-{args.shard[1]}" if args.shard else out
 
 
 def _check_keys(rows: dict[str, Row], keys: dict[str, str], out: Path) -> None:
@@ -152,25 +171,17 @@ def _summary(
     }
 
 
-def _print_summary(summary: dict[str, Any], out: Path) -> int:
-    figures, counts = summary["accuracy"], summary["counts"]
+def _print_summary(summary: dict[str, Any], out: Path, title: str) -> int:
+    counts = summary["counts"]
     console = Console(markup=False, highlight=False)
-    table = Table("group", "questions", "accuracy %", title=f"{summary['model']['name']} on MovingShapes")
-    low, high = figures["overall_ci95"]
-    overall = f"{100 * figures['overall']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
-    table.add_row("all", str(counts["questions"]), overall, end_section=True)
-    for part in ("by_category", "by_duration"):
-        for name, score in figures[part].items():
-            table.add_row(name, str(score["n"]), f"{100 * score['accuracy']:.1f}")
-        table.add_section()
-    console.print(table)
-    tokens = summary["tokens"]
-    if tokens["measured"]:
-        console.print(
-            f"visual tokens of a clip: {tokens['dense']:.0f} dense, {tokens['fused']:.0f} fused, "
-            f"{tokens['llm_average']:.1f} in the LLM's layers on average",
-            soft_wrap=True,
-        )
+    title = f"{summary['model']['name']} on {title}"
+    if summary.get("scores"):
+        print_scores(summary["scores"], title, console)
+    else:
+        _print_accuracy(summary, title, console)
+    if "scores_reason" in summary:
+        Console(stderr=True).print(f"not scored: {summary['scores_reason']}", soft_wrap=True)
+    console.print(cost_line(summary), soft_wrap=True)
     console.print(
         f"{summary['questions_per_second']:.2f} questions per second; rows in {out}/results.jsonl",
         soft_wrap=True,
@@ -180,3 +191,16 @@ def _print_summary(summary: dict[str, Any], out: Path) -> int:
             f"{counts['failed']} of {counts['questions']} questions failed; their rows say why"
         )
     return 1 if counts["failed"] else 0
+
+
+def _print_accuracy(summary: dict[str, Any], title: str, console: Console) -> None:
+    figures, counts = summary["accuracy"], summary["counts"]
+    table = Table("group", "questions", "accuracy %", title=title)
+    low, high = figures["overall_ci95"]
+    overall = f"{100 * figures['overall']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    table.add_row("all", str(counts["questions"]), overall, end_section=True)
+    for part in ("by_category", "by_duration"):
+        for name, score in figures[part].items():
+            table.add_row(name, str(score["n"]), f"{100 * score['accuracy']:.1f}")
+        table.add_section()
+    console.print(table)

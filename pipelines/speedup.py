@@ -14,13 +14,13 @@ from rich.console import Console
 
 from pipelines.calibrate import solve, training_clips
 from pipelines.environment import hardware, hardware_line, versions
-from pipelines.evaluate import benchmark_samples
 from pipelines.methods import method_config, method_names
 from pipelines.progress import progress_bar
 from pipelines.records import model_fingerprint, read_rows, write_whole
 from pipelines.speed_results import report_rows
 from pipelines.speed_run import BASELINE, AnyEngine, Plan, Setting, run_plan
 from pipelines.stages import group_by_video, with_prune
+from pipelines.tasks import moving_shapes_samples
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine, open_engine
 from videoprune.eval.speed_report import markdown_tables, write_report
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     engine = open_engine(model, PruneConfig(), device=args.device)
-    samples = benchmark_samples(args.data, args.clips, args.seed, args.limit)
+    samples = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
     items = group_by_video(samples)
     settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, out)
     frames = tuple(args.frames or (engine.num_frames,))

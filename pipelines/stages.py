@@ -12,18 +12,21 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine, open_engine
+from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles
 from videoprune.models.loading import model_folder
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 from videoprune.stock_engine import StockEngine, stock_config, stock_frames
-from videoprune.types import Answer, Outcome, Sample, VideoFrames
-from videoprune.video import Reader, Sampling
+from videoprune.types import UNUSABLE, Answer, Outcome, Sample, VideoFrames
+from videoprune.video import Policy, Reader, Sampling, VideoError
+from videoprune.video.grid import grid_view
+from videoprune.video.header import stream_header
 
 Row = dict[str, Any]
 
@@ -38,17 +41,23 @@ class ClipItem:
 
 @dataclass(frozen=True)
 class DecodedClip:
-    """A clip's frames, or why there are none. seconds: wall time of decoding."""
+    """A clip's frames, or why there are none. seconds: wall time of decoding.
+
+    header: number of frames and frames per second of the whole stream, where a question's prompt needs them.
+    """
 
     item: ClipItem
     frames: VideoFrames | Outcome
     seconds: float
+    header: tuple[int, float] | None = None
 
 
 class DecodeStage:
-    """Video -> frames (T, H, W, 3) at `size`, `num_frames` of them, uniform in time.
+    """Video -> frames (T, H, W, 3) at `size`, `num_frames` of them, uniform in time, or as `policy` says.
 
-    A video that cannot be read gives a failed Outcome. deadline_seconds: for one video; see `Reader`.
+    columns: above 0, the frames come as one image with that many side by side, each at its own size. A video
+    that cannot be read, or that its loader marked `unusable`, gives a failed Outcome. deadline_seconds: for one
+    video; see `Reader`.
     """
 
     def __init__(
@@ -56,10 +65,13 @@ class DecodeStage:
         num_frames: int,
         size: tuple[int, int] | None,
         *,
+        policy: Policy = "uniform",
+        columns: int = 0,
         deadline_seconds: float = 60.0,
         threads: int = 1,
     ) -> None:
-        self.num_frames, self.size = num_frames, size
+        self.num_frames, self.size = num_frames, None if columns else size
+        self.policy, self.columns = policy, columns
         self.deadline_seconds, self.threads = deadline_seconds, threads
         self._reader: Reader | None = None
 
@@ -69,13 +81,23 @@ class DecodeStage:
     def process(self, item: ClipItem) -> DecodedClip:
         assert self._reader is not None, "setup() comes first"
         started = time.perf_counter()
+        header = None
+        if unusable := item.samples[0].meta.get(UNUSABLE, ""):
+            return DecodedClip(item, Outcome("failed", unusable), 0.0)
         frames = self._reader.try_read(
             item.video,
-            Sampling(max_frames=self.num_frames),
+            Sampling(self.policy, self.num_frames),
             size=self.size,
             deadline_seconds=self.deadline_seconds,
         )
-        return DecodedClip(item, frames, time.perf_counter() - started)
+        if not isinstance(frames, Outcome) and any(SUBTITLE_RULE in s.meta for s in item.samples):
+            try:
+                header = stream_header(item.video)
+            except VideoError as error:
+                frames = Outcome("failed", f"{error.reason}: {error}")
+        if self.columns and not isinstance(frames, Outcome):
+            frames = grid_view(frames, self.columns)
+        return DecodedClip(item, frames, time.perf_counter() - started, header)
 
     def close(self) -> None:
         if self._reader is not None:
@@ -122,7 +144,7 @@ class ModelStage:
         if isinstance(frames, Outcome):
             return failed_rows(item, frames.reason, {"decode": decoded.seconds})
         try:
-            return self._rows(item, frames, decoded.seconds)
+            return self._rows(_with_subtitles(decoded), frames, decoded.seconds)
         except Exception as error:
             return failed_rows(item, f"{type(error).__name__}: {error}", {"decode": decoded.seconds})
 
@@ -151,6 +173,15 @@ class ModelStage:
         frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
         tokens: Any = engine.encode([frames])[0]
         engine.answer(tokens, [Sample("warm-up", "", "Which?", ("one", "two"))], max_new_tokens=1)
+
+
+def _with_subtitles(decoded: DecodedClip) -> ClipItem:
+    """The item with the subtitles of its frames in those prompts that have a place for them."""
+    if decoded.header is None or isinstance(decoded.frames, Outcome):
+        return decoded.item
+    shown = len(decoded.frames)
+    samples = tuple(fill_subtitles(s, shown, *decoded.header) for s in decoded.item.samples)
+    return replace(decoded.item, samples=samples)
 
 
 AnyEngine = TypeVar("AnyEngine", Engine, StockEngine)
@@ -193,7 +224,8 @@ def failed_rows(item: ClipItem, reason: str, seconds: dict[str, float] | None = 
 
 
 def _question(sample: Sample) -> Row:
-    return {
+    """What a row says of its question. What a benchmark's scores need beyond that is in `meta`."""
+    row: Row = {
         "question_id": sample.question_id,
         "video_id": sample.meta.get("video_id", sample.video),
         "category": sample.meta.get("category", ""),
@@ -201,6 +233,8 @@ def _question(sample: Sample) -> Row:
         "question": sample.question,
         "answer": sample.answer,
     }
+    more = {k: v for k, v in sample.meta.items() if k not in ("video_id", "category", "duration")}
+    return row | {"meta": more} if more else row
 
 
 def _failure(reason: str) -> Row:

@@ -17,11 +17,12 @@ from rich.console import Console
 
 from pipelines.calibrate import TrainingClip, solve, training_clips
 from pipelines.environment import hardware, hardware_line, versions
-from pipelines.evaluate import RunSettings, benchmark_samples, evaluate
+from pipelines.evaluate import RunSettings, evaluate
 from pipelines.executors import local
 from pipelines.records import model_fingerprint, read_rows, write_whole
 from pipelines.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, Row, with_prune
 from pipelines.table_rows import TABLES, TableRow, TableSpec
+from pipelines.tasks import moving_shapes_samples
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES
@@ -54,7 +55,7 @@ class Bench:
         self.model, self.runs, self.restart = args.model, Path(args.runs), args.restart
         self.engine = Engine(args.model, PruneConfig(), device=args.device)
         self.fingerprint = model_fingerprint(args.model)
-        self.samples: list[Sample] = benchmark_samples(args.data, args.clips, args.seed, args.limit)
+        self.samples: list[Sample] = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
         self.decode = KeptDecode(self.engine.num_frames, self.engine.frame_size)
         self._clips: list[TrainingClip] | None = None
         self._measured: set[str] = set()

@@ -20,7 +20,12 @@ _LEADING = re.compile(r"[(\[*\"']*([A-Z])(?:[)\]:*\"]|[.,](?!\w\.)|\s*\n)")  # n
 
 
 def prompt(sample: Sample) -> str:
-    """The question, its options one per line as "A. red", and "Answer:". `sample.options` hold no letters."""
+    """`sample.prompt`, or the question, its options one per line as "A. red", and "Answer:".
+
+    `sample.options` hold no letters.
+    """
+    if sample.prompt:
+        return sample.prompt
     lines = [sample.question]
     lines += [f"{letter}. {text}" for letter, text in zip(LETTERS, sample.options, strict=False)]
     return "\n".join([*lines, "Answer:"])

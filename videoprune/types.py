@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 OutcomeKind = Literal["complete", "truncated", "failed"]
+UNUSABLE = (
+    "unusable"  # key of `Sample.meta`: why a question cannot be asked, such as a video that is not there
+)
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,10 @@ class PruneTrace:
 
 @dataclass(frozen=True)
 class Sample:
-    """One question about one video. `options` is empty for an open question; `answer` is a letter or a text."""
+    """One question about one video. `options` is empty for an open question; `answer` is a letter or a text.
+
+    prompt: the whole text a model is asked with, where a benchmark's protocol says it; "": `prompts.prompt` makes it.
+    """
 
     question_id: str
     video: str
@@ -176,6 +182,7 @@ class Sample:
     options: tuple[str, ...] = ()
     answer: str = ""
     meta: dict[str, str] = field(default_factory=dict)
+    prompt: str = ""
 
     def __post_init__(self) -> None:
         if not self.question_id:

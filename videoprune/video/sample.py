@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Policy = Literal["uniform", "fps", "keyframe", "timestamps"]
+Policy = Literal["uniform", "fps", "keyframe", "timestamps", "middles", "ends", "starts"]
 
 # Times such as 0.1 + 0.2 must still hit the frame at 0.3. A tick of the usual 1/90000 s clock is ten times
 # longer.
@@ -27,9 +28,12 @@ class Sampling:
     policy: `uniform` takes the frame shown in the middle of each of `max_frames` equal spans of time; `fps`
     one frame per 1/fps seconds from the first frame on; `keyframe` the keyframes; `timestamps` the frames
     shown at the times that `timestamps` names, in the stream's own clock (which need not start at 0).
-    max_frames: the most frames that `uniform`, `fps` and `keyframe` give; `fps` and `keyframe` are thinned
-    evenly to it. `timestamps` is as long as its list. Raises ValueError for an impossible value or an option
-    that its policy does not use.
+    Three count frames instead of time, as protocols of benchmarks do: `middles` the middle of each of
+    `max_frames` equal runs of frames, `ends` an even row from the first frame to the last, `starts` every k-th
+    from the first on, k = F // max_frames. Each gives all frames where there are no more than asked.
+    max_frames: the most frames that all but `timestamps` give; `fps` and `keyframe` are thinned evenly to it.
+    `timestamps` is as long as its list. Raises ValueError for an impossible value or an option that its policy
+    does not use.
     """
 
     policy: Policy = "uniform"
@@ -87,9 +91,27 @@ def frame_indices(
     elif sampling.policy == "keyframe":
         found = np.flatnonzero(keys)
         chosen = _thin(found if found.size else np.zeros(1, dtype=np.int64), sampling.max_frames)
+    elif sampling.policy != "timestamps":
+        chosen = np.asarray(counted_indices(times.size, sampling.max_frames, sampling.policy))
     else:
         chosen = np.unique(_shown_at(times, np.asarray(sampling.timestamps)))
     return [int(i) for i in chosen]
+
+
+def counted_indices(frames: int, count: int, policy: str) -> list[int]:
+    """Indices of `count` of `frames` frames by number alone; all of them where there are no more.
+
+    policy: `middles`, as Video-MME's tool takes them: runs of (frames - 1) / count, their bounds rounded (halves
+    to even), the middle rounded down. `ends`: numpy's linspace with both ends, as integers. `starts`: 0, k, 2k.
+    """
+    if count >= frames:
+        return list(range(frames))
+    if policy == "middles":
+        bounds = [round((frames - 1) / count * i) for i in range(count + 1)]
+        return sorted({(a + b) // 2 for a, b in pairwise(bounds)})
+    if policy == "ends":
+        return sorted({int(i) for i in np.linspace(0, frames - 1, count, dtype=int)})
+    return [i * (frames // count) for i in range(count)]
 
 
 def stream_end(pts: NDArray[np.float64]) -> float:

@@ -1,0 +1,100 @@
+"""What a benchmark is made of: rows -> samples, a protocol's prompt and frames, a letter or word, scores.
+
+A row is a line of results.jsonl: question_id, video_id, question, answer, text (what the model said), outcome,
+and in `meta` what the scores need. Rows that were made from a file of predictions look the same.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from videoprune.eval.benchmarks.scores import Row, Scores
+from videoprune.types import Sample
+from videoprune.video.sample import Policy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a protocol shows a video, and how long an answer may be.
+
+    frames: how many (None: as many as the model is best given). policy: which, see `video.sample.Sampling`.
+    columns: above 0, they come as one image with that many side by side.
+    """
+
+    frames: int | None = None
+    policy: Policy = "uniform"
+    columns: int = 0
+    max_new_tokens: int = 16
+
+
+GRID = Recipe(frames=6, policy="starts", columns=2, max_new_tokens=512)
+
+
+class Benchmark(ABC):
+    """One benchmark. `recipes` names its protocols; `sizes` its splits and how many questions each has."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    sizes: ClassVar[dict[str, int]]
+    recipes: ClassVar[dict[str, Recipe]]
+    judged: ClassVar[bool] = False  # whether papers score it with a language model as judge
+    has_subtitles: ClassVar[bool] = False
+
+    def load(
+        self, folder: Path, *, split: str, protocol: str = "official", subtitles: bool = False
+    ) -> list[Sample]:
+        """The questions of a split in the order of its file, each with the protocol's prompt.
+
+        A video, subtitle file or row that is missing or broken is a Sample that says so in its `meta`. Raises
+        ValueError for a folder without the files, and for a split or protocol that there is not.
+        """
+        self.check(split, protocol)
+        if subtitles and not self.has_subtitles:
+            raise ValueError(f"subtitles=True; allowed: False, {self.title} has none")
+        return self._load(Path(folder), split, protocol, subtitles)
+
+    def check(self, split: str, protocol: str) -> None:
+        if split not in self.sizes:
+            raise ValueError(f"split={split!r}; allowed for {self.name}: {', '.join(self.sizes)}")
+        if protocol not in self.recipes:
+            raise ValueError(f"protocol={protocol!r}; allowed for {self.name}: {', '.join(self.recipes)}")
+
+    @abstractmethod
+    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]: ...
+
+    @abstractmethod
+    def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
+        """What is read from a row's text by the protocol's rule, and whether that is right."""
+
+    @abstractmethod
+    def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
+        """Scores of rows by the protocol's rules, faults included, with the corrected figure beside them.
+
+        folder: the benchmark's, for what else its scores need.
+        """
+
+    @abstractmethod
+    def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
+        """The official form of predictions: file name -> what it holds as JSON."""
+
+    @abstractmethod
+    def predictions(self, content: Any) -> list[dict[str, Any]]:
+        """Rows from the content of a file in one of the official forms, with at least question_id and text.
+
+        Raises ValueError that says which forms are allowed.
+        """
+
+
+def bad_predictions(name: str, content: Any, forms: str) -> ValueError:
+    shown = repr(content)
+    shown = shown if len(shown) < 80 else f"{shown[:77]}..."
+    return ValueError(f"predictions={shown}; allowed for {name}: {forms}")
+
+
+def said(row: Mapping[str, Any]) -> str:
+    """What the model said; "" where the question has no answer."""
+    return "" if row.get("outcome") == "failed" else str(row.get("text", ""))

@@ -1,0 +1,161 @@
+"""MSVD-QA (Xu et al. 2017): one-word answers about short clips, by exact match and by a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from videoprune.eval.benchmarks.base import GRID, Benchmark, Recipe
+from videoprune.eval.benchmarks.folder import (
+    VideoFinder,
+    find_file,
+    find_optional,
+    read_json,
+    samples_of,
+    text_of,
+)
+from videoprune.eval.benchmarks.open_ended import (
+    exact,
+    grid_prompt,
+    is_exact,
+    listed_predictions,
+    loosely,
+    own_prompt,
+)
+from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
+from videoprune.types import UNUSABLE, Sample
+
+TYPES = ("what", "who", "how", "when", "where")
+_PLACES = ("msvd_qa", "MSVD-QA", "MSVD_QA", "data/msvd_qa", "annotations")
+_EXTENSIONS = (".avi", ".mp4", ".mkv", ".webm", ".mov")
+
+
+class MSVD(Benchmark):
+    """Folder: <split>_qa.json, youtube_mapping.txt, YouTubeClips/<youtubeid>_<start>_<end>.avi or vid<N>.avi.
+
+    Also in the form that Video-LLaVA uses: <split>_q.json and <split>_a.json.
+    """
+
+    name = "msvd"
+    title = "MSVD-QA"
+    sizes = {"train": 30933, "val": 6415, "test": 13157}  # noqa: RUF012
+    recipes = {"official": Recipe(), "ig-vlm": GRID}  # noqa: RUF012
+    judged = True
+
+    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+        places = ("YouTubeClips", "videos", "video", "data", "MSVD_Zero_Shot_QA/videos")
+        videos = VideoFinder(folder, places, _EXTENSIONS)
+        names = _mapping(folder)
+        path = find_optional(folder, _PLACES, (f"{split}_qa.json",))
+        pairs = None if path else find_optional(folder, _PLACES, (f"{split}_q.json",))
+        if pairs:
+            path, rows = pairs, _paired(folder, split, pairs)
+        else:
+            path = find_file(folder, _PLACES, (f"{split}_qa.json",))
+            rows = read_json(path)
+
+        def build(number: int, row: dict[str, Any]) -> Sample:
+            question = text_of(row, "question")
+            answer = text_of(row, "answer")
+            if "video_name" in row:
+                stems = (text_of(row, "video_name"),)
+                question_id = str(row["question_id"])
+            else:
+                clip = _number(row, "video_id")
+                stems = tuple(n for n in (names.get(clip), f"vid{clip}") if n)
+                question_id = str(_number(row, "id"))
+            video, lost = videos.find(*stems)
+            meta = {"video_id": stems[-1], "category": question_type(question), "index": str(number)}
+            return Sample(
+                question_id=question_id,
+                video=video,
+                question=question,
+                answer=answer,
+                meta=meta | ({UNUSABLE: lost} if lost else {}),
+                prompt=grid_prompt(question) if protocol == "ig-vlm" else own_prompt(question),
+            )
+
+        return samples_of(rows, build, path)
+
+    def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
+        return exact(row), is_exact(row)
+
+    def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
+        self.check(split, protocol)
+        rows = questions_of(rows)
+        groups = [[str(row["category"])] for row in rows]
+        videos = [str(row["video_id"]) for row in rows]
+        metrics = {
+            "exact match": figures([float(is_exact(r)) for r in rows], groups, clusters=videos, order=TYPES),
+            "exact match, case and punctuation ignored": figures(
+                [float(loosely(r)) for r in rows], groups, order=TYPES
+            ),
+        }
+        return Scores(
+            self.name,
+            split,
+            protocol,
+            headline="exact match",
+            metrics=metrics,
+            questions=len(rows),
+            expected=self.sizes[split],
+            notes=tuple(answer_notes(rows, self.sizes[split])),
+        )
+
+    def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
+        """JSON lines of id, question, answer, pred: what the evaluators with a judge read."""
+        return {
+            f"msvd_{split}.jsonl": [
+                {"id": r["question_id"], "question": r["question"], "answer": r["answer"], "pred": exact(r)}
+                for r in rows
+                if r["answer"]
+            ]
+        }
+
+    def predictions(self, content: Any) -> list[dict[str, Any]]:
+        rows = listed_predictions(self.name, content)
+        for row in rows:
+            if "question" in row:
+                row["category"] = question_type(row["question"])
+        return rows
+
+
+def question_type(question: str) -> str:
+    """The first word, by which the paper's tables group questions."""
+    words = question.split()
+    return words[0].lower() if words else ""
+
+
+def _mapping(folder: Path) -> dict[int, str]:
+    """Number of a clip -> its name, from lines "<name> vid<N>". Empty without the file: clips are vid<N> then."""
+    path = find_optional(folder, _PLACES, ("youtube_mapping.txt", "youtube_video_to_id_mapping.txt"))
+    names: dict[int, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines() if path else (), start=1):
+        words = line.split()
+        if len(words) == 2 and words[1].startswith("vid") and words[1][3:].isdigit():
+            names[int(words[1][3:])] = words[0]
+        elif words:
+            raise ValueError(f"{path}, line {number}: {line!r}; allowed: <name> vid<number>")
+    return names
+
+
+def _paired(folder: Path, split: str, questions: Path) -> list[Any]:
+    answers = find_file(folder, _PLACES, (f"{split}_a.json",))
+    return paired_rows(questions, answers)
+
+
+def paired_rows(questions: Path, answers: Path) -> list[Any]:
+    """Rows of two lists that belong together: by question_id, whatever their order."""
+    asked, told = read_json(questions), read_json(answers)
+    if not isinstance(asked, list) or not isinstance(told, list):
+        raise ValueError(f"{questions}, {answers}: allowed: a list in each")
+    by_id = {row.get("question_id"): row for row in told if isinstance(row, dict)}
+    return [row | by_id.get(row.get("question_id"), {}) if isinstance(row, dict) else row for row in asked]
+
+
+def _number(row: dict[str, Any], name: str) -> int:
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name}={value!r}; allowed: a whole number")
+    return value

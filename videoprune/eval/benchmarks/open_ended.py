@@ -1,0 +1,74 @@
+"""What MSVD-QA and ActivityNet-QA share: prompts, exact match, files of predictions."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from videoprune.eval.benchmarks.base import bad_predictions, said
+from videoprune.eval.benchmarks.scores import Row
+
+_IDS = ("question_id", "id")
+_TEXTS = ("pred", "prediction", "text")
+
+
+def own_prompt(question: str) -> str:
+    """The project's own prompt for one-word answers: the authors' models had a list of answers, not a prompt."""
+    plain = " ".join(question.split()).rstrip("?")
+    return f"{plain}?\nAnswer with one word or a short phrase."
+
+
+def grid_prompt(question: str) -> str:
+    """IG-VLM's prompt for LLaVA-1.6. A question that ends in "?" has two, as there; roles are the template's."""
+    return (
+        "The provided image arranges keyframes from a video in a grid view. Answer concisely with overall "
+        "content and context of the video, highlighting any significant events, characters, or objects that "
+        f"appear throughout the frames. Question: {question}? \nAnswer: In the video,"
+    )
+
+
+def exact(row: Row) -> str:
+    """What is compared: the text without white space around it."""
+    return said(row).strip()
+
+
+def is_exact(row: Row) -> bool:
+    """Whether text and answer are the same string, as the authors count."""
+    return row.get("outcome") != "failed" and exact(row) == row["answer"]
+
+
+def loosely(row: Row) -> bool:
+    """The same without case, punctuation and repeated white space."""
+    return row.get("outcome") != "failed" and _plain(exact(row)) == _plain(str(row["answer"]))
+
+
+def listed_predictions(name: str, content: Any) -> list[dict[str, Any]]:
+    """Rows from a list of objects with an id and a text, or from {id: text}.
+
+    In the judges' forms (id, question, answer, pred; or question_id, Q, A, pred) `answer` is the truth; in
+    ActivityNet-QA's form (question_id, answer) it is the prediction.
+    """
+    forms = "a list of {question_id or id, pred}, of {question_id, answer}, or {id: text}"
+    if isinstance(content, dict):
+        content = [{"question_id": key, "pred": value} for key, value in content.items()]
+    if not isinstance(content, list):
+        raise bad_predictions(name, content, forms)
+    rows = []
+    for item in content:
+        if not isinstance(item, dict):
+            raise bad_predictions(name, item, forms)
+        key = next((item[k] for k in _IDS if k in item), None)
+        text = next((item[k] for k in _TEXTS if k in item), None)
+        answer, question = item.get("answer", item.get("A")), item.get("question", item.get("Q"))
+        if text is None:
+            text, answer = answer, None
+        if key is None or text is None:
+            raise bad_predictions(name, item, forms)
+        row = {"question_id": str(key), "text": str(text)}
+        row |= {"answer": str(answer)} if answer is not None else {}
+        rows.append(row | ({"question": str(question)} if question is not None else {}))
+    return rows
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().translate(str.maketrans("", "", string.punctuation)).split())
