@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,11 +154,17 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if isinstance(engine, Engine):
         engine.model.config.encoder_ranks = ranks = encoder_ranks(engine.model, clips, args.rank)
     solved: dict[str, Solved] = {}
+    refused: dict[str, str] = {}
     with progress_bar() as bar:
         for name, prune in wanted.items():
             if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
                 task = bar.add_task(f"lambda of {name}", total=None)
-                solved[name] = solve(engine, clips, prune, lambda task=task: bar.advance(task))  # type: ignore[misc]
+                try:
+                    solved[name] = solve(engine, clips, prune, lambda task=task: bar.advance(task))  # type: ignore[misc]
+                except ValueError as error:
+                    if args.prune:
+                        raise
+                    refused[name] = str(error)  # one preset that the model cannot do leaves the others
     found = {calibration_key(wanted[name]): one for name, one in solved.items()}
     where = "nowhere: give llm.lambda_=... of this table after the arguments"
     if isinstance(engine, Engine):
@@ -165,6 +172,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     elif args.model in demo_names() or Path(args.model).is_dir():
         where = save_stock_calibration(model_folder(args.model), found)
     _print(ranks, solved, wanted, where)
+    for name, reason in refused.items():
+        print(f"{name}: not calibrated: {reason}", file=sys.stderr)
     return 0
 
 

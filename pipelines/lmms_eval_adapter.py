@@ -25,7 +25,7 @@ def manifest() -> ModelManifest:
     return ModelManifest(model_id="videoprune", simple_class_path=f"{__name__}.Videoprune")
 
 
-class Videoprune(lmms):  # type: ignore[misc]
+class Videoprune(lmms):
     """pretrained: demo, a model's folder or a hub name. prune: a preset or a YAML file. frames: per video
     (None: as many as the model is best given). batch_size: questions about one video in one call.
 

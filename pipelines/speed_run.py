@@ -125,7 +125,8 @@ def _run_together(
     wanted = [(s, r) for r in range(plan.runs) for s in _rotated(plan.settings, r)]
     if all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted):
         return
-    clips, samples = [], []
+    clips: list[VideoFrames] = []
+    samples: list[Sample] = []
     for item in items:
         if len(clips) == count:
             break

@@ -184,7 +184,7 @@ def _with_subtitles(decoded: DecodedClip) -> ClipItem:
     return replace(decoded.item, samples=samples)
 
 
-AnyEngine = TypeVar("AnyEngine", Engine, StockEngine)
+AnyEngine = TypeVar("AnyEngine", bound=Engine | StockEngine)
 
 
 def with_prune(engine: AnyEngine, prune: PruneConfig) -> AnyEngine:

@@ -130,7 +130,8 @@ def score(
         if exact:
             found.append(float(said == truth))
         else:  # the official script joins the lemmas and cuts them into words once more
-            found.append(wups(words, *(words.tokens(" ".join(w)) for w in (said, truth)), threshold))
+            again = [words.tokens(" ".join(w)) for w in (said, truth)]
+            found.append(wups(words, again[0], again[1], threshold))
     return max(found)
 
 
@@ -171,7 +172,7 @@ def _wordnet() -> tuple[Any, str]:
         raise ValueError(f"WordNet 3.0 is not there. {_HELP}")
     from nltk.corpus.reader.wordnet import WordNetCorpusReader
 
-    class Reader(WordNetCorpusReader):  # type: ignore[misc]
+    class Reader(WordNetCorpusReader):
         def map_wn(self, version: str = "wordnet") -> None:
             """Newer readers map their synsets to those of NLTK's own WordNet, for other languages' sake."""
 

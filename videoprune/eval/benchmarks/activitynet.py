@@ -65,7 +65,7 @@ class ActivityNet(Benchmark):
         def build(number: int, row: dict[str, Any]) -> Sample:
             name, question = text_of(row, "video_name"), text_of(row, "question")
             kind = row.get("type")
-            if isinstance(kind, bool) or kind not in range(len(TYPES)):
+            if not isinstance(kind, int) or isinstance(kind, bool) or kind not in range(len(TYPES)):
                 raise ValueError(f"type={kind!r}; allowed: 0 to {len(TYPES) - 1}")
             video, lost = videos.find(f"v_{name}", name)
             meta = {"video_id": name, "category": TYPES[kind], "type": str(kind), "index": str(number)}

@@ -59,7 +59,7 @@ class MSVD(Benchmark):
             question = text_of(row, "question")
             answer = text_of(row, "answer")
             if "video_name" in row:
-                stems = (text_of(row, "video_name"),)
+                stems: tuple[str, ...] = (text_of(row, "video_name"),)
                 question_id = str(row["question_id"])
             else:
                 clip = _number(row, "video_id")
