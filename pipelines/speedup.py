@@ -17,6 +17,7 @@ from pipelines.environment import hardware, hardware_line, versions
 from pipelines.methods import method_config, method_names
 from pipelines.progress import progress_bar
 from pipelines.records import model_fingerprint, read_rows, write_whole
+from pipelines.speed_pictures import kept_pictures
 from pipelines.speed_results import report_rows
 from pipelines.speed_run import BASELINE, AnyEngine, Plan, Setting, run_plan
 from pipelines.stages import group_by_video, with_prune
@@ -78,7 +79,7 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
         "meta": _meta(model, args, engine, plan, len(samples)),
         "rows": rows,
         "refused": refused,
-        "frames": [],
+        "frames": kept_pictures(engine, settings, items[0]) if plan.answers else [],
     }
     files = write_report(results, out)
     write_whole(out / "tables.md", markdown_tables(results))

@@ -31,9 +31,10 @@ from transformers import (
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from demo_training.encoders import normalize
-from videoprune.config import EncoderPrune
-from videoprune.models.families.llava import reduce_alike
 from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.vision_run import kept_units
+from videoprune.prune.evoprune import bipartite_plan
+from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
 
 NUM_FRAMES, SIDE, PATCH, WIDTH, BLOCKS, HEADS = 8, 96, 8, 128, 8, 4
 GRID = SIDE // PATCH
@@ -166,8 +167,7 @@ class LlavaShape(StockShape):
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         batch = len(kept)
         z = model.model.apply_pooling(model.model.multi_modal_projector(x["x"].flatten(0, 1)))
-        count = max(1, round(keep * z.shape[1]))
-        z = reduce_alike(z, count, EncoderPrune(method="evoprune", keep=keep), torch.Generator())
+        z = _merge_alike(z, kept_units(z.shape[1], keep))
         there = ~z[..., 0].isnan()
         return z.nan_to_num().reshape(batch, -1, z.shape[2]), [], there.reshape(batch, -1).cpu()
 
@@ -342,6 +342,16 @@ class QwenShape(StockShape):
             video_processor=Qwen3VLVideoProcessor(size=area, **shape),
             chat_template=_template(SPECIAL["start"] + SPECIAL["video"] + SPECIAL["end"]),
         )
+
+
+def _merge_alike(x: Tensor, keep: int) -> Tensor:
+    """Merge the tokens of each row (F, n, W) that are most alike until `keep` are left, NaN at the other places."""
+    full, size = torch.full_like(x, float("nan")), x.new_ones(x.shape[:2])
+    plan = identity_plan(x.shape[0], x.shape[1], x.device)
+    while x.shape[1] > keep:
+        step = bipartite_plan(x, min(x.shape[1] - keep, x.shape[1] // 2), lambda_div=0.0)
+        x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
+    return full.scatter(1, plan.keep[..., None].expand_as(x), x)
 
 
 def _note(seen: dict[str, Tensor], key: str, run: Any) -> Any:

@@ -35,13 +35,37 @@ def test_counts_are_exact_and_a_batch_equals_its_rows(kind, method):
     apply(model, config(encoder={"method": method, "keep": 0.5}))
     together, seen = run(model, batch), trace(model)
     per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
-    expected = FRAMES * round(0.5 * per_frame) + (kind == "llava_onevision")
+    expected = round(0.5 * FRAMES * per_frame) + (kind == "llava_onevision")
     assert [row[0] for row in seen.layers] == [expected] * 2
     assert not together.isnan().any()
+    text = run(model, batch, 3)
+    for i, clip in enumerate(made):
+        one = inputs(kind, [clip], [QUESTIONS[i]])
+        assert torch.allclose(run(model, one)[0, -1], together[i, -1], atol=1e-5)
+        assert torch.equal(run(model, one, 3)[0, -3:], text[i, -3:])
+    assert torch.equal(run(remove(model), batch), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fusion", ["cooperative", "random", "uniform"])
+@pytest.mark.parametrize("method", ["none", "evoprune", "random"])
+def test_fusion_keeps_its_share_of_what_left_the_encoder(kind, method, fusion):
+    model, made = stock_model(kind), clips(kind, 2, FRAMES)
+    batch = inputs(kind, made, QUESTIONS[:2])
+    parts = {"fusion": {"method": fusion, "keep": 0.5}}
+    if method != "none":
+        parts["encoder"] = {"method": method, "keep": 0.5}
+    apply(model, config(**parts))
+    together = run(model, batch)
+    share = 0.5 if method == "none" else 0.25
+    per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
+    expected = round(share * FRAMES * per_frame) + (kind == "llava_onevision")
+    assert [row[0] for row in trace(model).layers] == [expected] * 2
+    if "random" in (method, fusion):
+        return
     for i, clip in enumerate(made):
         alone = run(model, inputs(kind, [clip], [QUESTIONS[i]]))
         assert torch.allclose(alone[0, -1], together[i, -1], atol=1e-5)
-    assert torch.equal(run(remove(model), batch), before)
 
 
 def test_choose_keeps_clips_apart():

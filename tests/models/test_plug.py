@@ -87,7 +87,7 @@ def test_counts_are_exact_and_sdpa_equals_eager(kind, method):
         seen = trace(model)
         expected = sum(max(1, round(0.4 * n)) for n, _ in seen.units) // 2
         if kind == "llava_onevision":
-            expected = 3 * round(0.4 * 16) + 1  # pooled to 16 a frame, and the newline
+            expected = round(0.4 * 3 * 16) + 1  # pooled to 16 a frame, one budget for the clip, and the newline
         assert [row[0] for row in seen.layers] == [expected] * 2
         assert seen.layers[0][-1] < expected
     assert torch.allclose(found[0][:, -1], found[1][:, -1], atol=1e-4)
@@ -223,7 +223,7 @@ def test_presets_warn_that_lambda_is_missing_and_keep_their_share():
         apply(model, "balanced")
     run(model, batch)
     layers = trace(model).layers[0]
-    assert layers[0] == 3 * round(12 * 0.5 * 0.75)
+    assert layers[0] == round(3 * 12 * 0.5 * 0.75)
     remove(model)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Rival methods at the encoder's end: a clip's tokens in, one plan over all of them out.
+"""What looks at a whole clip at the encoder's end: rivals, and stage 2 of a model with one encoder.
 
 Shapes: F frames of all clips, n tokens of a frame, D width, d key width.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from videoprune.prune.baselines import CLIP_METHODS, ClipTokens
+from videoprune.prune.controls import random_plan, uniform_plan
 from videoprune.types import KeepPlan
 
 
@@ -54,4 +55,32 @@ def choose(
         keeps.append(plan.keep[0] + first * tokens)
         intos.append((plan.into[0] + kept).where(plan.into[0] >= 0, -1))
         first, kept = first + frames, kept + plan.num_kept
+    return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None])
+
+
+def fuse_clips(
+    method: str,
+    x: Tensor,
+    keep: Sequence[int],
+    tokens: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> KeepPlan:
+    """Stage 2 with one encoder: `keep[i]` of the `tokens[i]` tokens of clip i stay, x (sum of tokens, D).
+
+    There is no other encoder to compare with (METEOR, stage 2), so the tokens that differ most from each other stay,
+    over the whole clip: greedy max-min of the cosine distance (DivPrune, arXiv 2503.02175). `random` and `uniform`
+    are controls. -> one plan over all tokens, one row; nothing merges.
+    """
+    keeps, intos = [], []
+    first = kept = 0
+    for count, n in zip(keep, tokens, strict=True):
+        if method == "random":
+            plan = random_plan(1, n, count, generator=generator, device=x.device)
+        elif method == "uniform":
+            plan = uniform_plan(1, n, count, device=x.device)
+        else:
+            plan = CLIP_METHODS["divprune"].function(ClipTokens(x[first : first + n][None]), count)
+        keeps.append(plan.keep[0] + first)
+        intos.append((plan.into[0] + kept).where(plan.into[0] >= 0, -1))
+        first, kept = first + n, kept + count
     return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None])

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from videoprune.config import EncoderPrune, PruneConfig, preset
+from videoprune.config import PruneConfig, preset
 from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.language_run import LanguageHooks
@@ -52,9 +52,9 @@ class Pruned:
 def apply(model: PreTrainedModel, prune: str | PruneConfig) -> PreTrainedModel:
     """Prune `model` from now on; `model(...)` and `model.generate(...)` are called as before.
 
-    model: a stock model of one of the `FAMILIES`. prune: a preset's name or a configuration. With one encoder there
-    is nothing to fuse, so `fusion.keep` multiplies `encoder.keep`: a preset stands for the same share of tokens as
-    in a model of several encoders. Adaptive LLM pruning needs `llm.lambda_`; without it fixed shares with the same
+    model: a stock model of one of the `FAMILIES`. prune: a preset's name or a configuration. With one encoder
+    `fusion` keeps the tokens that differ most over the clip, so a preset stands for the same share of tokens as in a
+    model of several encoders. Adaptive LLM pruning needs `llm.lambda_`; without it fixed shares with the same
     average are used, and a warning says so. A model that is already pruned is changed to the new configuration.
     -> the same model. Raises ValueError for other models, and for what a family cannot do.
     """
@@ -94,9 +94,11 @@ class _Session:
     def __init__(self, family: Family, config: PruneConfig) -> None:
         self.family, self.encoder = family, config.encoder
         self.keep = config.encoder.keep if config.encoder.method != "none" else 1.0
-        if config.fusion.method != "none":
-            self.keep *= config.fusion.keep
+        self.fusion = config.fusion
+        self.fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
         self.seed = config.seed
+        self.over_clips = _over_clips(config, family)
+        self.prompts: Tensor | None = None  # visual places (B, S) of the prompts that `generate` was called with
         self.images = False  # within a call for the features of images, each of which stands alone
         self.run: VisionRun | None = None
         self.last: VisionRun | None = None
@@ -111,7 +113,7 @@ class _Session:
         self.language = LanguageHooks(
             family.core, family.language_model, family.placeholders, usable.llm, config.seed, tokens
         )
-        if self.keep < 1 or family.packed:
+        if self.keep * self.fuse < 1 or family.packed:
             self._hook_vision()
 
     def _check(self) -> None:
@@ -135,15 +137,33 @@ class _Session:
             self.handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
             setattr(family.attention(block), _STATE, (self, i))
         self.vision_config._attn_implementation = _NAME
-        for module, when, hook in family.hooks(lambda: self.run) if self.keep < 1 else ():
+        pruned = self.keep * self.fuse < 1
+        for module, when, hook in family.hooks(lambda: self.run) if pruned else ():
             register = module.register_forward_hook if when == "post" else module.register_forward_pre_hook
             self.handles.append(register(hook, with_kwargs=True))
-        methods = family.wrap(self.encoder, self.keep, lambda: self.run) if self.keep < 1 else {}
-        if _over_clips(self.encoder) and not family.videos_are_images:
+        methods = family.wrap(self.encoder, lambda: self.run) if pruned else {}
+        if self.over_clips and not family.videos_are_images:
             methods["get_image_features"] = self._noting_images(family.core.get_image_features)
+        if self.over_clips and not family.packed:
+            family.model.generate = self._noting_prompts(family.model.generate)
         for name, method in methods.items():
             setattr(family.core, name, method)
             self.wrapped.append(name)
+
+    def _noting_prompts(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """`generate` encodes before it calls the model: the prompts tell whose frames are whose."""
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+            if isinstance(ids, Tensor) and not ids.is_floating_point():
+                places = torch.tensor(self.family.placeholders, device=ids.device)
+                self.prompts = torch.isin(ids, places)
+            try:
+                return generate(*args, **kwargs)
+            finally:
+                self.prompts = None
+
+        return wrapped
 
     def _noting_images(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def get_image_features(*args: Any, **kwargs: Any) -> Any:
@@ -165,6 +185,7 @@ class _Session:
         self.vision_config._attn_implementation = self.vision_kind
         for name in self.wrapped:
             delattr(self.family.core, name)
+        self.family.model.__dict__.pop("generate", None)
 
     def pruned(self) -> Pruned:
         layers = self.language.trace
@@ -198,13 +219,14 @@ class _Session:
             prefix=prefix,
             seed=self.seed,
             windows=windows,
-            clips=(clips or self._clips(len(lengths))) if _over_clips(self.encoder) else None,
+            clips=(clips or self._clips(len(lengths))) if self.over_clips else None,
+            fusion=self.fusion,
             grid=grid,
         )
 
     def _clips(self, frames: int) -> list[int]:
         """Frames of each clip of a call that does not say: in proportion to the visual tokens of the prompts."""
-        visual = self.language.visual
+        visual = self.prompts if self.language.visual is None else self.language.visual
         if self.images:
             return [1] * frames
         if visual is None or visual.shape[0] == 1:
@@ -278,9 +300,11 @@ def _stock(module: nn.Module, kind: str) -> Callable[..., Any]:
     return ALL_ATTENTION_FUNCTIONS.get_interface(kind, spelled_out)
 
 
-def _over_clips(config: EncoderPrune) -> bool:
+def _over_clips(config: PruneConfig, family: Family) -> bool:
     """Whether frames of a clip are looked at together, so that clips must be told apart."""
-    return bool(config.temporal) or config.frames == "novelty" or is_clip_method(config.method)
+    encoder = config.encoder
+    inside = bool(encoder.temporal) or encoder.frames == "novelty" or is_clip_method(encoder.method)
+    return inside or config.fusion.method != "none" or family.pools
 
 
 def _usable(config: PruneConfig, model: Any) -> tuple[PruneConfig, float | None]:

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from videoprune.config import EncoderPrune
-from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
+from videoprune.config import EncoderPrune, FusionPrune
+from videoprune.models.clip_methods import choose, fuse_clips, is_clip_method, needs_heads
 from videoprune.models.clock import Stopwatch
 from videoprune.models.frames import attend
 from videoprune.models.unit_rows import UnitRows
@@ -40,6 +40,11 @@ _TEMPORAL_DEPTH = (
 def kept_units(units: int, keep: float) -> int:
     """Units of a frame that leave the encoder: exact, and known before any pixel."""
     return min(units, max(1, round(keep * units)))
+
+
+def kept_of_clip(frames: int, units: int, keep: float) -> int:
+    """Units of a whole clip that leave the encoder where one budget spans its frames, at least one a frame."""
+    return min(frames * units, max(frames, round(keep * frames * units)))
 
 
 def removals(config: EncoderPrune, num_blocks: int, units: int, keep: float) -> tuple[int, ...]:
@@ -75,11 +80,16 @@ class VisionRun:
         windows: Sequence[int] | None = None,
         clips: Sequence[int] | None = None,
         grid: tuple[int, int] | None = None,
+        fusion: FusionPrune | None = None,
     ) -> None:
         """lengths: packed tokens of each frame, prefix included. windows: packed tokens of each attention window,
         for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone.
-        grid: rows and columns of a frame's units (of the first one, if they differ)."""
-        self.config, self.grid = config, grid
+        grid: rows and columns of a frame's units (of the first one, if they differ). fusion: what leaves the encoder
+        is pruned once more, over the clip."""
+        self.config, self.grid, self.keep = config, grid, keep
+        self.fusion = fusion.method if fusion is not None else "none"
+        self.fuse = fusion.keep if fusion is not None and self.fusion != "none" else 1.0
+        self.fused: KeepPlan | None = None  # that last step
         self.at_end = keep < 1 and is_clip_method(
             config.method
         )  # a rival chooses among all that leaves the encoder
@@ -196,7 +206,7 @@ class VisionRun:
             if len(set(counts)) > 1:
                 raise ValueError(f"frames of {sorted(set(counts))} tokens in one clip; allowed: one size")
             u = u.unflatten(0, (frames, -1))
-            left, ends = self._budgets(u, self.final[first : first + frames])
+            left, ends = self._budgets(u)
             step = temporal_plan(u, [counts[0] - n for n in left])
             keeps.append(step.keep[0] + place)
             intos.append(step.into[0] + kept)
@@ -205,10 +215,10 @@ class VisionRun:
         self.final = final
         return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None]), self.rows.changed(lengths, final)
 
-    def _budgets(self, u: Tensor, final: Sequence[int]) -> tuple[list[int], list[int]]:
+    def _budgets(self, u: Tensor) -> tuple[list[int], list[int]]:
         """Units u (T, U, D) of one clip: how many each frame has after merging over time, and at the end."""
         frames, units = u.shape[:2]
-        total = sum(final)
+        total = kept_of_clip(frames, units, self.keep)
         weights = novelty(u).tolist() if self.config.frames == "novelty" else [1.0] * frames
         over_time = round(self.config.temporal * (frames * units - total)) if frames > 1 else 0
         if not over_time:
@@ -289,7 +299,7 @@ class VisionRun:
         if self.plan is None:
             attention, keys = self.last_heads()
             frames = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
-            keep = [sum(self.final[first : first + n]) for first, n in self._starts()]
+            keep = [kept_of_clip(n, self.dense[first], self.keep) for first, n in self._starts()]
             self.plan = choose(
                 self.config.method,
                 frames.unflatten(0, (len(self.dense), -1)),
@@ -343,6 +353,11 @@ class VisionRun:
             merged = self.choose(units)
             assert self.plan is not None
             return unmerge(merged[None], _own_places(self.plan), fill=fill)[0]
+        if self.fuse < 1 and end and fill is not None:
+            with self.clock.on(units.device):
+                left = self._fuse(units)
+            assert self.plan is not None
+            return unmerge(left[None], _own_places(self.plan), fill=fill)[0]
         plan = self.finish(units.device)
         if plan.num_kept == plan.num_tokens:
             return units
@@ -352,6 +367,29 @@ class VisionRun:
             return units.masked_fill(~self.left(units.device).view(-1, *[1] * (units.ndim - 1)), fill)
         place = plan if fill is None else _own_places(plan)
         return unmerge(units[None], place, fill=fill or 0.0)[0]
+
+    def _fuse(self, units: Tensor) -> Tensor:
+        """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
+        plan = self.finish(units.device)
+        if self.fused is None:
+            frames = self.kept()
+            if units.shape[0] > plan.num_kept:
+                units = units[plan.keep[0]]
+            counts = [sum(frames[first : first + n]) for first, n in self._starts()]
+            wanted = [
+                kept_of_clip(n, self.dense[first], self.keep * self.fuse) for first, n in self._starts()
+            ]
+            keep = [min(a, b) for a, b in zip(wanted, counts, strict=True)]
+            x = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
+            self.fused = fuse_clips(self.fusion, x, keep, counts, self.generator)
+            self.plan = compose(plan, self.fused)
+        elif units.shape[0] == self.dense_total:
+            return units[plan.keep[0]]
+        return gather(units[None], self.fused)[0]
+
+    @property
+    def dense_total(self) -> int:
+        return sum(self.dense)
 
     def _narrow(self, x: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
         """Rows (N, ...) of the survivors."""

@@ -17,7 +17,9 @@ def stream_header(path: str) -> tuple[int, float]:
         with av.open(path) as container:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or stream.base_rate or 0)
-            seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            seconds = (
+                float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
+            )
             if seconds is None and container.duration:
                 seconds = container.duration / av.time_base
             frames = stream.frames or round((seconds or 0.0) * rate)

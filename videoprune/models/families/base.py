@@ -29,6 +29,7 @@ class Family:
     model_types: ClassVar[tuple[str, ...]] = ()
     methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", *CLIP_METHODS)
     packed: ClassVar[bool] = False
+    pools: ClassVar[bool] = False  # pooling mixes patches behind the encoder, tokens are chosen after it
     videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
     prefix: int = 0
 
@@ -81,7 +82,7 @@ class Family:
         raise NotImplementedError
 
     def wrap(
-        self, config: EncoderPrune, keep: float, run: Callable[[], VisionRun | None]
+        self, config: EncoderPrune, run: Callable[[], VisionRun | None]
     ) -> dict[str, Callable[..., Any]]:
         """Methods of the inner model to replace, by name."""
         return {}
