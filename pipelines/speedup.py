@@ -99,7 +99,9 @@ def usable_settings(
         for share in sorted(retain, reverse=True):
             name = f"{method}@{share:g}"
             try:
-                setting = Setting(method, share, _calibrated(engine, method_config(method, share), out))
+                setting = Setting(
+                    method, share, _calibrated(engine, method, method_config(method, share), out)
+                )
                 _try(engine, setting)
                 found.append(setting)
             except ValueError as error:
@@ -116,7 +118,7 @@ def _try(engine: AnyEngine, setting: Setting) -> None:
     ready.answer(ready.encode([clip.frames])[0], clip.samples[:1], max_new_tokens=1)
 
 
-def _calibrated(engine: AnyEngine, prune: PruneConfig, out: Path) -> PruneConfig:
+def _calibrated(engine: AnyEngine, method: str, prune: PruneConfig, out: Path) -> PruneConfig:
     if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
         return prune
     key = calibration_key(prune)
@@ -125,7 +127,7 @@ def _calibrated(engine: AnyEngine, prune: PruneConfig, out: Path) -> PruneConfig
             return prune
     elif key in (getattr(engine.model.config, "videoprune", None) or {}).get("lambdas", {}):
         return prune
-    elif _random(engine):
+    elif method != "meteor" or _random(engine):  # what `apply` does without a lambda
         return prune.replace(**{"llm.method": "fixed"})
     path = out / "lambdas.json"
     known = json.loads(path.read_text()) if path.exists() else {}

@@ -87,7 +87,9 @@ def test_counts_are_exact_and_sdpa_equals_eager(kind, method):
         seen = trace(model)
         expected = sum(max(1, round(0.4 * n)) for n, _ in seen.units) // 2
         if kind == "llava_onevision":
-            expected = round(0.4 * 3 * 16) + 1  # pooled to 16 a frame, one budget for the clip, and the newline
+            expected = (
+                round(0.4 * 3 * 16) + 1
+            )  # pooled to 16 a frame, one budget for the clip, and the newline
         assert [row[0] for row in seen.layers] == [expected] * 2
         assert seen.layers[0][-1] < expected
     assert torch.allclose(found[0][:, -1], found[1][:, -1], atol=1e-4)

@@ -98,7 +98,9 @@ class _Session:
         self.fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
         self.seed = config.seed
         self.over_clips = _over_clips(config, family)
-        self.prompts: Tensor | None = None  # visual places (B, S) of the prompts that `generate` was called with
+        self.prompts: Tensor | None = (
+            None  # visual places (B, S) of the prompts that `generate` was called with
+        )
         self.images = False  # within a call for the features of images, each of which stands alone
         self.run: VisionRun | None = None
         self.last: VisionRun | None = None
