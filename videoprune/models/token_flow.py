@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
+from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.early import NUM_CUTS, retained_counts
 from videoprune.models.llm_prune import cut_layers
-from videoprune.models.vision_run import kept_units, removals
+from videoprune.models.vision_run import kept_of_clip, kept_units, removals
 from videoprune.prune.adaptive import geometric_ratios
 from videoprune.prune.budget import allocate
 from videoprune.prune.schedule import merge_counts
@@ -78,20 +79,27 @@ def _only_encoder(
     frames, (rows, columns) = frames // vision.temporal, _grid(vision, size)
     side = vision.unit_side
     units = (rows // side) * (columns // side)
-    keep = config.encoder.keep if config.encoder.method != "none" else 1.0
-    keep *= config.fusion.keep if config.fusion.method != "none" else 1.0
-    inside = keep if config.encoder.method != "none" else 1.0
+    inside = config.encoder.keep if config.encoder.method != "none" else 1.0
+    fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
     remove = (*removals(config.encoder, vision.used_blocks, units, inside),)
     flow = _vision_flow(
         vision, config.encoder, frames, units, remove, windows=_windows(vision, rows, columns)
     )
     pooled = math.ceil(rows / vision.pool) * math.ceil(columns / vision.pool) if vision.pool > 1 else units
-    left = kept_units(pooled, keep)
-    if vision.pool > 1 and left < pooled and config.encoder.method == "evoprune":
-        width = shape.language.hidden
-        more = _merge_rounds(frames, pooled, left, width, density=False)
-        flow = replace(flow, pruning=(*flow.pruning, *more))
-    return [flow], frames * pooled + shape.extra, frames * left + shape.extra
+    each = kept_units(pooled, inside)
+    arrived = frames * pooled if vision.pool > 1 else frames * each  # what the choice over the clip looks at
+    left = frames * each
+    if fuse < 1 or vision.pool > 1 or is_clip_method(config.encoder.method):
+        left = kept_of_clip(frames, pooled, inside * fuse)
+    chosen_alike = config.encoder.method in ("none", "evoprune", "meteor") and config.fusion.method not in (
+        "random",
+        "uniform",
+    )
+    if left < arrived and chosen_alike and (fuse < 1 or vision.pool > 1):
+        projected = vision.pool > 1 or not vision.projects_all  # else the choice falls before the projector
+        width = shape.language.hidden if projected else vision.width
+        flow = replace(flow, pruning=(*flow.pruning, (1, arrived, width, arrived)))
+    return [flow], frames * pooled + shape.extra, left + shape.extra
 
 
 def _fused_encoders(
