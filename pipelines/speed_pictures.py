@@ -34,7 +34,7 @@ def kept_pictures(
         image = list(pictures(clear, seen))[len(frames) // 2]
         data = io.BytesIO()
         matplotlib.image.imsave(data, image, format="png")
-        title = f"{setting.label}: {item.samples[0].question}"
+        title = item.samples[0].question
         found.append(
             {
                 "method": setting.label,

@@ -60,6 +60,7 @@ def test_files_hold_the_results(report):
         "results.csv",
         "report.html",
         "accuracy-by-first-token.png",
+        "accuracy-by-operations.png",
         "stages.png",
         "layers.png",
         "kept-tokens.png",

@@ -69,6 +69,7 @@ def _draw(group: Group, look: Mapping[str, Look], suffix: str) -> tuple[Section,
     name = f"g{group.frames}x{group.concurrency}"
     what = "accuracy" if group.measured else "tokens-kept"
     first, notes = trade_off(group, look)
+    work, _ = trade_off(group, look, operations=True)
     stages, layers = plots.stages(group), plots.layers(group, look)
     section = Section(
         group,
@@ -76,7 +77,11 @@ def _draw(group: Group, look: Mapping[str, Look], suffix: str) -> tuple[Section,
         as_svg(stages, f"{name}b", "seconds by stage"),
         None if layers is None else as_svg(layers, f"{name}c", "tokens by layer"),
     )
-    images = {f"{what}-by-first-token{suffix}.png": as_png(first), f"stages{suffix}.png": as_png(stages)}
+    images = {
+        f"{what}-by-first-token{suffix}.png": as_png(first),
+        f"{what}-by-operations{suffix}.png": as_png(work),
+        f"stages{suffix}.png": as_png(stages),
+    }
     if layers is not None:
         images[f"layers{suffix}.png"] = as_png(layers)
     return section, images

@@ -14,16 +14,19 @@ from videoprune.eval.speed_style import INK, MUTED, Look, figure, styled
 NOT_MEASURED = "accuracy not measured (random weights): share of tokens kept instead"
 
 
-def trade_off(group: Group, look: Mapping[str, Look]) -> tuple[Any, dict[str, str]]:
+def trade_off(
+    group: Group, look: Mapping[str, Look], *, operations: bool = False
+) -> tuple[Any, dict[str, str]]:
     """Accuracy (or, where it was not measured, the share of visual tokens kept) against time to first token.
 
+    operations: against the operations up to the first token instead, choosing tokens included: what does not depend
+    on the machine, and shows what a small model's overheads hide.
     -> the figure, and what each point says under the pointer, by id. Lines: what no method beats, and 95 % intervals.
     """
     path = "accuracy.all" if group.measured else "retention"
     drawn = [(r, t) for r, t in zip(group.rows, group.labels, strict=True) if number(r, path) is not None]
-    points = [
-        (number(r, "seconds.first_token.median") or 0.0, 100 * (number(r, path) or 0.0)) for r, _ in drawn
-    ]
+    spent = _operations if operations else _seconds
+    points = [(spent(r), 100 * (number(r, path) or 0.0)) for r, _ in drawn]
     with styled():
         fig = figure(10.5, 6.6)
         fig.set_layout_engine("none")  # labels are placed in pixels, which must stay
@@ -39,17 +42,27 @@ def trade_off(group: Group, look: Mapping[str, Look]) -> tuple[Any, dict[str, st
             )
             mark.set_gid(f"point-{i}")
             notes[f"point-{i}"] = _note(row, label)
-        axes.set_xlabel("time to first token, seconds (median)   ← faster")
+        unit = "Gflop up to the first token   ← less work" if operations else None
+        axes.set_xlabel(unit or "time to first token, seconds (median)   ← faster")
         axes.set_ylabel(
             "correct answers, %" if group.measured else "visual tokens kept, average over LLM layers, %"
         )
         times = [x for x, _ in points] or [1.0]
         axes.margins(0.09)
         axes.set_xlim(left=0.0 if min(times) < 0.4 * max(times) else None)
-        axes.set_title(f"{_what(group)} against time to first token: {group.title}", y=1.055)
+        cost = "work" if operations else "time"
+        axes.set_title(f"{_what(group)} against {cost} to first token: {group.title}", y=1.055)
         axes.text(0, 1.02, _subtitle(drawn, group), transform=axes.transAxes, fontsize=9, color=MUTED)
         _label_points(fig, axes, drawn, points, front, look)
     return fig, notes
+
+
+def _seconds(row: Row) -> float:
+    return number(row, "seconds.first_token.median") or 0.0
+
+
+def _operations(row: Row) -> float:
+    return sum(number(row, f"flops.{stage}") or 0.0 for stage in ("encoder", "prune", "prefill")) / 1e9
 
 
 def _what(group: Group) -> str:
@@ -71,7 +84,7 @@ def _steps(front: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
 
 def _subtitle(drawn: Sequence[tuple[Row, str]], group: Group) -> str:
     """What the dashes mean, and how sure the accuracies are."""
-    said = "dashed: nothing is both faster and better than these"
+    said = "dashed: nothing is both cheaper and better than these"
     if not group.measured:
         return f"{NOT_MEASURED}; {said}"
     halves = [50 * (i[1] - i[0]) for i in (value(r, "accuracy.ci95") for r, _ in drawn) if i]
