@@ -97,15 +97,13 @@ class ActivityNet(Benchmark):
                 [float(loosely(r)) for r in rows], groups, order=order
             ),
         }
-        return Scores(
-            self.name,
+        return self.scores(
             split,
             protocol,
+            rows,
+            metrics,
             headline="exact match",
-            metrics=metrics,
-            questions=len(rows),
-            expected=self.sizes[split],
-            notes=tuple(answer_notes(rows, self.sizes[split])),
+            notes=answer_notes(rows, self.sizes[split]),
         )
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:

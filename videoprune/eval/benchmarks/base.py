@@ -77,6 +77,28 @@ class Benchmark(ABC):
         folder: the benchmark's, for what else its scores need.
         """
 
+    def scores(
+        self,
+        split: str,
+        protocol: str,
+        rows: Sequence[Row],
+        metrics: dict[str, Any],
+        *,
+        headline: str,
+        notes: Sequence[str],
+    ) -> Scores:
+        """What `score` returns, with the size of the split beside the number of rows."""
+        return Scores(
+            self.name,
+            split,
+            protocol,
+            headline=headline,
+            metrics=metrics,
+            questions=len(rows),
+            expected=self.sizes[split],
+            notes=tuple(notes),
+        )
+
     @abstractmethod
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """The official form of predictions: file name -> what it holds as JSON."""

@@ -92,15 +92,13 @@ class MSVD(Benchmark):
                 [float(loosely(r)) for r in rows], groups, order=TYPES
             ),
         }
-        return Scores(
-            self.name,
+        return self.scores(
             split,
             protocol,
+            rows,
+            metrics,
             headline="exact match",
-            metrics=metrics,
-            questions=len(rows),
-            expected=self.sizes[split],
-            notes=tuple(answer_notes(rows, self.sizes[split])),
+            notes=answer_notes(rows, self.sizes[split]),
         )
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:

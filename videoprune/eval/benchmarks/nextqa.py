@@ -116,16 +116,7 @@ class NextQA(Benchmark):
             metrics["corrected"] = figures(
                 [float(_letter(row) == row["answer"]) for row in rows], groups, order=order
             )
-        return Scores(
-            self.name,
-            split,
-            protocol,
-            headline=protocol,
-            metrics=metrics,
-            questions=len(rows),
-            expected=self.sizes[split],
-            notes=tuple(notes),
-        )
+        return self.scores(split, protocol, rows, metrics, headline=protocol, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """ "<video>_<qid>": prediction and answer as numbers 0 to 4; -1 where no option could be read."""

@@ -96,16 +96,7 @@ class VideoMME(Benchmark):
             metrics = {"lmms-eval": figures(right, groups, order=GROUPS)}
         clear = [float(_clear_letter(row) == row["answer"]) for row in rows]
         metrics["corrected"] = figures(clear, groups, clusters=videos, order=GROUPS)
-        return Scores(
-            self.name,
-            split,
-            protocol,
-            headline=protocol,
-            metrics=metrics,
-            questions=len(rows),
-            expected=self.sizes[split],
-            notes=tuple(notes),
-        )
+        return self.scores(split, protocol, rows, metrics, headline=protocol, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """A list of videos with their questions and each `response`, as the evaluation script reads it."""
