@@ -48,7 +48,7 @@ def test_mistakes_are_named(data: dict, said: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="preset='fast'; allowed: aggressive, balanced"):
+    with pytest.raises(ValueError, match="preset='fast'; allowed: aggressive, aim, balanced"):
         preset("fast")
 
 
