@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,8 @@ def _run_together(
             samples.append(item.samples[0])
     if not clips:
         return
-    while len(clips) < count:  # too few clips: the first ones again
-        clips.append(clips[len(clips) % len(clips)])
-        samples.append(samples[len(samples) % len(samples)])
+    clips = list(islice(cycle(clips), count))  # too few: the first again
+    samples = list(islice(cycle(samples), count))
     for setting in plan.settings:
         _time(_with(engine, setting), clips, samples, plan)
     for setting, run in wanted:

@@ -70,7 +70,7 @@ class StockEngine:
             where = str(model_folder(model)) if model in demo_names() else model
             dtype = dtype or (torch.float32 if self.device == "cpu" else None)
             self.model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or "auto").eval()
-            if _own(self.model.config):
+            if "frame_size" in _own(self.model.config):  # a calibrated model of the user's has lambdas there
                 tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left")
                 self.inputs = PlainInputs(self.model.config, tokenizer)
             else:

@@ -184,3 +184,13 @@ def test_a_calibrated_lambda_is_found_by_its_key() -> None:
     wanted = FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5})
     model.config.lambdas = {calibration_key(wanted): 12.5}
     assert model.resolve(wanted).llm.lambda_ == 12.5
+
+
+def test_choosing_in_the_encoders_is_timed():
+    model = tiny_model()
+    for name in ("all three", "meteor"):
+        model.config.encoder_ranks = {t.name: [3.0, 2.0, 1.0] for t in model.towers}
+        model.encode([random_clip(3)], CONFIGS[name])
+        assert model.choosing.seconds > 0
+    model.encode([random_clip(3)], PruneConfig())
+    assert model.choosing.seconds == 0

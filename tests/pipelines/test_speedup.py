@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pipelines import speed_run
 from pipelines.cli import main
 from pipelines.records import read_rows
 from pipelines.speed_results import _accuracy, _row
@@ -106,6 +107,17 @@ def test_clips_together_are_timed_and_broken_ones_are_rows(tiny, clips, tmp_path
     assert {r["setting"] for r in failed} == {"none", "random@0.5"}
     assert all("broken.mp4" in r["reason"] for r in failed)
     assert len(answers) == 2 * 10
+
+
+def test_too_few_clips_are_taken_again_in_turn(tiny, clips, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(speed_run, "_time", lambda engine, clips, samples, plan: seen.append(clips) or {})
+    engine = Engine(str(tiny), PruneConfig(), device="cpu")
+    plan = Plan((Setting("none", 1.0, PruneConfig()),), (4,), (5,), runs=1, answers=False)
+    run_plan(engine, group_by_video(load(clips, None)), plan, tmp_path)
+    paths = [c.path for c in seen[0]]
+    assert len(set(paths)) == 3
+    assert paths == [*paths[:3], *paths[:2]]
 
 
 def test_accuracy_has_both_denominators():

@@ -118,6 +118,19 @@ def test_lambda_is_found_kept_and_scaled(tmp_path, capsys):
         assert abs(sum(shares) / len(shares) - wanted) < 0.1, frames
 
 
+def test_a_calibrated_model_of_ones_own_keeps_its_processor(tmp_path, monkeypatch):
+    """Lambdas stand in config.json where the demo models say how their frames are made; that is no reason to guess."""
+    folder = tmp_path / "own"
+    shutil.copytree(model_folder("llava-demo"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["videoprune"] = {"lambdas": {}, "note": "calibrated"}
+    (folder / "config.json").write_text(json.dumps(config))
+    asked = []
+    monkeypatch.setattr("videoprune.stock_engine.ProcessorInputs", lambda where: asked.append(where))
+    StockEngine(str(folder), "none", device="cpu")
+    assert asked == [str(folder)]
+
+
 def test_adaptive_share_is_solved_for():
     engine = open_engine("llava-demo", PruneConfig(), device="cpu")
     clips = training_clips(2, engine.num_frames, engine.frame_size[0])

@@ -138,16 +138,17 @@ class MultiEncoderVLM(PreTrainedModel):
         config: PruneConfig,
         generator: torch.Generator | None = None,
         plans: dict[str, KeepPlan] | None = None,
+        clock: Stopwatch | None = None,
     ) -> list[tuple[VisionTower, Tensor, Tensor, Tensor]]:
         """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K)).
 
-        `plans` receives, by encoder, what became of each dense patch.
+        `plans` receives, by encoder, what became of each dense patch. clock: of choosing and merging.
         """
         counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
         out = []
         for one in self.towers:
             values = self.pixel_values(pixels, one)
-            x, size, plan = encode(one, values, config.encoder, counts[one.name], generator)
+            x, size, plan = encode(one, values, config.encoder, counts[one.name], generator, clock)
             out.append((one, x, size, plan.keep))
             if plans is not None:
                 plans[one.name] = plan
@@ -177,7 +178,7 @@ class MultiEncoderVLM(PreTrainedModel):
         self.choosing = Stopwatch()
         started = now(self.device)
         pixels = _stack_frames(clips, max(int(encoder_config(e).image_size) for e in self.config.encoders))
-        encoded = self.encode_frames(pixels.to(self.device), config, generator, plans)
+        encoded = self.encode_frames(pixels.to(self.device), config, generator, plans, self.choosing)
         encoded_at = now(self.device)
         tokens = self._fuse(clips, encoded, config, generator)
         if seconds is not None:
