@@ -45,7 +45,7 @@ class EncoderPrune:
     config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
     metric: what is compared, head-mean keys or hidden states, which lost less on MovingShapes (docs/tables.md).
-    neighbors: k of the local density.
+    neighbors: k of the local density, among destinations.
     proportional_attention: add log(size) to later attention logits (ToMe).
     frames: every frame keeps the same share, or one exact budget for the clip goes where something new is.
     temporal: share of all removals that merge a token into the same place of the frame before, after a quarter of

@@ -38,7 +38,7 @@ def pairs_oracle(
     top = sorted(free, key=lambda i: (-importance[i], i))[:critical]
     ranked = []
     for i in free[::2]:
-        near = sorted((cosine(tokens[i], tokens[m]) for m in free if m != i), reverse=True)[:neighbors]
+        near = sorted((cosine(tokens[i], tokens[m]) for m in free[1::2]), reverse=True)[:neighbors]
         alone = 1 - sum(near) / len(near)
         best = max(free[1::2], key=lambda j: (cosine(tokens[i], tokens[j]), -j))
         score = cosine(tokens[i], tokens[best]) - sign * lambda_div * alone - lambda_att * importance[i]

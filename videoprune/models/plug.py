@@ -23,6 +23,7 @@ from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.language_run import LanguageHooks
 from videoprune.models.multi_encoder import calibration_key
+from videoprune.models.patch_embed import as_product, patch_convolutions
 from videoprune.models.vision_run import VisionRun
 
 _NAME = "videoprune"
@@ -107,6 +108,7 @@ class _Session:
         self.rope: tuple[Tensor, ...] = ()
         self.handles: list[Any] = []
         self.wrapped: list[str] = []
+        self.convolutions = patch_convolutions(family.vision) if family.packed else []
         self.blocks = list(family.blocks)
         vision_config: Any = family.vision.config
         self.vision_config, self.vision_kind = vision_config, vision_config._attn_implementation
@@ -138,6 +140,8 @@ class _Session:
             hook = lambda module, args, kwargs, i=i: self._before_block(i, args, kwargs)  # noqa: E731
             self.handles.append(block.register_forward_pre_hook(hook, with_kwargs=True))
             setattr(family.attention(block), _STATE, (self, i))
+        for conv in self.convolutions:
+            conv.forward = as_product(conv)  # type: ignore[assignment]
         self.vision_config._attn_implementation = _NAME
         pruned = self.keep * self.fuse < 1
         for module, when, hook in family.hooks(lambda: self.run) if pruned else ():
@@ -184,6 +188,8 @@ class _Session:
         if self.handles:
             for block in self.blocks:
                 delattr(self.family.attention(block), _STATE)
+        for conv in self.convolutions:
+            del conv.forward
         self.vision_config._attn_implementation = self.vision_kind
         for name in self.wrapped:
             delattr(self.family.core, name)

@@ -118,7 +118,7 @@ def _tower_flow(
     if isinstance(shape, ConvShape):
         products: list[Product] = []
         if config.method == "evoprune" and final < dense:
-            products = _merge_rounds(frames, dense, final, shape.widths[-1], density=config.lambda_div != 0)
+            products = _merge_rounds(frames, dense, final, shape.widths[-1])
         left = frames * final
         return EncoderFlow(frames, frames * dense, (), (), left, left, tuple(products))
     remove = [0] * shape.blocks
@@ -178,7 +178,7 @@ def _step_products(
     if config.lambda_att or math.floor(config.critical_ratio * units):
         products += _importance(shape, frames, units)
     width = shape.width // shape.heads if config.metric == "keys" else shape.width
-    return [*products, _pairs(frames, units, width, density=config.lambda_div != 0)]
+    return [*products, _pairs(frames, units, width)]
 
 
 def _importance(shape: VisionShape, frames: int, units: int) -> list[Product]:
@@ -189,16 +189,16 @@ def _importance(shape: VisionShape, frames: int, units: int) -> list[Product]:
     return [(rows, n, d, n), (rows, 1, n, n)]
 
 
-def _pairs(frames: int, tokens: int, width: int, *, density: bool) -> Product:
-    """Sources against destinations, or against all tokens where the density is wanted."""
-    return (frames, -(-tokens // 2), width, tokens if density else tokens // 2)
+def _pairs(frames: int, tokens: int, width: int) -> Product:
+    """Sources against destinations."""
+    return (frames, -(-tokens // 2), width, tokens // 2)
 
 
-def _merge_rounds(frames: int, tokens: int, final: int, width: int, *, density: bool) -> list[Product]:
+def _merge_rounds(frames: int, tokens: int, final: int, width: int) -> list[Product]:
     """Merging what has left the encoder, at most half in a round."""
     found = []
     while tokens > final:
-        found.append(_pairs(frames, tokens, width, density=density))
+        found.append(_pairs(frames, tokens, width))
         tokens -= min(tokens - final, tokens // 2)
     return found
 

@@ -36,8 +36,8 @@ def bipartite_plan(
     The tokens after the first `protect_first` are split in turn: even ones are sources, odd ones destinations
     (ToMe, arXiv 2210.09461). A pair scores
         S_ij = cos(x_i, x_j) - diversity_sign * lambda_div * D_i - lambda_att * a_i.
-    D_i = 1 - (mean cosine of i to its `neighbors` nearest tokens) is high for a token that stands alone; sign
-    1 keeps such tokens, sign -1 merges them first. Each source has one destination, its best; the `remove`
+    D_i = 1 - (mean cosine of i to its `neighbors` nearest destinations) is high for a token that stands alone;
+    sign 1 keeps such tokens, sign -1 merges them first. Each source has one destination, its best; the `remove`
     sources with the highest scores merge. Sources among the `critical` most important tokens go last of all,
     and only when no other source is left, so that the count is exact. Ties go to the earlier token.
 
@@ -78,25 +78,15 @@ def bipartite_plan(
 def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
     """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
     x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    scale = 1 / x.norm(dim=-1).clamp(min=1e-12)  # (B, n): cheaper than scaling every token
-    source = x[:, ::2] * scale[:, ::2, None]
+    scale = 1 / x.norm(dim=-1).clamp(min=1e-12)  # (B, n)
+    # Rows are scaled last, where few numbers are left of them: their order does not depend on it.
+    rows = (x[:, ::2] @ x[:, 1::2].transpose(1, 2)).mul_(scale[:, None, 1::2])  # (B, S, E)
+    best, partner = rows.max(dim=-1)  # the first of equals
+    best = best * scale[:, ::2]
     if lambda_div == 0:
-        similarity = (source @ x[:, 1::2].transpose(1, 2)) * scale[:, None, 1::2]  # (B, S, E)
-        partner = similarity.argmax(dim=-1)  # the first of equals
-        return _at(similarity, partner), partner
-    # Density needs the sources against all tokens; the cross pairs are half of the columns.
-    every = (source @ x.transpose(1, 2)) * scale[:, None]  # (B, S, n)
-    similarity = every[..., 1::2]
-    partner = similarity.argmax(dim=-1)
-    best = _at(similarity, partner)
-    itself = torch.arange(source.shape[1], device=x.device)
-    every[:, itself, 2 * itself] = -torch.inf
-    density = mean_of_largest(every, min(neighbors, x.shape[1] - 1))
+        return best, partner
+    density = mean_of_largest(rows, min(neighbors, rows.shape[2])) * scale[:, ::2]
     return best - lambda_div * (1 - density), partner
-
-
-def _at(similarity: Tensor, partner: Tensor) -> Tensor:
-    return similarity.gather(2, partner[..., None]).squeeze(2)
 
 
 def _without_first(importance: Tensor, batch: int, tokens: int, protect_first: int) -> Tensor:
