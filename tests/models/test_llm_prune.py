@@ -228,9 +228,9 @@ def test_cuts_are_meteors_and_never_layer_zero() -> None:
 def test_an_attention_without_masks_by_layer_is_refused() -> None:
     model = language_model()
     _, mask, seen, _ = prompt([9], [4])
-    model.config._attn_implementation = "flash_attention_2"
+    model.config._attn_implementation = "flex_attention"
     with (
-        pytest.raises(ValueError, match="attn_implementation='flash_attention_2'"),
+        pytest.raises(ValueError, match="attn_implementation='flex_attention'"),
         prune_layers(model, METHODS["fixed"], seen, mask),
     ):
         pass

@@ -6,10 +6,14 @@ Shapes: F frames, n tokens of a frame, N = sum of all n, H heads, d head width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
+
+FLASH = ("flash_attention_2", "flash_attention_3")
 
 
 class FrameRows:
@@ -64,18 +68,25 @@ def attend(
     *,
     scale: float,
     bias: Tensor | None = None,
-    eager: bool = False,
+    kind: str = "sdpa",
 ) -> Tensor:
     """Attention within each of the stretches `lengths` of a packed sequence, in one call.
 
-    q, k, v: (H, N, d). bias: (N,), added to all logits of a key. Equal stretches are stacked; others are padded
-    to the longest and masked. -> (N, H, d). eager: spelled out in float32, instead of the fused kernel.
+    q, k, v: (H, N, d). bias: (N,), added to all logits of a key. kind: `eager` (spelled out, in float32), `sdpa`, or a
+    flash kernel of transformers. Flash kernels take stretches as they are; for the others equal ones are stacked, and
+    unequal ones padded to the longest and masked. -> (N, H, d).
     """
-    count, longest = len(lengths), max(lengths)
+    if kind in FLASH:
+        return flash(q, k, v, lengths, scale=scale, bias=bias, kind=kind)
+    count, longest, width = len(lengths), max(lengths), v.shape[2]
     if min(lengths) == longest:
+        if (
+            bias is not None and kind == "sdpa" and q.is_cuda
+        ):  # there, only calls without a mask get the fastest kernel
+            (q, k, v), bias = biased(q, k, v, bias, scale), None
         q, k, v = (t.unflatten(1, (count, longest)).transpose(0, 1) for t in (q, k, v))  # (F, H, n, d)
         mask = None if bias is None else bias.view(count, 1, 1, longest)
-        return sdpa(q, k, v, mask, scale, eager).transpose(1, 2).flatten(0, 1)
+        return sdpa(q, k, v, mask, scale, kind)[..., :width].transpose(1, 2).flatten(0, 1)
     n = torch.tensor(lengths, device=q.device)
     place = torch.arange(longest, device=q.device)
     real = place < n[:, None]  # (F, longest)
@@ -85,16 +96,59 @@ def attend(
     padding = torch.zeros(real.shape, dtype=q.dtype, device=q.device).masked_fill_(~real, low)
     if bias is not None:
         padding = torch.where(real, bias[index].to(padding), padding)
-    out = sdpa(q, k, v, padding[:, None, None], scale, eager)
+    out = sdpa(q, k, v, padding[:, None, None], scale, kind)
     return out.transpose(1, 2)[real]
 
 
-def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, eager: bool) -> Tensor:
-    """softmax(q k^T * scale + mask) v for (F, H, n, d); mask broadcasts to (F, H, n, n)."""
-    if eager:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, kind: str = "sdpa") -> Tensor:
+    """softmax(q k^T * scale + mask) v for (F, H, n, d); mask broadcasts to (F, H, n, n). kind: `sdpa` or `eager`."""
+    if kind == "eager":
         logits = (q @ k.transpose(2, 3)) * scale
         logits = logits if mask is None else logits + mask.to(logits)
         return logits.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
     if mask is not None:
         mask = mask.to(q.dtype).expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+
+
+def flash(
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, scale: float, bias: Tensor | None, kind: str
+) -> Tensor:
+    """`attend` by a flash kernel, which knows stretches but no bias: (H, N, d) -> (N, H, d)."""
+    width, total, longest = v.shape[2], q.shape[1], max(lengths)
+    if bias is not None:
+        q, k, v = biased(q, k, v, bias, scale)
+    edges = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=q.device)
+    q, k, v = (t.transpose(0, 1)[None] for t in (q, k, v))  # (1, N, H, d)
+    out: Tensor = _flash_attention_forward(
+        q,
+        k,
+        v,
+        attention_mask=None,
+        query_length=total,
+        is_causal=False,
+        softmax_scale=scale,
+        cu_seq_lens_q=edges,  # type: ignore[arg-type]
+        cu_seq_lens_k=edges,  # type: ignore[arg-type]
+        max_length_q=longest,
+        max_length_k=longest,
+        attn_implementation=kind,
+    )
+    return out[0, ..., :width]
+
+
+def biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Wider q, k, v (H, N, d') whose products hold the bias (N,) of each key: q' k'^T * scale = q k^T * scale + bias.
+
+    A query gets two ones, a key the bias in two parts, so that bfloat16 keeps its first 16 bits; v gets zeros. d' is
+    the next multiple of 8 from d + 2, as flash kernels want it.
+    """
+    more = -(q.shape[2] + 2) % 8 + 2
+    wanted = bias.float() / scale
+    high = wanted.to(k.dtype)
+    parts = torch.stack((high, (wanted - high.float()).to(k.dtype)), 1).expand(
+        k.shape[0], -1, -1
+    )  # (H, N, 2)
+    ones = q.new_ones(*q.shape[:2], 2)
+    q, k = (F.pad(torch.cat((t, extra), 2), (0, more - 2)) for t, extra in ((q, ones), (k, parts)))
+    return q, k, F.pad(v, (0, more))

@@ -131,7 +131,7 @@ class LanguageHooks:
             None if self.calibrated is None else visual.sum(1) / self.calibrated,
             self.seed,
             deepstack=self._deepstack(kwargs, places),
-            fused_causal=self.language_model.config._attn_implementation == "sdpa",  # type: ignore[union-attr]
+            attention=self.language_model.config._attn_implementation,  # type: ignore[union-attr, arg-type]
         )
         self.places, self.length = places, embeds.shape[1]
         rows = embeds.gather(1, places[..., None].expand(-1, -1, embeds.shape[2]))

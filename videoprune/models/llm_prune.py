@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from videoprune.config import LLMPrune
 from videoprune.models.clock import Stopwatch
+from videoprune.models.frames import FLASH
 from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
 from videoprune.prune.importance import text_to_visual_attention
 from videoprune.prune.select import variable_top_k
 
-SUPPORTED_ATTENTION = ("sdpa", "eager")
+SUPPORTED_ATTENTION = ("sdpa", "eager", *FLASH)
 
 
 @dataclass
@@ -87,7 +88,7 @@ def prune_layers(
         trace,
         scale,
         seed,
-        fused_causal=language_model.config._attn_implementation == "sdpa",  # type: ignore[union-attr]
+        attention=language_model.config._attn_implementation,  # type: ignore[union-attr, arg-type]
     )
     hooks = [
         layer.register_forward_pre_hook(
@@ -126,11 +127,11 @@ class PrunedRun:
         scale: Tensor | None,
         seed: int,
         deepstack: Sequence[Tensor] = (),
-        fused_causal: bool = False,
+        attention: str = "eager",
     ) -> None:
         self.config, self.trace, self.num_layers = config, trace, num_layers
         self.deepstack = list(deepstack)
-        self.fused_causal = fused_causal  # SDPA's own causal mask, where no row has padding
+        self.attention = attention
         self.visual, self.valid = visual_mask.bool(), attention_mask.bool()  # (B, n), of the current layer
         self.order = torch.arange(visual_mask.shape[1], device=visual_mask.device).expand_as(visual_mask)
         self.fused = self.visual.sum(1)  # (B,)
@@ -139,7 +140,12 @@ class PrunedRun:
         self.cuts = cut_layers(config, num_layers)
         self.generator = torch.Generator().manual_seed(seed)
         self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
-        self.bias: Tensor | None = None  # of the current layer's prefill
+        # Of the prefill from the last cut on; asked of the GPU once a cut, since each answer makes it wait.
+        self.bias: Tensor | None = None
+        self.counts: list[int] = []
+        self.padded_now = False
+        self.stale = True
+        self.padded: list[bool] = []  # by layer, whether any row has padding
 
     def before_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -148,32 +154,44 @@ class PrunedRun:
         if len(self.key_masks) == self.num_layers and (
             index > 0 or hidden.shape[1] < self.key_masks[0].shape[1]
         ):
-            kwargs["attention_mask"] = self._step_bias(index, hidden)
+            kwargs.update(attention_mask=self._step_bias(index, hidden), position_ids=None)
             return args, kwargs
         if 1 <= index <= len(self.deepstack):
             hidden = hidden + self._at_survivors(self.deepstack[index - 1])
         if index in self.cuts:
             with self.trace.clock.on(hidden.device):
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
-        if self.bias is None and not (self.fused_causal and bool(self.valid.all())):
-            self.bias = _causal_bias(self.valid, hidden.dtype)
+        if self.stale:
+            self._look(hidden.dtype)
         cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])
-        kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin))
+        # Without positions: a flash kernel would take survivors with gaps between them for several prompts.
+        kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin), position_ids=None)
         self.key_masks.append(self.valid)
-        self.trace.counts.append(self.visual.sum(1).tolist())
+        self.padded.append(self.padded_now)
+        self.trace.counts.append(self.counts)
         if self.trace.last_places is not None and index == self.num_layers - 1:
             self.trace.last_places += self._visual_places()
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
+    def _look(self, dtype: torch.dtype) -> None:
+        """Counts and mask until the next cut. None as mask where the kernel's own causal one is enough; flash kernels
+        otherwise take the key mask (B, n)."""
+        self.counts, self.padded_now = self.visual.sum(1).tolist(), not bool(self.valid.all())
+        self.bias, self.stale = None, False
+        if self.padded_now or self.attention == "eager":
+            self.bias = self.valid if self.attention in FLASH else _causal_bias(self.valid, dtype)
+
     def _step_bias(self, index: int, hidden: Tensor) -> Tensor | None:
         """Mask of a later step: the layer's own surviving keys, and the new tokens in their order."""
         batch, new = hidden.shape[:2]
         keys = torch.cat([self.key_masks[index], self.valid.new_ones(batch, new)], 1)
         self.key_masks[index] = keys
-        if new == 1 and bool(keys.all()):
+        if not self.padded[index] and (new == 1 or self.attention in FLASH):
             return None
+        if self.attention in FLASH:
+            return keys
         allowed = keys[:, None, :].expand(batch, new, -1).clone()
         future = torch.ones(new, new, dtype=torch.bool, device=hidden.device).triu(1)
         allowed[:, :, -new:] &= ~future
@@ -193,7 +211,7 @@ class PrunedRun:
         kept_valid = keep.gather(1, kept)
         self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
         self.order = self.order.gather(1, kept)
-        self.bias = None
+        self.stale = True
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
     def _visual_places(self) -> list[list[int]]:

@@ -21,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from videoprune.config import PruneConfig, preset
 from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.families import FAMILIES, Family
+from videoprune.models.frames import FLASH
 from videoprune.models.language_run import LanguageHooks
 from videoprune.models.multi_encoder import calibration_key
 from videoprune.models.patch_embed import as_product, patch_convolutions
@@ -28,7 +29,7 @@ from videoprune.models.vision_run import VisionRun
 
 _NAME = "videoprune"
 _STATE = "_videoprune"
-_VISION_ATTENTION = ("sdpa", "eager")
+_VISION_ATTENTION = ("sdpa", "eager", *FLASH)
 
 
 @dataclass(frozen=True)
@@ -286,9 +287,9 @@ class _Session:
         """q, k, v (F, H, n, d), or (1, H, N, d) packed -> (F, n, H, d)."""
         assert self.run is not None
         frames = q.shape[0]
-        eager = self.vision_kind == "eager"
         q, k, v = (t.transpose(0, 1).flatten(1, 2) for t in (q, k, v))  # (H, N, d), frame by frame
-        out = self.run.attend(block, q, k, v, scale, windowed=self.family.windowed(block), eager=eager)
+        windowed = self.family.windowed(block)
+        out = self.run.attend(block, q, k, v, scale, windowed=windowed, kind=self.vision_kind)
         return out.unflatten(0, (frames, -1))
 
 

@@ -139,15 +139,16 @@ class VisionRun:
             self.remove.append((0,) * start + _removals(self.config, self.num_blocks - start, now, final))
         self.wanted = {i for row in self.remove for i, r in enumerate(row) if r}
 
-    def attend(self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, **how: bool) -> Tensor:
+    def attend(
+        self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, *, windowed: bool, kind: str
+    ) -> Tensor:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""
         if block in self.wanted:
             self.heads = (q, k, scale)
-        windowed = how.pop("windowed")
         bias = None
         if self.size is not None and self.config.proportional_attention:
             bias = self.size.log()
-        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=bias, eager=how["eager"])
+        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=bias, kind=kind)
 
     def stretches(self, windowed: bool) -> Sequence[int]:
         """Lengths of the stretches that attend to themselves now; windows that lost all tokens are gone."""

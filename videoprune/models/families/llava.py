@@ -37,7 +37,7 @@ class LlavaNextVideo(Batched):
 class LlavaOnevision(Batched):
     """Its pooling needs the full grid: merged patches get their survivor's value back, the grid is pooled, and the most
     different tokens of the clip stay, to the exact count (`fuse_clips`). Merging alike tokens of a frame instead was
-    far worse: 61 against 87 % at a tenth on MovingShapes (docs/methods.md)."""
+    far worse at a tenth (docs/methods.md)."""
 
     model_types = ("llava_onevision",)
     methods = ("evoprune", *CLIP_METHODS)
