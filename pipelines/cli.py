@@ -181,7 +181,7 @@ def _add_score(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     score.add_argument("--json", action="store_true", help="print one JSON object")
     score.add_argument("--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model")
     score.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
-    score.add_argument("--judge-temperature", type=float, metavar="T", help="(default: the protocol's)")
+    score.add_argument("--judge-temperature", type=float, metavar="T", help="likewise, 0 to 2")
     score.add_argument(
         "--judge-workers", type=_count, default=4, metavar="N", help="requests at once (default: 4)"
     )

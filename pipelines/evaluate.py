@@ -65,14 +65,7 @@ def evaluate(
     summary, from all rows and `out`.
     """
     items = group_by_video(samples)
-    digest = "\n".join(filter(None, (settings.prune.digest(), settings.task)))
-    keys = {
-        sample.question_id: row_key(
-            sample.question_id, video_fingerprint(item.video), settings.fingerprint, digest
-        )
-        for item in items
-        for sample in item.samples
-    }
+    keys = _keys(items, settings)
     with Results(out / "results.jsonl", restart=restart) as results:
         _check_keys(results.rows, keys, out)
         done = {q for q in keys if q in results.rows and results.rows[q]["outcome"] != "failed"}
@@ -94,6 +87,18 @@ def evaluate(
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)
     return json.loads(text)
+
+
+def _keys(items: Sequence[ClipItem], settings: RunSettings) -> dict[str, str]:
+    """What each question's row is made from: see `row_key`."""
+    digest = "\n".join(filter(None, (settings.prune.digest(), settings.task)))
+    keys: dict[str, str] = {}
+    for item in items:
+        video = video_fingerprint(item.video)
+        keys |= {
+            s.question_id: row_key(s.question_id, video, settings.fingerprint, digest) for s in item.samples
+        }
+    return keys
 
 
 def _failed_so_before(row: Row, known: dict[str, Row]) -> bool:

@@ -167,6 +167,10 @@ def _judged(found: Benchmark, rows: Sequence[Row], args: argparse.Namespace) -> 
         settings = JudgeSettings(args.judge_model or model, temperature, tokens, rule)
         complete = HttpJudge(args.judge, settings, key=os.environ.get("OPENAI_API_KEY", ""))
     else:
+        if args.judge_model is not None or args.judge_temperature is not None:
+            raise ValueError(
+                f"judge={args.judge!r}: a local model; --judge-model and --judge-temperature are for endpoints"
+            )
         from pipelines.local_judge import LocalJudge
 
         complete = LocalJudge(args.judge, device=args.device)

@@ -17,8 +17,8 @@ def main() -> None:
         "stage", choices=["encoders", "llm", "export", "stock-encoder", "stock", "export-stock"]
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="checkpoints and logs")
-    parser.add_argument("--steps", type=int, help="default: 3000 for encoders and llm")
-    parser.add_argument("--batch", type=int, help="default: 32 frames, or 16 clips")
+    parser.add_argument("--steps", type=int, help="default: 3000; stock-encoder 600, stock 1200")
+    parser.add_argument("--batch", type=int, help="default: 32 frames (encoders), 16 clips; stock-encoder 4")
     parser.add_argument("--only", help="encoders: train just this one; stock: llava-demo or qwen-demo")
     parser.add_argument("--curriculum", type=int, default=700, help="llm: first steps, on object tokens")
     parser.add_argument(

@@ -18,8 +18,8 @@ from videoprune.config import PruneConfig, preset
 from videoprune.models.clock import now
 from videoprune.models.families import FAMILIES
 from videoprune.models.loading import demo_names, model_folder
-from videoprune.models.plain_inputs import PlainInputs, plain_size
-from videoprune.models.plug import apply, trace
+from videoprune.models.plain_inputs import PlainInputs, own_settings, plain_size
+from videoprune.models.plug import apply, session, trace
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.synthetic import random_config, random_model
 from videoprune.prompts import parse_choice, prompt
@@ -27,6 +27,7 @@ from videoprune.types import Answer, PruneTrace, Sample, VideoFrames
 
 RANDOM = "random:"
 _PIXELS = ("pixel_values_videos", "pixel_values", "pixel_attention_mask")
+_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class StockEngine:
             where = str(model_folder(model)) if model in demo_names() else model
             dtype = dtype or (torch.float32 if self.device == "cpu" else None)
             self.model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or "auto").eval()
-            if "frame_size" in _own(self.model.config):  # a calibrated model of the user's has lambdas there
+            if "frame_size" in own_settings(self.model.config):  # a calibrated model's lambdas lie there too
                 tokenizer = AutoTokenizer.from_pretrained(where, padding_side="left")
                 self.inputs = PlainInputs(self.model.config, tokenizer)
             else:
@@ -128,9 +129,7 @@ class StockEngine:
         started = now(self.device)
         inputs = self._inputs([frames], [""])
         self.parts["preprocess"] += now(self.device) - started
-        given = {
-            k: v for k, v in inputs.items() if k not in ("input_ids", "attention_mask", "mm_token_type_ids")
-        }
+        given = {k: v for k, v in inputs.items() if k not in _TEXT}
         core = self.model.model
         kind = "video" if "pixel_values_videos" in given else "image"
         with torch.no_grad():
@@ -141,9 +140,11 @@ class StockEngine:
 
     def text_tokens(self, clip: VideoFrames, text: str) -> int:
         """Tokens of a prompt about `clip` that are no visual ones."""
-        ids = self._inputs([clip], [text])["input_ids"]
-        places = self.model.__dict__["_videoprune"].family.placeholders
-        return int((~torch.isin(ids, torch.tensor(places, device=ids.device))).sum())
+        return int((~self._visual(self._inputs([clip], [text])["input_ids"])).sum())
+
+    def _visual(self, ids: Tensor) -> Tensor:
+        places = session(self.model).family.placeholders
+        return torch.isin(ids, torch.tensor(places, device=ids.device))
 
     def _inputs(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Any]:
         dtype = self.model.dtype
@@ -155,8 +156,7 @@ class StockEngine:
     def _trace(
         self, clip: EncodedClip, ids: Tensor, layers: tuple[int, ...], seconds: dict[str, float]
     ) -> PruneTrace:
-        places = self.model.__dict__["_videoprune"].family.placeholders
-        dense = int(torch.isin(ids, torch.tensor(places, device=ids.device)).sum())
+        dense = int(self._visual(ids).sum())
         made, left = (sum(u[i] for u in clip.units) for i in (0, 1))
         counts = {"vision": (made, left) if clip.units else (dense, dense)}
         return PruneTrace(dense, counts, fused=layers[0], llm_layers=layers, seconds=seconds)
@@ -181,20 +181,11 @@ def stock_config(name: str) -> Any | None:
 
 def stock_frames(name: str, config: Any) -> tuple[int, tuple[int, int] | None]:
     """Frames per clip, and the height and width they are best decoded to; None: as they are, a processor resizes."""
-    own = _own(config)
+    own = own_settings(config)
     if "frame_size" in own:
         return own["num_frames"], (own["frame_size"], own["frame_size"])
-    if name.startswith(RANDOM):
-        return 8, plain_size(config)
-    side = getattr(config.vision_config, "image_size", None)
-    if side is None:
-        return 8, None
-    return 8, (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
-
-
-def _own(config: Any) -> dict[str, Any]:
-    """What the demo models of stock classes say about their frames."""
-    return getattr(config, "videoprune", None) or {}
+    resizes = not name.startswith(RANDOM) and getattr(config.vision_config, "image_size", None) is None
+    return 8, None if resizes else plain_size(config)
 
 
 def _join(outputs: Sequence[Any]) -> Any:

@@ -1,5 +1,4 @@
-"""Runs the stages in pools of Ray actors: decoding on many cores, models beside it, on one machine or
-several.
+"""Runs the stages in pools of Ray actors: decoding on many cores, models beside it, on one machine or several.
 
 Decoding videos is slow, uneven, and now and then it hangs or takes its process down. So an actor works on one
 item at a time, a bounded number of items is under way, and each has a deadline. An actor that hangs is
@@ -31,7 +30,6 @@ from typing import Any
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray is about to leave a device alone that an actor did not ask for; say so now and silence its warning.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
 # Ray lowers its workers' priority. Beside any other work they would then hardly run, and miss their deadlines.
 os.environ.setdefault("RAY_worker_niceness", "0")
 

@@ -7,12 +7,14 @@ that survives pruning knows its object.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModel, CLIPVisionConfig, ConvNextV2Config, PreTrainedConfig, SiglipVisionConfig
 
 from demo_training.data import NUM_CLASSES, DenseFrames
@@ -39,8 +41,6 @@ def encoder_configs() -> dict[str, PreTrainedConfig]:
 
 def features(name: str, model: nn.Module, pixels: Tensor) -> Tensor:
     """(B, 3, S, S) -> (B, N, D), patches only."""
-    if name == "llava_siglip":  # LLaVA-OneVision reads the states before the last norm
-        return model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
     x = model(pixel_values=pixels).last_hidden_state
     if name == "convnext":
         return x.flatten(2).transpose(1, 2)
@@ -89,48 +89,60 @@ def normalize(pixels: Tensor, size: int) -> Tensor:
 
 
 def train_encoders(out: Path, *, steps: int, batch: int, device: str, only: str | None = None) -> None:
-    """Train each encoder for `steps` steps. Resumes from `out`/NAME.pt, written every 250 steps."""
+    """Train each encoder for `steps` steps; checkpoints are `out`/NAME.pt."""
     for name, config in encoder_configs().items():
         if only in (None, name):
-            grid = 8 if name == "clip" else 7
-            train_one(name, config, out / f"{name}.pt", steps, batch, device, grid=grid, size=SIZE)
+            _train_encoder(name, config, out / f"{name}.pt", steps, batch, device)
 
 
-def train_one(
-    name: str,
-    config: PreTrainedConfig,
-    path: Path,
-    steps: int,
-    batch: int,
-    device: str,
-    *,
-    grid: int,
-    size: int,
-    start: dict[str, Tensor] | None = None,
+def _train_encoder(
+    name: str, config: PreTrainedConfig, path: Path, steps: int, batch: int, device: str
 ) -> None:
-    """One encoder on frames of `size` pixels with labels on grid x grid cells, from the weights `start`."""
+    grid = 8 if name == "clip" else 7
     torch.manual_seed(0)
     model = AutoModel.from_config(config).to(device)
-    if start is not None:
-        model.load_state_dict(start, strict=False)
+
+    def read(made: tuple[Tensor, dict[int, Tensor]]) -> tuple[Tensor, Tensor]:
+        pixels, labels = made
+        return features(name, model, normalize(pixels.to(device), config.image_size)), labels[grid]
+
+    def batches(step: int) -> DenseFrames:
+        return DenseFrames(batch, SIZE, (grid,), seed=step)
+
+    train_dense(path, model, batches, read, steps=steps, peak=1.2e-3, warm=0.05)
+
+
+def train_dense(
+    path: Path,
+    model: nn.Module,
+    batches: Callable[[int], IterableDataset],
+    read: Callable[[Any], tuple[Tensor, Tensor]],
+    *,
+    steps: int,
+    peak: float,
+    warm: float,
+) -> None:
+    """Train `model` with a `DenseHead` on top. Resumes from `path`, written every 250 steps.
+
+    batches: made for the step to go on from, so that a resumed run sees new ones. read: a batch -> what the model
+    makes of it (B, N, D), and labels. warm: share of the steps in which the rate rises to `peak`.
+    """
+    device = next(model.parameters()).device
     head = DenseHead(WIDTH).to(device)
     params = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.2e-3, total_steps=steps + 1, pct_start=0.05)
-    step = 0
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps + 1, pct_start=warm)
+    step, parts = 0, {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule}
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
-        for part, key in ((model, "model"), (head, "head"), (optimizer, "optimizer"), (schedule, "schedule")):
+        for key, part in parts.items():
             part.load_state_dict(state[key])
         step = state["step"]
-    loader = iter(DataLoader(DenseFrames(batch, size, (grid,), seed=step), batch_size=None, num_workers=1))
+    loader = iter(DataLoader(batches(step), batch_size=None, num_workers=1))
     started = time.perf_counter()
     while step < steps:
-        pixels, labels = next(loader)
-        loss, hits = dense_loss(
-            head(features(name, model, normalize(pixels.to(device), config.image_size))),
-            labels[grid].to(device),
-        )
+        x, labels = read(next(loader))
+        loss, hits = dense_loss(head(x), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
@@ -139,12 +151,9 @@ def train_one(
         step += 1
         if step % 50 == 0:
             shown = " ".join(f"{k} {v:.3f}" for k, v in hits.items())
-            print(
-                f"{name} {step} loss {loss.item():.3f} {shown} {time.perf_counter() - started:.0f}s",
-                flush=True,
-            )
+            seconds = time.perf_counter() - started
+            print(f"{path.stem} {step} loss {loss.item():.3f} {shown} {seconds:.0f}s", flush=True)
         if step % 250 == 0 or step == steps:
-            state = {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule}
-            saved = {k: v.state_dict() for k, v in state.items()} | {"step": step}
-            torch.save(saved, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            saved = {k: p.state_dict() for k, p in parts.items()}
+            torch.save(saved | {"step": step}, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)  # so a stop leaves a whole checkpoint

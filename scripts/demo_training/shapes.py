@@ -64,7 +64,7 @@ class StockShape:
     name: str
     frames_per_step = 1
     llm_layers = 8  # the first of the first demo model's
-    side, grid, width = SIDE, GRID, WIDTH  # pixels, patches, encoder width
+    side, grid = SIDE, GRID  # pixels, patches
     tokens_side = GRID // 2
 
     def _finish(self, model: Any, out: Path, demo: Path) -> Any:

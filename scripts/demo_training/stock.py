@@ -22,7 +22,7 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 from demo_training.clips import RenderedClips
 from demo_training.data import dense_labels, local_masks, owner_to_grid
 from demo_training.dense import IGNORE, LAYER, DenseHeads, alignment_loss, token_labels, token_places
-from demo_training.encoders import DenseHead, dense_loss
+from demo_training.encoders import train_dense
 from demo_training.llm import ALIGNMENT, KNOWN, question_blocks
 from demo_training.optim import Run
 from demo_training.shapes import NUM_FRAMES, SPECIAL, StockShape
@@ -46,37 +46,18 @@ def build_tokenizers() -> PreTrainedTokenizerFast:
 
 
 def train_encoder(shape: StockShape, out: Path, *, steps: int, batch: int, device: str) -> None:
-    """Dense labels on clips, a label for every patch of every time step. Resumes from `out`/NAME-vision.pt."""
-    path = out / f"{shape.name}-vision.pt"
+    """Dense labels on clips, a label for every patch of every time step. The checkpoint is `out`/NAME-vision.pt."""
     torch.manual_seed(0)
     model = shape.new_vision(out).to(device)
-    head = DenseHead(shape.width).to(device)
-    params = [*model.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(params, lr=1e-3, weight_decay=0.01, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps + 1, pct_start=0.1)
-    step, parts = 0, {"model": model, "head": head, "optimizer": optimizer, "schedule": schedule}
-    if path.exists():
-        state = torch.load(path, map_location=device, weights_only=True)
-        for key, part in parts.items():
-            part.load_state_dict(state[key])
-        step = state["step"]
-    loader = iter(DataLoader(RenderedClips(batch, shape.side, seed=step + 3), batch_size=None, num_workers=1))
-    started = time.perf_counter()
-    while step < steps:
-        scenes, frames, owners = next(loader)
-        labels = _patch_labels(shape, scenes, owners.numpy()).to(device)
-        loss, hits = dense_loss(head(shape.patches(model, frames.to(device))), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.0)
-        optimizer.step()
-        schedule.step()
-        step += 1
-        if step % 50 == 0:
-            shown = " ".join(f"{k} {v:.3f}" for k, v in hits.items())
-            print(f"{step} loss {loss.item():.3f} {shown} {time.perf_counter() - started:.0f}s", flush=True)
-        if step % 250 == 0 or step == steps:
-            torch.save({k: p.state_dict() for k, p in parts.items()} | {"step": step}, path)
+
+    def read(made: tuple[list[Scene], Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        scenes, frames, owners = made
+        return shape.patches(model, frames.to(device)), _patch_labels(shape, scenes, owners.numpy())
+
+    def batches(step: int) -> RenderedClips:
+        return RenderedClips(batch, shape.side, seed=step + 3)
+
+    train_dense(out / f"{shape.name}-vision.pt", model, batches, read, steps=steps, peak=1e-3, warm=0.1)
 
 
 def _patch_labels(shape: StockShape, scenes: list[Scene], owners: np.ndarray) -> Tensor:

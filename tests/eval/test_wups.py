@@ -62,9 +62,8 @@ def test_threshold() -> None:
 def test_exact() -> None:
     assert score("the dog", "dog", exact=True) == 1.0
     assert score("dog", "cat", exact=True) == 0.0
-    assert (
-        score("the", "a", exact=True) == 1.0
-    )  # both empty once stopwords are gone: equal, as the script says
+    # Both are empty once stopwords are gone: equal, as the script says.
+    assert score("the", "a", exact=True) == 1.0
 
 
 def row(number: int, text: str, answer: str, kind: str, **meta: str) -> dict[str, Any]:

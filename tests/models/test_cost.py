@@ -65,9 +65,8 @@ def video_frames(kind: str) -> int:
 
 def expected(model, batch, config, **more):
     kind = model.config.model_type
-    more.setdefault(
-        "question_tokens", 4 if kind == "qwen3_vl" else 3
-    )  # a marker stands behind its last frame
+    # Behind the last frame of Qwen3-VL stands a marker.
+    more.setdefault("question_tokens", 4 if kind == "qwen3_vl" else 3)
     shape, prompt = model_shape(model.config), batch["input_ids"].shape[1]
     return predict(shape, video_frames(kind), prompt, config, size=SIZE, **more)
 

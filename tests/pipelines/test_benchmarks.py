@@ -249,4 +249,6 @@ def test_a_judge_on_this_machine(
 
     reply = LocalJudge(str(judge), device="cpu")(messages("what?", "a", "b"))
     assert reply.text == json.loads(cache[0])["reply"]
+    assert main([*argv, "--judge-temperature", "1"]) == 2
+    assert "--judge-temperature are for endpoints" in capsys.readouterr().err
     assert main(["score", "videomme", str(path), "--judge", str(judge)]) == 2

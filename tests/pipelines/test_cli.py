@@ -149,6 +149,13 @@ def test_eval_tells_of_lost_videos_by_its_status(
     assert "1 of 1 questions failed" in capsys.readouterr().err
 
 
+def test_demo_refuses_a_model_of_one_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model", "llava-demo", "--out", str(tmp_path)]) == 2
+    assert "model='llava-demo': model_type='llava_onevision'; allowed here" in sentence(
+        capsys.readouterr().err
+    )
+
+
 def test_demo_shows_every_clip_with_every_setting(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

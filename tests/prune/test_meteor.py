@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from videoprune.prune.meteor import deep_scores, shallow_scores, stage1_plan
+from videoprune.prune.meteor import cut_blocks, deep_scores, shallow_scores, stage1_plan
 
 
 def numbers(*shape: int, seed: int = 0) -> Tensor:
@@ -22,6 +22,10 @@ def cosine_to_mean_oracle(tokens: list[list[float]]) -> list[float]:
         / math.sqrt(sum(a * a for a in t) * sum(b * b for b in mean))
         for t in tokens
     ]
+
+
+def test_cuts_fall_at_the_end_of_each_third() -> None:
+    assert [cut_blocks(n) for n in (2, 6, 8, 24)] == [(0, 1, 1), (1, 3, 5), (2, 5, 7), (7, 15, 23)]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 4, 7])

@@ -88,11 +88,9 @@ def _subtitle(drawn: Sequence[tuple[Row, str]], group: Group) -> str:
     if not group.measured:
         return f"{NOT_MEASURED}; {said}"
     halves = [50 * (i[1] - i[0]) for i in (value(r, "accuracy.ci95") for r, _ in drawn) if i]
-    return (
-        f"{said}; 95 % interval of a single accuracy: about ±{statistics.median(halves):.1f}"
-        if halves
-        else said
-    )
+    if not halves:
+        return said
+    return f"{said}; 95 % interval of a single accuracy: about ±{statistics.median(halves):.1f}"
 
 
 def _note(row: Row, label: str) -> str:

@@ -21,11 +21,9 @@ from videoprune.prune.controls import random_plan, uniform_grid_plan
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
-from videoprune.prune.meteor import stage1_plan
+from videoprune.prune.meteor import NUM_CUTS, cut_blocks, stage1_plan
 from videoprune.prune.schedule import merge_counts
 from videoprune.types import KeepPlan
-
-NUM_CUTS = 3  # METEOR prunes at the end of each third of the depth
 
 
 class Encoder(Protocol):
@@ -152,7 +150,7 @@ def _drop_at_cuts(
 ) -> tuple[Tensor, Tensor, KeepPlan]:
     """METEOR, stage 1: at the end of each third; the first cut by closeness to the mean token, later by attention."""
     prefix = tower.prefix
-    ends = [math.ceil(tower.num_blocks * (c + 1) / len(counts)) - 1 for c in range(len(counts))]
+    ends = cut_blocks(tower.num_blocks)
     x = tower.embed(pixel_values)
     plan = identity_plan(x.shape[0], x.shape[1], x.device)
     for i in range(tower.num_blocks):
@@ -217,10 +215,9 @@ def stage_features(tower: VisionTower, pixel_values: Tensor) -> list[Tensor]:
     """
     if tower.layout is None:
         return [tower.whole(pixel_values)] * NUM_CUTS
-    ends = [math.ceil(tower.num_blocks * (c + 1) / NUM_CUTS) - 1 for c in range(NUM_CUTS)]
     x = tower.embed(pixel_values)  # (F, P+N, D)
     after = []
     for i in range(tower.num_blocks):
         x = tower.block(i, x)
         after.append(x[:, tower.prefix :])
-    return [after[end] for end in ends]
+    return [after[end] for end in cut_blocks(tower.num_blocks)]

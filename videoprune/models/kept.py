@@ -81,9 +81,8 @@ def _owners(run: VisionRun, n: int) -> Tensor | None:
     keep, into = plan.keep[0].cpu(), plan.into[0].cpu()
     everywhere = torch.where(into < 0, -1, keep[into.clamp(min=0)])  # (F * n,)
     frame = torch.arange(len(everywhere)) // n
-    inside = (everywhere >= 0) & (
-        everywhere // n == frame
-    )  # what merged into another frame is gone from this one
+    # What merged into another frame is gone from this one.
+    inside = (everywhere >= 0) & (everywhere // n == frame)
     owner = torch.where(inside, everywhere % n, -1).unflatten(0, (-1, n))  # (F, n), in the encoder's order
     if run.order is None:
         return owner

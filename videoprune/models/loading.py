@@ -30,9 +30,17 @@ def model_folder(name: str) -> Path:
 def load_multi_encoder(
     name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[MultiEncoderVLM, PreTrainedTokenizerBase]:
-    """Load weights and tokenizer, for inference. The weights may be stored in half precision."""
+    """Load weights and tokenizer, for inference. The weights may be stored in half precision.
+
+    Raises ValueError for a model of another kind.
+    """
     folder = model_folder(name)
     AutoConfig.register(MultiEncoderConfig.model_type, MultiEncoderConfig, exist_ok=True)
+    kind = AutoConfig.from_pretrained(folder).model_type
+    if kind != MultiEncoderConfig.model_type:
+        raise ValueError(
+            f"model={name!r}: model_type={kind!r}; allowed here: {MultiEncoderConfig.model_type}, such as demo"
+        )
     tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = MultiEncoderVLM.from_pretrained(folder, dtype=dtype).eval()
     model.to(torch.device(device))

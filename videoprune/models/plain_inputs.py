@@ -48,9 +48,7 @@ class PlainInputs:
         self.size = size or plain_size(config)
         names = ("image_token_id", "video_token_id", "vision_start_token_id")
         special = [i for n in names if isinstance(i := getattr(config, n, None), int)]
-        self._spare = min(
-            1000, *[i - 7 for i in special]
-        )  # ids of words without a tokenizer: below all special ones
+        self._spare = min(1000, *[i - 7 for i in special])  # made-up ids of words stay below the special ones
 
     def __call__(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Tensor]:
         made = [self.clip(c) for c in clips]
@@ -91,11 +89,16 @@ class PlainInputs:
         return self.text_ids(f"<{seconds:.1f} seconds>") if self.tokenizer is not None else [9, 10, 11]
 
 
+def own_settings(config: Any) -> dict[str, Any]:
+    """What this project wrote into a stock configuration: a demo model's frames, a calibrated model's lambdas."""
+    return getattr(config, "videoprune", None) or {}
+
+
 def plain_size(config: Any) -> tuple[int, int]:
     """Height and width that the encoder looks at; 448 x 448 for one that takes any."""
     side = getattr(config.vision_config, "image_size", None)
     if side is None:
-        side = (getattr(config, "videoprune", None) or {}).get("image_size", 448)
+        side = own_settings(config).get("image_size", 448)
     return (side[0], side[1]) if isinstance(side, list | tuple) else (side, side)
 
 

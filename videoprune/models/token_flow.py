@@ -15,11 +15,12 @@ from dataclasses import replace
 
 from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
 from videoprune.models.clip_methods import is_clip_method
-from videoprune.models.early import NUM_CUTS, retained_counts
+from videoprune.models.early import retained_counts
 from videoprune.models.llm_prune import cut_layers
 from videoprune.models.vision_run import kept_of_clip, kept_units, removals
 from videoprune.prune.adaptive import geometric_ratios
 from videoprune.prune.budget import allocate
+from videoprune.prune.meteor import cut_blocks
 from videoprune.prune.schedule import merge_counts
 from videoprune.shapes import (
     ConvShape,
@@ -127,8 +128,8 @@ def _tower_flow(
         remove = list(merge_counts(shape.blocks, dense + p, final + p, config.schedule, protected=p))
     elif config.method == "meteor":
         before = dense
-        for cut, after in enumerate(counts):
-            remove[math.ceil(shape.blocks * (cut + 1) / NUM_CUTS) - 1] += before - after
+        for end, after in zip(cut_blocks(shape.blocks), counts, strict=True):
+            remove[end] += before - after
             before = after
     flow = _vision_flow(shape, config, frames, dense, tuple(remove))
     return replace(flow, projected=frames * final, left=frames * final)

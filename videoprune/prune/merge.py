@@ -122,10 +122,8 @@ def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
 
 def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:
     """x (B, N, ...) -> (B, K, ...): sums over each survivor's group."""
-    batch, bins = (
-        x.shape[0],
-        plan.num_kept + 1,
-    )  # the last bin takes what is dropped, so that it touches nothing
+    # The last bin takes what is dropped, so that it touches nothing.
+    batch, bins = x.shape[0], plan.num_kept + 1
     index = plan.into.where(plan.into >= 0, plan.num_kept) + bins * _rows(plan.into)
     total = x.new_zeros((batch * bins, *x.shape[2:])).index_add(0, index.flatten(), x.flatten(0, 1))
     return total.unflatten(0, (batch, bins))[:, :-1]

@@ -8,6 +8,8 @@ Shapes: B rows, N tokens, P leading protected tokens, H heads, D width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,13 @@ from videoprune.prune.merge import drop_others
 from videoprune.prune.select import top_k_plan
 from videoprune.prune.similarity import cosine_to_mean
 from videoprune.types import KeepPlan
+
+NUM_CUTS = 3
+
+
+def cut_blocks(num_blocks: int) -> tuple[int, ...]:
+    """The blocks behind which METEOR cuts: the last of each third of the depth."""
+    return tuple(math.ceil(num_blocks * (cut + 1) / NUM_CUTS) - 1 for cut in range(NUM_CUTS))
 
 
 def shallow_scores(x: Tensor) -> Tensor:

@@ -91,9 +91,8 @@ def _steps(start: int, end: int, weights: list[int]) -> list[int]:
     for step, done in enumerate(accumulate(weights), start=1):
         ideal = round(start * (end / start) ** (done / total))
         lowest = -(-count // 2)  # a bipartite match leaves at least half
-        highest = min(
-            count, end * 2 ** (len(weights) - step)
-        )  # from more than this the rest could not reach `end`
+        # From more than this the steps that are left could not reach `end`.
+        highest = min(count, end * 2 ** (len(weights) - step))
         after = min(max(ideal, lowest, end), highest)
         removed.append(count - after)
         count = after

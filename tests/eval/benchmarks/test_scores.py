@@ -82,10 +82,8 @@ def test_videomme_pools_counts_not_means() -> None:
 
 def test_videomme_lmms_eval_keeps_all_questions() -> None:
     scores = benchmark("videomme").score(MME_ROWS, split="test", protocol="lmms-eval").as_dict()
-    assert value(scores, "lmms-eval") == (
-        pytest.approx(66.6667),
-        6,
-    )  # "A man": a letter with a blank after it
+    # "A man" is an answer to it: a letter with a blank after it.
+    assert value(scores, "lmms-eval") == (pytest.approx(66.6667), 6)
     assert "official" not in scores["metrics"]
 
 

@@ -8,38 +8,28 @@ from typing import Any
 
 from videoprune.eval.benchmarks.base import GRID, Benchmark, Recipe
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of, text_of
-from videoprune.eval.benchmarks.msvd import paired_rows
 from videoprune.eval.benchmarks.open_ended import (
     exact,
+    exact_metrics,
     grid_prompt,
     is_exact,
+    judge_lines,
     listed_predictions,
-    loosely,
     own_prompt,
+    paired_rows,
 )
 from videoprune.eval.benchmarks.scores import (
     Row,
     Scores,
     answer_notes,
     figure,
-    figures,
     file_order,
     questions_of,
 )
 from videoprune.types import UNUSABLE, Sample
 
-TYPES = (
-    "motion",
-    "spatial",
-    "temporal",
-    "yes/no",
-    "color",
-    "object",
-    "location",
-    "number",
-    "other",
-)
-_FIRST_FREE = 3
+TYPES = ("motion", "spatial", "temporal", "yes/no", "color", "object", "location", "number", "other")
+_FIRST_FREE = 3  # the paper calls the types from here on "free"
 _PLACES = ("activitynet_qa", "ActivityNet-QA", "activitynet-qa/dataset", "dataset", "annotations")
 _EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".gif")
 
@@ -86,25 +76,12 @@ class ActivityNet(Benchmark):
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = file_order(questions_of(rows))
-        groups = [_groups(row) for row in rows]
-        videos = [str(row["video_id"]) for row in rows]
-        order = (*TYPES, "free")
-        corrected = figures([float(is_exact(r)) for r in rows], groups, clusters=videos, order=order)
-        metrics = {
-            "exact match": corrected | {"free": _official_free(rows)},
-            "exact match, free corrected": corrected,
-            "exact match, case and punctuation ignored": figures(
-                [float(loosely(r)) for r in rows], groups, order=order
-            ),
-        }
-        return self.scores(
-            split,
-            protocol,
-            rows,
-            metrics,
-            headline="exact match",
-            notes=answer_notes(rows, self.sizes[split]),
-        )
+        more = exact_metrics(rows, [_groups(row) for row in rows], (*TYPES, "free"))
+        corrected = more.pop("exact match")
+        official = corrected | {"free": _official_free(rows)}
+        metrics = {"exact match": official, "exact match, free corrected": corrected, **more}
+        notes = answer_notes(rows, self.sizes[split])
+        return self.scores(split, protocol, rows, metrics, headline="exact match", notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """The list of question_id and answer that the script reads, and JSON lines for evaluators with a judge."""
@@ -115,10 +92,7 @@ class ActivityNet(Benchmark):
                 for r in rows
                 if r["outcome"] != "failed"
             ],
-            f"activitynet_{split}.jsonl": [
-                {"id": r["question_id"], "question": r["question"], "answer": r["answer"], "pred": exact(r)}
-                for r in rows
-            ],
+            f"activitynet_{split}.jsonl": judge_lines(rows),
         }
 
     def predictions(self, content: Any) -> list[dict[str, Any]]:

@@ -86,8 +86,9 @@ class Benchmark(ABC):
         *,
         headline: str,
         notes: Sequence[str],
+        more: Mapping[str, Any] | None = None,
     ) -> Scores:
-        """What `score` returns, with the size of the split beside the number of rows."""
+        """What `score` returns, with the size of the split beside the number of rows. more: further entries."""
         return Scores(
             self.name,
             split,
@@ -97,6 +98,7 @@ class Benchmark(ABC):
             questions=len(rows),
             expected=self.sizes[split],
             notes=tuple(notes),
+            more=dict(more or {}),
         )
 
     @abstractmethod

@@ -17,13 +17,15 @@ from videoprune.eval.benchmarks.folder import (
 )
 from videoprune.eval.benchmarks.open_ended import (
     exact,
+    exact_metrics,
     grid_prompt,
     is_exact,
+    judge_lines,
     listed_predictions,
-    loosely,
     own_prompt,
+    paired_rows,
 )
-from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
+from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, questions_of
 from videoprune.types import UNUSABLE, Sample
 
 TYPES = ("what", "who", "how", "when", "where")
@@ -47,13 +49,11 @@ class MSVD(Benchmark):
         places = ("YouTubeClips", "videos", "video", "data", "MSVD_Zero_Shot_QA/videos")
         videos = VideoFinder(folder, places, _EXTENSIONS)
         names = _mapping(folder)
-        path = find_optional(folder, _PLACES, (f"{split}_qa.json",))
-        pairs = None if path else find_optional(folder, _PLACES, (f"{split}_q.json",))
-        if pairs:
-            path, rows = pairs, _paired(folder, split, pairs)
-        else:
-            path = find_file(folder, _PLACES, (f"{split}_qa.json",))
+        path = find_file(folder, _PLACES, (f"{split}_qa.json", f"{split}_q.json"))
+        if path.name == f"{split}_qa.json":
             rows = read_json(path)
+        else:
+            rows = paired_rows(path, find_file(folder, _PLACES, (f"{split}_a.json",)))
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             question = text_of(row, "question")
@@ -84,32 +84,13 @@ class MSVD(Benchmark):
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = questions_of(rows)
-        groups = [[str(row["category"])] for row in rows]
-        videos = [str(row["video_id"]) for row in rows]
-        metrics = {
-            "exact match": figures([float(is_exact(r)) for r in rows], groups, clusters=videos, order=TYPES),
-            "exact match, case and punctuation ignored": figures(
-                [float(loosely(r)) for r in rows], groups, order=TYPES
-            ),
-        }
-        return self.scores(
-            split,
-            protocol,
-            rows,
-            metrics,
-            headline="exact match",
-            notes=answer_notes(rows, self.sizes[split]),
-        )
+        metrics = exact_metrics(rows, [[str(row["category"])] for row in rows], TYPES)
+        notes = answer_notes(rows, self.sizes[split])
+        return self.scores(split, protocol, rows, metrics, headline="exact match", notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
-        """JSON lines of id, question, answer, pred: what the evaluators with a judge read."""
-        return {
-            f"msvd_{split}.jsonl": [
-                {"id": r["question_id"], "question": r["question"], "answer": r["answer"], "pred": exact(r)}
-                for r in rows
-                if r["answer"]
-            ]
-        }
+        """JSON lines of id, question, answer, pred, for evaluators with a judge."""
+        return {f"msvd_{split}.jsonl": judge_lines(rows)}
 
     def predictions(self, content: Any) -> list[dict[str, Any]]:
         rows = listed_predictions(self.name, content)
@@ -136,20 +117,6 @@ def _mapping(folder: Path) -> dict[int, str]:
         elif words:
             raise ValueError(f"{path}, line {number}: {line!r}; allowed: <name> vid<number>")
     return names
-
-
-def _paired(folder: Path, split: str, questions: Path) -> list[Any]:
-    answers = find_file(folder, _PLACES, (f"{split}_a.json",))
-    return paired_rows(questions, answers)
-
-
-def paired_rows(questions: Path, answers: Path) -> list[Any]:
-    """Rows of two lists that belong together: by question_id, whatever their order."""
-    asked, told = read_json(questions), read_json(answers)
-    if not isinstance(asked, list) or not isinstance(told, list):
-        raise ValueError(f"{questions}, {answers}: allowed: a list in each")
-    by_id = {row.get("question_id"): row for row in told if isinstance(row, dict)}
-    return [row | by_id.get(row.get("question_id"), {}) if isinstance(row, dict) else row for row in asked]
 
 
 def _number(row: dict[str, Any], name: str) -> int:

@@ -16,7 +16,7 @@ from videoprune.eval.benchmarks.folder import (
     samples_of,
     text_of,
 )
-from videoprune.eval.benchmarks.nextqa import NextVideos, type_groups
+from videoprune.eval.benchmarks.nextqa import NextVideos, type_groups, type_of
 from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
 from videoprune.types import UNUSABLE, Sample
 
@@ -32,10 +32,7 @@ class NextOE(Benchmark):
     name = "nextoe"
     title = "NExT-OE"
     sizes = {"train": 37523, "val": 5343, "test": 9178}  # noqa: RUF012
-    recipes = {  # noqa: RUF012
-        "official": Recipe(),
-        "lmms-eval": Recipe(max_new_tokens=64),
-    }
+    recipes = {"official": Recipe(), "lmms-eval": Recipe(max_new_tokens=64)}  # noqa: RUF012
 
     def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
         path = find_file(folder, PLACES, (f"{split}.csv",))
@@ -49,9 +46,7 @@ class NextOE(Benchmark):
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             video, qid, question = (text_of(row, n) for n in ("video", "qid", "question"))
-            kind = text_of(row, "type")
-            if kind not in (*TYPES, "TP"):
-                raise ValueError(f"type={kind!r}; allowed: {', '.join((*TYPES, 'TP'))}")
+            kind = type_of(row, TYPES)
             path, lost = videos.find(video)
             meta = {"video_id": video, "category": kind, "qid": qid, "index": str(number)}
             if video in second:
@@ -92,17 +87,8 @@ class NextOE(Benchmark):
             notes.append("lmms-eval: its WUPS@0.9 has threshold 0 for second references")
         if not words.sentences:
             notes.append("punkt is not there: full stops inside an answer are not cut off")
-        return Scores(
-            self.name,
-            split,
-            protocol,
-            headline="WUPS@0",
-            metrics=metrics,
-            questions=len(rows),
-            expected=self.sizes[split],
-            notes=tuple(notes),
-            more={"word_data": words.source},
-        )
+        more = {"word_data": words.source}
+        return self.scores(split, protocol, rows, metrics, headline="WUPS@0", notes=notes, more=more)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """{video: {qid: text}}; "" where there is no answer, as the script stops at a missing one."""

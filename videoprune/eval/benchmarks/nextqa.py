@@ -49,11 +49,7 @@ class NextQA(Benchmark):
     name = "nextqa"
     title = "NExT-QA"
     sizes = {"train": 34132, "val": 4996, "test": 8564}  # noqa: RUF012
-    recipes = {  # noqa: RUF012
-        "official": Recipe(),
-        "lmms-eval": Recipe(),
-        "ig-vlm": GRID,
-    }
+    recipes = {"official": Recipe(), "lmms-eval": Recipe(), "ig-vlm": GRID}  # noqa: RUF012
 
     def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
         path = find_file(folder, PLACES, (f"{split}.csv",))
@@ -68,7 +64,7 @@ class NextQA(Benchmark):
             path, lost = videos.find(video)
             meta = {
                 "video_id": video,
-                "category": _type(row),
+                "category": type_of(row, TYPES),
                 "qid": qid,
                 "options": "\n".join(options),
                 "index": str(number),
@@ -90,9 +86,8 @@ class NextQA(Benchmark):
         if protocol == "ig-vlm":  # it compares the options' texts: of two equal ones either is right
             letter = letters.ig_vlm(said(row))
             return letter, bool(letter) and options[letter] == options[row["answer"]]
-        if (
-            protocol == "lmms-eval"
-        ):  # what cannot be read is a guess; the seed makes it the same one every time
+        if protocol == "lmms-eval":
+            # What cannot be read is a guess; the seed makes it the same one every time.
             letter = letters.mmmu(said(row), options, guess_seed=str(row["question_id"]))
         else:
             letter = _letter(row)
@@ -166,10 +161,11 @@ def type_groups(row: Row) -> list[str]:
     return [kind, kind[:1]]
 
 
-def _type(row: dict[str, Any]) -> str:
+def type_of(row: dict[str, Any], types: Sequence[str]) -> str:
+    """The sub-type of a row of the file: one of `types`, or TP. Raises ValueError for others."""
     kind = text_of(row, "type")
-    if kind not in (*TYPES, "TP"):
-        raise ValueError(f"type={kind!r}; allowed: {', '.join((*TYPES, 'TP'))}")
+    if kind not in (*types, "TP"):
+        raise ValueError(f"type={kind!r}; allowed: {', '.join((*types, 'TP'))}")
     return kind
 
 

@@ -1,15 +1,27 @@
-"""What MSVD-QA and ActivityNet-QA share: prompts, exact match, files of predictions."""
+"""What MSVD-QA and ActivityNet-QA share: paired files, prompts, exact match, files of predictions."""
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from videoprune.eval.benchmarks.base import bad_predictions, said
-from videoprune.eval.benchmarks.scores import Row
+from videoprune.eval.benchmarks.folder import read_json
+from videoprune.eval.benchmarks.scores import Figures, Row, figures
 
 _IDS = ("question_id", "id")
 _TEXTS = ("pred", "prediction", "text")
+
+
+def paired_rows(questions: Path, answers: Path) -> list[Any]:
+    """Rows of two lists that belong together: by question_id, whatever their order."""
+    asked, told = read_json(questions), read_json(answers)
+    if not isinstance(asked, list) or not isinstance(told, list):
+        raise ValueError(f"{questions}, {answers}: allowed: a list in each")
+    by_id = {row.get("question_id"): row for row in told if isinstance(row, dict)}
+    return [row | by_id.get(row.get("question_id"), {}) if isinstance(row, dict) else row for row in asked]
 
 
 def own_prompt(question: str) -> str:
@@ -37,9 +49,25 @@ def is_exact(row: Row) -> bool:
     return row.get("outcome") != "failed" and exact(row) == row["answer"]
 
 
-def loosely(row: Row) -> bool:
-    """The same without case, punctuation and repeated white space."""
-    return row.get("outcome") != "failed" and _plain(exact(row)) == _plain(str(row["answer"]))
+def exact_metrics(
+    rows: Sequence[Row], groups: Sequence[Sequence[str]], order: Sequence[str]
+) -> dict[str, Figures]:
+    """Exact match, and the same without case, punctuation and repeated white space."""
+    videos = [str(row["video_id"]) for row in rows]
+    strict, loose = [float(is_exact(r)) for r in rows], [float(_is_loosely(r)) for r in rows]
+    return {
+        "exact match": figures(strict, groups, clusters=videos, order=order),
+        "exact match, case and punctuation ignored": figures(loose, groups, order=order),
+    }
+
+
+def judge_lines(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What evaluators with a judge read, one object per question that has an answer."""
+    return [
+        {"id": r["question_id"], "question": r["question"], "answer": r["answer"], "pred": exact(r)}
+        for r in rows
+        if r["answer"]
+    ]
 
 
 def listed_predictions(name: str, content: Any) -> list[dict[str, Any]]:
@@ -68,6 +96,10 @@ def listed_predictions(name: str, content: Any) -> list[dict[str, Any]]:
         row |= {"answer": str(answer)} if answer is not None else {}
         rows.append(row | ({"question": str(question)} if question is not None else {}))
     return rows
+
+
+def _is_loosely(row: Row) -> bool:
+    return row.get("outcome") != "failed" and _plain(exact(row)) == _plain(str(row["answer"]))
 
 
 def _plain(text: str) -> str:

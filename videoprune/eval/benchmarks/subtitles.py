@@ -86,8 +86,8 @@ def at_frames(lines: list[Line], indices: list[int], rate: float) -> str:
 def fill_subtitles(sample: Sample, shown: int, frames: int, rate: float) -> Sample:
     """The sample with the subtitles of its video in its prompt, if its prompt has a place for them.
 
-    shown: frames of the video that the model sees. frames, rate: of the whole stream. The file is not read
-    again than once per call; a file that turns out to be broken raises ValueError.
+    shown: frames of the video that the model sees. frames, rate: of the whole stream. Raises ValueError for a
+    file without subtitles, OSError for one that cannot be read.
     """
     rule = sample.meta.get(SUBTITLE_RULE)
     if rule is None:

@@ -8,11 +8,7 @@ from typing import Any
 
 from videoprune.eval.benchmarks import letters
 from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
-from videoprune.eval.benchmarks.folder import (
-    VideoFinder,
-    find_file,
-    samples_of,
-)
+from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
 from videoprune.eval.benchmarks.scores import (
     ALL,
     Figures,
@@ -43,10 +39,7 @@ class VideoMME(Benchmark):
     name = "videomme"
     title = "Video-MME"
     sizes = {"test": 2700}  # noqa: RUF012
-    recipes = {  # noqa: RUF012
-        "official": Recipe(policy="middles"),
-        "lmms-eval": Recipe(policy="ends"),
-    }
+    recipes = {"official": Recipe(policy="middles"), "lmms-eval": Recipe(policy="ends")}  # noqa: RUF012
     has_subtitles = True
 
     def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
@@ -84,7 +77,6 @@ class VideoMME(Benchmark):
         groups = [_groups(row) for row in rows]
         videos = [str(row["video_id"]) for row in rows]
         marks = [self.mark(row, protocol) for row in rows]
-        right = [float(ok) for _, ok in marks]
         notes = answer_notes(rows, self.sizes[split])
         if protocol == "official":
             metrics = {"official": _of_answered(marks, groups)}
@@ -93,7 +85,7 @@ class VideoMME(Benchmark):
                 notes.append(f"official: {unread} without a letter leave the denominator")
             notes += _refusals(rows)
         else:
-            metrics = {"lmms-eval": figures(right, groups, order=GROUPS)}
+            metrics = {"lmms-eval": figures([float(ok) for _, ok in marks], groups, order=GROUPS)}
         clear = [float(_clear_letter(row) == row["answer"]) for row in rows]
         metrics["corrected"] = figures(clear, groups, clusters=videos, order=GROUPS)
         return self.scores(split, protocol, rows, metrics, headline=protocol, notes=notes)
@@ -162,16 +154,14 @@ def _groups(row: Row) -> list[str]:
 
 def _of_answered(marks: Sequence[tuple[str, bool]], groups: Sequence[Sequence[str]]) -> Figures:
     """Correct over answered, as the script counts; 0 where nothing is answered, as it prints."""
+    if not marks:
+        return {ALL: figure(0, 0)}
     kept = [(float(ok), names) for (letter, ok), names in zip(marks, groups, strict=True) if letter]
     found = figures([v for v, _ in kept], [g for _, g in kept], order=GROUPS)
     for names in groups:
         for name in names:
             found.setdefault(name, figure(0, 0))
-    return (
-        {name: f if f["n"] else f | {"value": 0.0} for name, f in found.items()}
-        if marks
-        else {ALL: figure(0, 0)}
-    )
+    return {name: f if f["n"] else f | {"value": 0.0} for name, f in found.items()}
 
 
 def _clear_letter(row: Row) -> str:

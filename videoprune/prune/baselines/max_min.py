@@ -47,9 +47,8 @@ def _to_nearest_other(u: Tensor, cosines: Tensor | None) -> Tensor:
     found = u.new_empty(groups, tokens)
     for start in range(0, tokens, step):
         rows = torch.arange(start, min(start + step, tokens), device=u.device)
-        cosine = (
-            u[:, rows] @ u.transpose(1, 2) if cosines is None else cosines[:, rows].clone()
-        )  # (G, rows, m)
+        # (G, rows, m)
+        cosine = u[:, rows] @ u.transpose(1, 2) if cosines is None else cosines[:, rows].clone()
         cosine[:, rows - start, rows] = -1.0
         found[:, rows] = cosine.amax(dim=2)
     return (1 - found).clamp(min=0)

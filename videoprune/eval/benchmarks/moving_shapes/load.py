@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from videoprune.eval.benchmarks.folder import contents
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import Sample
 
@@ -25,7 +26,7 @@ def load(folder: Path, limit: int | None = None) -> list[Sample]:
     folder = Path(folder)
     path = folder / "test.jsonl"
     if not path.is_file():
-        raise ValueError(f"folder={folder}: looked for {path.name} and data/*.mp4, found {_contents(folder)}")
+        raise ValueError(f"folder={folder}: looked for {path.name} and data/*.mp4, found {contents(folder)}")
     samples: list[Sample] = []
     seen: set[str] = set()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
@@ -70,13 +71,3 @@ def _sample(row: Any, folder: Path) -> Sample:
             "video_id": row["video_id"],
         },
     )
-
-
-def _contents(folder: Path) -> str:
-    if not folder.exists():
-        return "no such folder"
-    if not folder.is_dir():
-        return "a file"
-    names = sorted(p.name for p in folder.iterdir())
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "an empty folder") + more
