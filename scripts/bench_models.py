@@ -12,10 +12,8 @@ import argparse
 import ctypes
 import json
 import multiprocessing
-import platform
 import statistics
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,11 +22,11 @@ import torch
 import transformers
 
 import videoprune
-from pipelines.cost import predict
+from pipelines.environment import hardware, hardware_line
+from pipelines.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.cost import Cost
 from videoprune.models.plug import trace
-from videoprune.models.shapes import model_shape
 from videoprune.models.synthetic import random_inputs, random_model, shape_names
 
 
@@ -74,7 +72,7 @@ def load(args: argparse.Namespace) -> tuple[Any, dict[str, torch.Tensor]]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Medians of every variant, taken in turn."""
     model, inputs = load(args)
-    timer = Timer(model, args.device)
+    timer = FirstTokenTimer(model)
     variants = ["stock", "batched", *args.prune]
     rows: dict[str, list[dict[str, float]]] = {v: [] for v in variants}
     facts: dict[str, dict[str, Any]] = {v: {} for v in variants}
@@ -104,7 +102,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "runs": args.runs,
         "dtype": args.dtype,
         "attention": model.config._attn_implementation,
-        "hardware": hardware(args.device),
+        "hardware": hardware_line(hardware()),
         "versions": {m.__name__: m.__version__ for m in (torch, transformers)},
         "variants": facts,
     }
@@ -117,17 +115,14 @@ def reckoned(
     inputs: dict[str, torch.Tensor],
     layers: tuple[int, ...] | None,
 ) -> Cost:
-    """Operations up to the first token, from shapes and counts: torch counts no fused attention on a CPU."""
     config = PruneConfig() if variant in ("stock", "batched") else preset(variant)
-    if config.llm.method == "adaptive":  # as `apply` does without a lambda
-        config = config.replace(**{"llm.method": "fixed"})
-    return predict(
-        model_shape(model.config),
-        args.frames,
-        inputs["input_ids"].shape[1],
-        config,
-        size=tuple(args.size),
+    return first_token_cost(
+        model,
+        without_calibration(config),
+        frames=args.frames,
+        prompt_tokens=inputs["input_ids"].shape[1],
         question_tokens=args.text,
+        size=tuple(args.size),
         visual_by_layer=layers,
     )
 
@@ -137,38 +132,6 @@ def prepare(model: Any, variant: str) -> None:
         videoprune.remove(model)
     else:
         videoprune.apply(model, "none" if variant == "batched" else variant)
-
-
-class Timer:
-    """Seconds of the encoder, of the LLM and of the whole time to the first token."""
-
-    def __init__(self, model: Any, device: str) -> None:
-        self.model, self.device, self.seconds = model, device, {}
-        core = model.model
-        vision = next(
-            getattr(core, n) for n in ("vision_tower", "visual", "vision_model") if hasattr(core, n)
-        )
-        language = core.language_model if hasattr(core, "language_model") else core.text_model
-        for name, module in (("encoder", vision), ("llm", language)):
-            module.register_forward_pre_hook(lambda m, a, name=name: self.start(name), prepend=True)
-            module.register_forward_hook(lambda m, a, o, name=name: self.stop(name))
-
-    def now(self) -> float:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def start(self, name: str) -> None:
-        self.seconds[name] = -self.now()
-
-    def stop(self, name: str) -> None:
-        self.seconds[name] += self.now()
-
-    def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, float]:
-        started = self.now()
-        with torch.no_grad():
-            self.model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
-        return {"first_token": self.now() - started, **self.seconds}
 
 
 def peak_memory(args: argparse.Namespace, variant: str) -> int:
@@ -184,34 +147,18 @@ def peak_in_this_process(args: argparse.Namespace, variant: str) -> int:
     if args.device.startswith("cuda"):
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        run_once(model, inputs)
+        first_token(model, inputs)
         return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
     before = resident_peak()
-    run_once(model, inputs)
+    first_token(model, inputs)
     return resident_peak() - before
-
-
-def run_once(model: Any, inputs: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
 
 
 def resident_peak() -> int:
     """VmHWM, bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
-
-
-def hardware(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    names = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
 
 
 def print_table(result: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 
+Mark = float | torch.cuda.Event  # a moment: seconds of the wall clock, or a place in the GPU's queue
+
 
 def now(device: torch.device | str) -> float:
     """Seconds on the wall clock, after all that the device was given is done."""
@@ -16,29 +18,38 @@ def now(device: torch.device | str) -> float:
     return time.perf_counter()
 
 
+def mark(device: torch.device) -> Mark:
+    """This moment of the work on `device`. On a GPU nothing waits for it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
+def seconds_between(first: Mark, last: Mark) -> float:
+    """Seconds from one mark to another of the same device; on a GPU after the work before `last` is done."""
+    if isinstance(first, float):
+        assert isinstance(last, float), "marks of two devices"
+        return last - first
+    assert not isinstance(last, float), "marks of two devices"
+    last.synchronize()
+    return first.elapsed_time(last) / 1000
+
+
 class Stopwatch:
     """Adds up the time of stretches of work. On a GPU nothing waits before `seconds` is read."""
 
     def __init__(self) -> None:
-        self._wall = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._stretches: list[tuple[Mark, Mark]] = []
 
     @contextmanager
     def on(self, device: torch.device) -> Iterator[None]:
         """Time what happens within, on tensors of `device`."""
-        if device.type == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record()
-            yield
-            last.record()
-            self._events.append((first, last))
-        else:
-            started = time.perf_counter()
-            yield
-            self._wall += time.perf_counter() - started
+        first = mark(device)
+        yield
+        self._stretches.append((first, mark(device)))
 
     @property
     def seconds(self) -> float:
-        if self._events:
-            self._events[-1][1].synchronize()
-        return self._wall + sum(a.elapsed_time(b) for a, b in self._events) / 1000
+        return sum(seconds_between(first, last) for first, last in self._stretches)

@@ -7,6 +7,7 @@ Shapes: T frames, H x W pixels, S tokens of the prompt.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -40,10 +41,22 @@ def random_config(shape: str) -> PreTrainedConfig:
     return CONFIG_MAPPING[kind](**data)
 
 
-def random_model(shape: str, *, dtype: torch.dtype = torch.bfloat16, seed: int = 0) -> PreTrainedModel:
-    """A stock model with random weights. shape: as `random_config` takes it."""
+def random_model(
+    shape: str,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> PreTrainedModel:
+    """A stock model with random weights. shape: as `random_config` takes it.
+
+    device: where the weights are made and drawn, which takes seconds on a GPU and minutes on a CPU for 7B of them;
+    None: torch's default device. The same seed draws other weights on another kind of device.
+    """
     torch.manual_seed(seed)
-    return AutoModelForImageTextToText.from_config(random_config(shape), dtype=dtype).eval()
+    config = random_config(shape)
+    with torch.device(device) if device is not None else nullcontext():
+        return AutoModelForImageTextToText.from_config(config, dtype=dtype).eval()
 
 
 def random_inputs(
@@ -52,9 +65,11 @@ def random_inputs(
     *,
     text_tokens: int = 40,
     size: tuple[int, int] = (448, 448),
+    clips: int = 1,
     seed: int = 0,
 ) -> dict[str, Tensor]:
-    """One prompt: some text, a clip of noise, `text_tokens` tokens of question; what the processor would give.
+    """Prompts, one for each of `clips` clips: some text, a clip of noise of its own, `text_tokens` tokens of question;
+    what the processor would give.
 
     size: height and width of frames, for models that take any (Qwen-VL, VideoLLaMA3). Raises ValueError if it is
     not a multiple of what the encoder joins.
@@ -62,9 +77,12 @@ def random_inputs(
     own = getattr(model.config.vision_config, "image_size", None)
     plain = PlainInputs(model.config, size=None if own is not None else size)
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(256, (num_frames, *plain.size, 3), generator=generator, dtype=torch.uint8)
-    frames = VideoFrames(pixels, tuple(map(float, range(num_frames))), float(num_frames), "noise", "random")
-    batch = plain([frames], [" ".join(["what"] * text_tokens)])
+    times = tuple(map(float, range(num_frames)))
+    made = []
+    for _ in range(clips):
+        pixels = torch.randint(256, (num_frames, *plain.size, 3), generator=generator, dtype=torch.uint8)
+        made.append(VideoFrames(pixels, times, float(num_frames), "noise", "random"))
+    batch = plain(made, [" ".join(["what"] * text_tokens)] * clips)
     return {
         k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in batch.items()
     }
