@@ -12,6 +12,7 @@ from torch import Tensor
 
 from videoprune.prune.baselines import CLIP_METHODS, ClipTokens
 from videoprune.prune.controls import random_plan, uniform_plan
+from videoprune.prune.merge import concatenate
 from videoprune.types import KeepPlan
 
 
@@ -40,9 +41,7 @@ def choose(
 
     -> one plan over the F * n tokens, one row. Raises ValueError if the method needs what is missing.
     """
-    function, tokens = CLIP_METHODS[method].function, x.shape[1]
-    keeps, intos = [], []
-    first = kept = 0
+    function, first, plans = CLIP_METHODS[method].function, 0, []
     for frames, count in zip(clips, keep, strict=True):
         part = slice(first, first + frames)
         clip = ClipTokens(
@@ -51,11 +50,9 @@ def choose(
             None if keys is None else keys[part],
             grid,
         )
-        plan = function(clip, count, generator=generator)
-        keeps.append(plan.keep[0] + first * tokens)
-        intos.append((plan.into[0] + kept).where(plan.into[0] >= 0, -1))
-        first, kept = first + frames, kept + plan.num_kept
-    return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None])
+        plans.append(function(clip, count, generator=generator))
+        first += frames
+    return concatenate(plans)
 
 
 def fuse_clips(
@@ -71,16 +68,13 @@ def fuse_clips(
     over the whole clip: greedy max-min of the cosine distance (DivPrune, arXiv 2503.02175). `random` and `uniform`
     are controls. -> one plan over all tokens, one row; nothing merges.
     """
-    keeps, intos = [], []
-    first = kept = 0
+    first, plans = 0, []
     for count, n in zip(keep, tokens, strict=True):
         if method == "random":
-            plan = random_plan(1, n, count, generator=generator, device=x.device)
+            plans.append(random_plan(1, n, count, generator=generator, device=x.device))
         elif method == "uniform":
-            plan = uniform_plan(1, n, count, device=x.device)
+            plans.append(uniform_plan(1, n, count, device=x.device))
         else:
-            plan = CLIP_METHODS["divprune"].function(ClipTokens(x[first : first + n][None]), count)
-        keeps.append(plan.keep[0] + first)
-        intos.append((plan.into[0] + kept).where(plan.into[0] >= 0, -1))
-        first, kept = first + n, kept + count
-    return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None])
+            plans.append(CLIP_METHODS["divprune"].function(ClipTokens(x[first : first + n][None]), count))
+        first += n
+    return concatenate(plans)

@@ -25,6 +25,7 @@ from videoprune.models.frames import FLASH
 from videoprune.models.language_run import LanguageHooks
 from videoprune.models.multi_encoder import calibration_key
 from videoprune.models.patch_embed import as_product, patch_convolutions
+from videoprune.models.plain_inputs import own_settings
 from videoprune.models.vision_run import VisionRun
 
 _NAME = "videoprune"
@@ -148,7 +149,7 @@ class _Session:
         for module, when, hook in family.hooks(lambda: self.run) if pruned else ():
             register = module.register_forward_hook if when == "post" else module.register_forward_pre_hook
             self.handles.append(register(hook, with_kwargs=True))
-        methods = family.wrap(self.encoder, lambda: self.run) if pruned else {}
+        methods = family.wrap(lambda: self.run) if pruned else {}
         if self.over_clips and not family.videos_are_images:
             methods["get_image_features"] = self._noting_images(family.core.get_image_features)
         if self.over_clips and not family.packed:
@@ -218,10 +219,9 @@ class _Session:
         clips: Sequence[int] | None = None,
         grid: tuple[int, int] | None = None,
     ) -> VisionRun:
-        keep = self.keep if self.encoder.method != "none" else 1.0
         return VisionRun(
             self.encoder,
-            keep,
+            self.keep,
             self.family.used_blocks,
             lengths,
             unit=unit,
@@ -321,7 +321,7 @@ def _usable(config: PruneConfig, model: Any) -> tuple[PruneConfig, float | None]
     pruning becomes fixed shares of the same average."""
     if config.llm.method != "adaptive" or config.llm.lambda_ is not None:
         return config, None
-    found = (getattr(model, "videoprune", None) or {}).get("lambdas", {}).get(calibration_key(config))
+    found = own_settings(model).get("lambdas", {}).get(calibration_key(config))
     if found is not None:
         return config.replace(**{"llm.lambda_": found["lambda"]}), found["tokens"]
     warnings.warn(

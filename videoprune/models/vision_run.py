@@ -25,16 +25,22 @@ from videoprune.prune.budget import allocate, meteor_counts
 from videoprune.prune.controls import random_plan, uniform_plan
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.importance import attention_received, cls_attention
-from videoprune.prune.merge import apply_plan, compose, gather, identity_plan, merged_size, unmerge
-from videoprune.prune.meteor import stage1_plan
+from videoprune.prune.merge import (
+    apply_plan,
+    compose,
+    concatenate,
+    gather,
+    identity_plan,
+    merged_size,
+    unmerge,
+)
+from videoprune.prune.meteor import NUM_CUTS, cut_blocks, stage1_plan
 from videoprune.prune.schedule import merge_counts, smallest_count
 from videoprune.prune.temporal import frame_counts, novelty, temporal_plan
 from videoprune.types import KeepPlan
 
-_CUTS = 3  # METEOR prunes at the end of each third of the depth
-_TEMPORAL_DEPTH = (
-    0.25  # tokens merge over time after this share of the blocks; budgets are made after the first
-)
+# Tokens merge over time after this share of the blocks; budgets alone are made after the first block.
+_TEMPORAL_DEPTH = 0.25
 
 
 def kept_units(units: int, keep: float) -> int:
@@ -58,8 +64,8 @@ def _removals(config: EncoderPrune, num_blocks: int, units: int, final: int) -> 
     removed = [0] * num_blocks
     if config.method == "meteor":
         before = units
-        for cut, after in enumerate(meteor_counts(units, final, _CUTS)):
-            removed[math.ceil(num_blocks * (cut + 1) / _CUTS) - 1] += before - after
+        for block, after in zip(cut_blocks(num_blocks), meteor_counts(units, final, NUM_CUTS), strict=True):
+            removed[block] += before - after
             before = after
     return tuple(removed)
 
@@ -92,7 +98,7 @@ class VisionRun:
         self.fused: KeepPlan | None = None  # that last step
         self.at_end = keep < 1 and is_clip_method(
             config.method
-        )  # a rival chooses among all that leaves the encoder
+        )  # a rival: it looks at all that leaves the encoder
         self.dense = [(n - prefix) // unit for n in lengths]
         self.final = [kept_units(n, keep) for n in self.dense]
         self.clips = list(clips) if clips is not None else [1] * len(lengths)
@@ -118,9 +124,8 @@ class VisionRun:
         if self.at_end and needs_heads(config.method):
             self.wanted.add(self.last_block)
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
-        self.order: Tensor | None = (
-            None  # (all units,) the place, row by row, that each unit comes from, None: its own
-        )
+        # (all units,) the place, row by row, that each unit comes from; None: its own.
+        self.order: Tensor | None = None
 
     @property
     def seconds(self) -> float:
@@ -165,56 +170,51 @@ class VisionRun:
 
     def _shorten(self, block: int, x: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         self.wanted.discard(block)
+        front, units = self.rows.split(x)
         if block == self.compared:
-            step, rows = self._compare(x)
+            step, rows = self._compare(units)
         else:
-            parts = self.rows.units.split(self.rows.split(x)[1])
+            parts = self.rows.units.split(units)
             plans = [self._plan(g, block, one) for g, one in enumerate(parts)]
             step, rows = self.rows.whole(plans), self.rows.after(plans)
-        x, narrowed = self._apply(step, rows, x, extra)
+        narrowed = [self._narrow(e, step, rows) for e in extra]
+        x = rows.join(front, self._merge(units, step, rows))
         if block == self.compared:
             self._schedule(block + 1)
         self.heads = None
         return x, narrowed
 
-    def _apply(
-        self, step: KeepPlan, rows: UnitRows, x: Tensor, extra: Sequence[Tensor]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Carry out one step on the tokens and on all that is kept by token; `rows` is what they become."""
-        size = x.new_ones(x.shape[0], dtype=torch.float32) if self.size is None else self.size
-        front, units = self.rows.split(x)
-        front_size, sizes = self.rows.split(size)
+    def _merge(self, units: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
+        """Carry out one step on the units (U, u, D) and on all that is kept by token; `rows` is what they become."""
+        size = units.new_ones(self.rows.tokens.total, dtype=torch.float32) if self.size is None else self.size
+        front, sizes = self.rows.split(size)
         weight = sizes[None, :, 0]  # (1, U): the patches of a unit share one size
         merged = apply_plan(units.flatten(1)[None], step, weight)[0].unflatten(1, units.shape[1:])
-        new = merged_size(weight, step)[0, :, None].expand(-1, self.unit)
-        narrowed = [self._narrow(e, step, rows) for e in extra]
         if self.window is not None:
-            self.window = self._narrow(self.window.to(x.device), step, rows)
+            self.window = self._narrow(self.window.to(units.device), step, rows)
         self.plan = step if self.plan is None else compose(self.plan, step)
-        self.size, self.rows = rows.join(front_size, new), rows
-        return rows.join(front, merged), narrowed
+        self.size = rows.join(front, merged_size(weight, step)[0, :, None].expand(-1, self.unit))
+        self.rows = rows
+        return merged
 
-    def _compare(self, x: Tensor) -> tuple[KeepPlan, UnitRows]:
-        """Budgets by novelty, and the merges over time: the step over all units, and the rows after it."""
-        _, units = self.rows.split(x)
-        means, keeps, intos = units.mean(1), [], []
+    def _compare(self, units: Tensor) -> tuple[KeepPlan, UnitRows]:
+        """Budgets by novelty, and the merges over time: the step over all units (U, u, D), and the rows after it."""
+        x, plans = _means(units), []
         final: list[int] = []
         lengths: list[int] = []
-        place, kept = 0, 0
+        place = 0
         for first, frames in self._starts():
             counts = self.dense[first : first + frames]
-            u = means[place : place + sum(counts)]
+            u = x[place : place + sum(counts)]
             if len(set(counts)) > 1:
                 raise ValueError(f"frames of {sorted(set(counts))} tokens in one clip; allowed: one size")
             u = u.unflatten(0, (frames, -1))
             left, ends = self._budgets(u)
-            step = temporal_plan(u, [counts[0] - n for n in left])
-            keeps.append(step.keep[0] + place)
-            intos.append(step.into[0] + kept)
+            plans.append(temporal_plan(u, [counts[0] - n for n in left]))
             final, lengths = final + ends, lengths + left
-            place, kept = place + sum(counts), kept + step.num_kept
+            place += sum(counts)
         self.final = final
-        return KeepPlan(torch.cat(keeps)[None], torch.cat(intos)[None]), self.rows.changed(lengths, final)
+        return concatenate(plans), self.rows.changed(lengths, final)
 
     def _budgets(self, u: Tensor) -> tuple[list[int], list[int]]:
         """Units u (T, U, D) of one clip: how many each frame has after merging over time, and at the end."""
@@ -248,7 +248,7 @@ class VisionRun:
         if self.config.method == "meteor":
             first = block == min(i for i, r in enumerate(self.remove[group]) if r)
             attention = None if first else self.importance(group, q, k, scale)
-            return stage1_plan(units.mean(2), count - remove, attention=attention)
+            return stage1_plan(_means(units), count - remove, attention=attention)
         critical = math.floor(self.config.critical_ratio * count)
         attention = None
         if critical or self.config.lambda_att:
@@ -256,7 +256,7 @@ class VisionRun:
         if self.config.metric == "keys":
             units = self._keys(group, k)
         return bipartite_plan(
-            units[:, :, 0] if self.unit == 1 else units.mean(2),
+            _means(units),
             remove,
             importance=attention,
             lambda_div=self.config.lambda_div,
@@ -294,25 +294,23 @@ class VisionRun:
     def choose(self, units: Tensor) -> Tensor:
         """A rival's choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
         with self.clock.on(units.device):
-            return self._chosen(units)
+            if self.plan is None:
+                self.plan = self._chosen(_means(units))
+                self.heads = None
+            return apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
 
-    def _chosen(self, units: Tensor) -> Tensor:
-        if self.plan is None:
-            attention, keys = self.last_heads()
-            frames = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
-            keep = [kept_of_clip(n, self.dense[first], self.keep) for first, n in self._starts()]
-            self.plan = choose(
-                self.config.method,
-                frames.unflatten(0, (len(self.dense), -1)),
-                keep,
-                self.clips,
-                attention=attention,
-                keys=keys,
-                grid=self.grid if self.order is None else None,  # windows change the order
-                generator=self.generator,
-            )
-            self.heads = None
-        return apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
+    def _chosen(self, x: Tensor) -> KeepPlan:
+        attention, keys = self.last_heads()
+        return choose(
+            self.config.method,
+            x.unflatten(0, (len(self.dense), -1)),
+            [kept_of_clip(n, self.dense[first], self.keep) for first, n in self._starts()],
+            self.clips,
+            attention=attention,
+            keys=keys,
+            grid=self.grid if self.order is None else None,  # windows change the order
+            generator=self.generator,
+        )
 
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""
@@ -371,31 +369,31 @@ class VisionRun:
 
     def _fuse(self, units: Tensor) -> Tensor:
         """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
-        plan = self.finish(units.device)
         if self.fused is None:
-            frames = self.kept()
+            plan, frames = self.finish(units.device), self.kept()
             if units.shape[0] > plan.num_kept:
                 units = units[plan.keep[0]]
             counts = [sum(frames[first : first + n]) for first, n in self._starts()]
-            wanted = [
-                kept_of_clip(n, self.dense[first], self.keep * self.fuse) for first, n in self._starts()
-            ]
-            keep = [min(a, b) for a, b in zip(wanted, counts, strict=True)]
-            x = units.flatten(1) if units.ndim == 2 or units.shape[1] == 1 else units.mean(1)
-            self.fused = fuse_clips(self.fusion, x, keep, counts, self.generator)
+            dense = [kept_of_clip(n, self.dense[first], self.keep * self.fuse) for first, n in self._starts()]
+            keep = [min(a, b) for a, b in zip(dense, counts, strict=True)]
+            self.fused = fuse_clips(self.fusion, _means(units), keep, counts, self.generator)
             self.plan = compose(plan, self.fused)
-        elif units.shape[0] == self.dense_total:
-            return units[plan.keep[0]]
+        elif units.shape[0] == sum(self.dense):
+            assert self.plan is not None
+            return units[self.plan.keep[0]]
         return gather(units[None], self.fused)[0]
-
-    @property
-    def dense_total(self) -> int:
-        return sum(self.dense)
 
     def _narrow(self, x: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
         """Rows (N, ...) of the survivors."""
         front, units = self.rows.split(x)
         return rows.join(front, gather(units[None], step)[0])
+
+
+def _means(units: Tensor) -> Tensor:
+    """What units are compared by: the mean of their patches, (..., u, D) -> (..., D); rows (U, D) are it already."""
+    if units.ndim == 2:
+        return units
+    return units[..., 0, :] if units.shape[-2] == 1 else units.mean(-2)
 
 
 def _own_places(plan: KeepPlan) -> KeepPlan:

@@ -8,6 +8,8 @@ Shapes: B rows, N tokens before, K tokens kept, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -102,6 +104,17 @@ def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
             f"second takes {tuple(second.into.shape)} tokens; allowed: {tuple(first.keep.shape)}"
         )
     return KeepPlan(keep=gather(first.keep, second), into=_pick(second.into, first, fill=-1))
+
+
+def concatenate(plans: Sequence[KeepPlan]) -> KeepPlan:
+    """Plans of one row each, for stretches that follow each other -> one row over all of them."""
+    keeps, intos = [], []
+    tokens = kept = 0
+    for plan in plans:
+        keeps.append(plan.keep + tokens)
+        intos.append((plan.into + kept).where(plan.into >= 0, -1))
+        tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
+    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1))
 
 
 def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from videoprune.config import EncoderPrune
 from videoprune.models.vision_run import VisionRun
 from videoprune.prune.baselines import CLIP_METHODS
 
@@ -81,9 +80,7 @@ class Family:
         """
         raise NotImplementedError
 
-    def wrap(
-        self, config: EncoderPrune, run: Callable[[], VisionRun | None]
-    ) -> dict[str, Callable[..., Any]]:
+    def wrap(self, run: Callable[[], VisionRun | None]) -> dict[str, Callable[..., Any]]:
         """Methods of the inner model to replace, by name."""
         return {}
 
@@ -168,10 +165,6 @@ class Packed(Family):
     """All frames in one sequence (N, D), patches already unit by unit, rotary rows beside them."""
 
     packed = True
-
-    @property
-    def merge_side(self) -> int:
-        raise NotImplementedError
 
     @staticmethod
     def grid(grid_thw: Tensor, side: int) -> tuple[int, int]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videoprune.config import EncoderPrune
 from videoprune.models.clip_methods import choose, fuse_clips
 from videoprune.models.families.base import NAN, Batched
 from videoprune.models.vision_run import VisionRun, kept_of_clip
@@ -44,9 +43,7 @@ class LlavaOnevision(Batched):
     fill = None
     pools = True
 
-    def wrap(
-        self, config: EncoderPrune, run: Callable[[], VisionRun | None]
-    ) -> dict[str, Callable[..., Any]]:
+    def wrap(self, run: Callable[[], VisionRun | None]) -> dict[str, Callable[..., Any]]:
         pool, pack = self.core.apply_pooling, self.core.pack_image_features
 
         def apply_pooling(image_features: Tensor) -> Tensor:
