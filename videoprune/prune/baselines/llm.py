@@ -13,8 +13,8 @@ def fastv_scores(attention: Tensor) -> Tensor:
     """FastV (arXiv 2403.06764): the attention that the last query pays to each visual token, mean over heads.
 
     attention: (H, Q, V), the rows of some queries, the last one of the prompt last; the columns of the visual
-    tokens. -> (V,). FastV keeps the highest after layer K = 2. PyramidDrop ranks with the same score, the
-    last instruction token being the last query.
+    tokens. -> (V,). FastV keeps the highest after layer K = 2, by the attention of that very layer. PyramidDrop ranks
+    with the same score, the last instruction token being the last query, in the layer that follows the cut.
     """
     _check("attention", attention, attention.shape[-1] if attention.ndim else 0)
     return attention[:, -1].to(torch.promote_types(attention.dtype, torch.float32)).mean(dim=0)
