@@ -21,6 +21,8 @@ METHODS = {
     "previous": LLMPrune(
         method="fixed", ratios=(0.7, 0.4, 0.2), heads="all", queries="last", attention="previous"
     ),
+    "aim": LLMPrune(method="aim", ratios=(0.7, 0.4, 0.0), attention="previous"),
+    "aim_next": LLMPrune(method="aim", keep=0.5),
     "uniform": LLMPrune(method="uniform", keep=0.5),
 }
 
@@ -107,7 +109,9 @@ def _drop_by_oracle(layer, hidden, rope, dropped: Tensor, count: int, config: LL
         n = len(left)
         keep = [left[r] for r in range(n) if ((r + 1) * count) // n > (r * count) // n]
     else:
-        score = _text_attention_by_loops(layer, hidden[0], rope, dropped, config)
+        score = (_pagerank_by_loops if config.method == "aim" else _text_attention_by_loops)(
+            layer, hidden[0], rope, dropped, config
+        )
         keep = sorted(left, key=lambda t: (-score[t], t))[:count]
     out = dropped.clone()
     out[[t for t in left if t not in keep]] = True
@@ -124,6 +128,19 @@ def _text_attention_by_loops(layer, hidden: Tensor, rope, dropped: Tensor, confi
         # Float32 attention may order nearly equal heads otherwise; these weights leave clear gaps.
         heads = share.sum(1).argsort(descending=True)[: config.top_heads].tolist()
     return share[list(heads)].sum(0).tolist()
+
+
+def _pagerank_by_loops(layer, hidden: Tensor, rope, dropped: Tensor, config: LLMPrune) -> list[float]:
+    """Five steps from equal shares of all that is there, in each head; root mean square over the heads."""
+    there = [t for t in range(25) if not dropped[t]]
+    links = _attention_by_loops(layer, hidden, rope, dropped, list(range(25)), 0.1)
+    squares = torch.zeros(25, dtype=torch.float64)
+    for head in range(4):
+        score = {t: 1 / len(there) for t in there}
+        for _ in range(5):
+            score = {t: sum(score[s] * float(links[head, s, t]) for s in there) for t in there}
+        squares[there] += torch.tensor([score[t] ** 2 for t in there], dtype=torch.float64)
+    return (squares / 4).sqrt().tolist()
 
 
 def _attention_by_loops(layer, hidden: Tensor, rope, dropped, rows: list[int], temperature: float) -> Tensor:

@@ -16,7 +16,7 @@ from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
 
-METHODS = "none,videoprune,random,divprune,visionzip,fastv"
+METHODS = "none,videoprune,random,divprune,visionzip,fastv,aim"
 
 
 def speedup(tiny, clips, out, *more):
@@ -35,7 +35,7 @@ def done(tiny, clips, tmp_path_factory):
 def test_the_report_has_every_setting_and_says_what_was_refused(done):
     results = json.loads((done / "results.json").read_text())
     rows = {r["method"]: r for r in results["rows"]}
-    assert set(rows) == {"none", "videoprune", "random", "divprune", "fastv"}
+    assert set(rows) == {"none", "videoprune", "random", "divprune", "fastv", "aim"}
     assert [r["method"] for r in results["refused"]] == ["visionzip@0.5"]
     assert "attention of one encoder" in results["refused"][0]["reason"]
     assert rows["none"]["retention"] == 1

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from videoprune.prune.baselines.llm import aim_scores
 from videoprune.prune.importance import text_to_visual_attention
 
 
@@ -48,6 +49,16 @@ def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, *, last: bool)
         query_mask=asks[:, -rows:],
         visual_mask=visual,
     )
+
+
+def aim_importance(at: LayerInput, valid: Tensor) -> Tensor:
+    """AIM's importance of every token, text included, by PageRank over the layer's attention: (B, n), float32.
+
+    valid: bool (B, n). Costs 2 n^2 H d operations for the attention and 2 n^2 H for each of the walk's steps; see
+    `aim_scores`.
+    """
+    q, k = queries_keys(at, at.hidden.shape[1])
+    return aim_scores(q, k, scale=scaling(at.layer), valid=valid)
 
 
 def queries_keys(at: LayerInput, rows: int) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from videoprune.config import LLMPrune
 from videoprune.models.clock import Stopwatch
-from videoprune.models.llm_attention import LayerInput, text_attention
+from videoprune.models.llm_attention import LayerInput, aim_importance, text_attention
 from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
 from videoprune.prune.select import variable_top_k
 
@@ -246,6 +246,8 @@ class PrunedRun:
             )
             if config.method == "adaptive":
                 return counts, scores
+        elif config.method == "aim":
+            scores = aim_importance(at, self.valid)
         elif config.method == "random":
             scores = torch.rand(self.visual.shape, generator=self.generator).to(at.hidden.device)
         else:
@@ -254,7 +256,7 @@ class PrunedRun:
 
     def _fixed_counts(self, cut: int) -> Tensor:
         ratio = cut_ratios(self.config, self.num_layers)[cut]
-        wanted = (self.fused * ratio).round().long().clamp(min=1)
+        wanted = (self.fused * ratio).round().long().clamp(min=1 if ratio else 0)
         return torch.minimum(wanted, self.visual.sum(1))
 
     def _even_scores(self, cut: int) -> Tensor:

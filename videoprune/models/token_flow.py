@@ -18,6 +18,7 @@ from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.early import NUM_CUTS, retained_counts
 from videoprune.models.llm_prune import cut_layers, cut_ratios
 from videoprune.models.vision_run import kept_of_clip, kept_units, removals
+from videoprune.prune.baselines.llm import AIM_ITERATIONS
 from videoprune.prune.budget import allocate
 from videoprune.prune.schedule import merge_counts
 from videoprune.shapes import (
@@ -219,7 +220,7 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
     for layer in range(layers):
         if layer in cuts:
             ratio = ratios[cuts.index(layer)]
-            now = min(max(1, round(fused * ratio)), now)
+            now = min(max(1 if ratio else 0, round(fused * ratio)), now)
         found.append(now)
     return tuple(found)
 
@@ -227,21 +228,22 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
 def _cut_products(
     config: LLMPrune, shape: LanguageShape, visual: Sequence[int], text: int, asking: int
 ) -> list[Product]:
-    """At each cut: queries of the question, keys of all tokens, and their attention.
+    """At each cut: queries of the question, keys of all tokens, and their attention; for `aim` queries of all.
 
     The layer before a cut computes on as many tokens as arrive at the cut: `attention` changes nothing here.
     """
-    if config.method not in ("adaptive", "fixed"):
+    if config.method not in ("adaptive", "fixed", "aim"):
         return []
     found: list[Product] = []
     for cut in cut_layers(config, shape.layers):
         n = visual[cut - 1] + text
-        q = 1 if config.queries == "last" else asking
+        q = n if config.method == "aim" else 1 if config.queries == "last" else asking
+        summed = (AIM_ITERATIONS * shape.heads, 1, n, n) if config.method == "aim" else (shape.heads, 1, q, n)
         found += [
             (1, q, shape.hidden, shape.heads * shape.head_dim),
             (1, n, shape.hidden, shape.kv_heads * shape.head_dim),
             (shape.heads, q, shape.head_dim, n),
-            (shape.heads, 1, q, n),
+            summed,
         ]
     return found
 
