@@ -11,9 +11,10 @@ import numpy as np
 from pipelines.cost import predict
 from pipelines.methods import OURS
 from pipelines.records import Row
-from pipelines.speed_run import BASELINE, Plan, Setting
+from pipelines.speed_plan import Plan, Setting
 from videoprune.eval.cost import Cost, flop_ideal
 from videoprune.eval.metrics import clustered_interval
+from videoprune.eval.speed_rows import BASELINE
 from videoprune.shapes import ModelShape
 
 _STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate", "first_token", "total")

@@ -6,9 +6,8 @@ run). A run that was stopped goes on with the first clip that is not whole.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -16,42 +15,11 @@ from typing import Any
 import torch
 
 from pipelines.records import Results, Row
-from pipelines.stages import ClipItem, with_prune
-from videoprune.config import PruneConfig
-from videoprune.engine import Engine
+from pipelines.speed_plan import Plan, Setting, prepared
+from pipelines.stages import ClipItem, DecodedClip, DecodeStage
+from videoprune.engine import AnyEngine
 from videoprune.models.clock import now
-from videoprune.stock_engine import StockEngine
-from videoprune.types import Answer, Sample, VideoFrames
-from videoprune.video import Reader, Sampling, VideoError
-
-AnyEngine = Engine | StockEngine
-BASELINE = "none"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One method at one retention. label: `method@retain`, or `none`."""
-
-    method: str
-    retain: float
-    prune: PruneConfig
-
-    @property
-    def label(self) -> str:
-        return BASELINE if self.method == BASELINE else f"{self.method}@{self.retain:g}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured: settings in turn, on these numbers of frames, with so many clips in a call, `runs` times each
-    after one to warm up. answers: whether all questions are asked, or times are all that is wanted."""
-
-    settings: tuple[Setting, ...]
-    frames: tuple[int, ...]
-    concurrency: tuple[int, ...]
-    runs: int
-    answers: bool = True
-    max_new_tokens: int = 64
+from videoprune.types import Answer, Outcome, Sample, VideoFrames
 
 
 def run_plan(
@@ -67,13 +35,14 @@ def run_plan(
     with (
         Results(out / "answers.jsonl", restart=restart) as answers,
         Results(out / "times.jsonl", restart=restart) as times,
-        Reader() as reader,
     ):
         for frames in plan.frames:
-            _run_clips(engine, items, plan, frames, reader, answers, times, advance)
-            for count in plan.concurrency:
-                if count > 1:
-                    _run_together(engine, items, plan, frames, count, reader, times)
+            with closing(DecodeStage(frames, engine.frame_size)) as decode:
+                decode.setup()
+                _run_clips(engine, items, plan, frames, decode, answers, times, advance)
+                for count in plan.concurrency:
+                    if count > 1:
+                        _run_together(engine, items, plan, frames, count, decode, times)
 
 
 def _run_clips(
@@ -81,7 +50,7 @@ def _run_clips(
     items: Sequence[ClipItem],
     plan: Plan,
     frames: int,
-    reader: Reader,
+    decode: DecodeStage,
     answers: Results,
     times: Results,
     advance: Callable[[int], None],
@@ -94,19 +63,21 @@ def _run_clips(
         if _done(plan, item, frames, index, timed, answers, times):
             advance(1)
             continue
-        decoded = _read(reader, engine, item.video, frames, plan, answers, item.samples)
-        if decoded is None:
+        decoded = decode.process(item)
+        if isinstance(decoded.frames, Outcome):
+            if plan.answers:
+                answers.append(_failed(plan, decoded, frames, decoded.frames.reason))
             advance(1)
             continue
-        clip, decode = decoded
+        clip = decoded.frames
         if timed and not warm:  # the first pass of every setting is for caches and allocators
             for setting in plan.settings:
-                _time(_with(engine, setting), [clip], [item.samples[0]], plan)
+                _time(prepared(engine, setting), [clip], [item.samples[0]], plan)
             warm = True
         for setting in _rotated(plan.settings, index):
-            ready = _with(engine, setting)
+            ready = prepared(engine, setting)
             if timed:
-                row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decode}
+                row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decoded.seconds}
                 times.append([_timed_row(setting, frames, 1, index, row)])
             if plan.answers:
                 answers.append(_ask_all(ready, clip, item.samples, setting, frames))
@@ -119,7 +90,7 @@ def _run_together(
     plan: Plan,
     frames: int,
     count: int,
-    reader: Reader,
+    decode: DecodeStage,
     times: Results,
 ) -> None:
     """`count` clips in a call, a question each."""
@@ -131,25 +102,19 @@ def _run_together(
     for item in items:
         if len(clips) == count:
             break
-        decoded = _read(reader, engine, item.video, frames, plan, None, ())
-        if decoded is not None and len(decoded[0]) == frames:
-            clips.append(decoded[0])
+        clip = decode.process(item).frames
+        if not isinstance(clip, Outcome) and len(clip) == frames:
+            clips.append(clip)
             samples.append(item.samples[0])
     if not clips:
         return
     clips = list(islice(cycle(clips), count))  # too few: the first again
     samples = list(islice(cycle(samples), count))
     for setting in plan.settings:
-        _time(_with(engine, setting), clips, samples, plan)
+        _time(prepared(engine, setting), clips, samples, plan)
     for setting, run in wanted:
-        row = _time(_with(engine, setting), clips, samples, plan)
+        row = _time(prepared(engine, setting), clips, samples, plan)
         times.append([_timed_row(setting, frames, count, run, row)])
-
-
-def _with(engine: AnyEngine, setting: Setting) -> AnyEngine:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that lambda is not calibrated is said once, before
-        return with_prune(engine, setting.prune)
 
 
 def _time(
@@ -229,39 +194,22 @@ def _tokens(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _read(
-    reader: Reader,
-    engine: AnyEngine,
-    video: str,
-    frames: int,
-    plan: Plan,
-    answers: Results | None,
-    samples: Sequence[Sample],
-) -> tuple[VideoFrames, float] | None:
-    """The clip and the seconds it took; a clip that gives no frame is a failed row of every setting."""
-    started = now("cpu")
-    try:
-        clip = reader.read(video, Sampling(max_frames=frames), size=engine.frame_size)
-    except VideoError as error:
-        if answers is not None and plan.answers:
-            answers.append(
-                [
-                    {
-                        "question_id": _answer_key(s.label, frames, sample),
-                        "setting": s.label,
-                        "frames": frames,
-                        "video": video,
-                        "question": sample.question_id,
-                        "outcome": "failed",
-                        "reason": str(error),
-                        "correct": False,
-                    }
-                    for s in plan.settings
-                    for sample in samples
-                ]
-            )
-        return None
-    return clip, now("cpu") - started
+def _failed(plan: Plan, decoded: DecodedClip, frames: int, reason: str) -> list[Row]:
+    """A clip that gives no frame is a failed row of every setting."""
+    return [
+        {
+            "question_id": _answer_key(s.label, frames, sample),
+            "setting": s.label,
+            "frames": frames,
+            "video": decoded.item.video,
+            "question": sample.question_id,
+            "outcome": "failed",
+            "reason": reason,
+            "correct": False,
+        }
+        for s in plan.settings
+        for sample in decoded.item.samples
+    ]
 
 
 def _done(

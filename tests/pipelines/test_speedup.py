@@ -9,8 +9,9 @@ import pytest
 from pipelines import speed_run
 from pipelines.cli import main
 from pipelines.records import read_rows
+from pipelines.speed_plan import Plan, Setting
 from pipelines.speed_results import _accuracy, _row
-from pipelines.speed_run import Plan, Setting, run_plan
+from pipelines.speed_run import run_plan
 from pipelines.stages import group_by_video
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
