@@ -1,7 +1,7 @@
-"""Runs every setting on the same decoded frames, in turn, and keeps what it saw: answers, times, tokens.
+"""Runs every setting on the same decoded frames, in turn, and keeps what it saw: answers, times, tokens, memory.
 
-Two files that only grow: answers.jsonl (a line per setting and question) and times.jsonl (a line per setting and timed
-run). A run that was stopped goes on with the first clip that is not whole.
+Three files that only grow: answers.jsonl (a line per setting and question), times.jsonl (a line per setting and timed
+run) and memory.jsonl (a line per setting). A run that was stopped goes on with the first clip that is not whole.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.records import Results, Row
+from pipelines.speed_memory import measure_memory, memory_is_known
 from pipelines.speed_plan import Plan, Setting, prepared
 from pipelines.stages import ClipItem, DecodedClip, DecodeStage
 from videoprune.engine import AnyEngine
@@ -31,18 +30,18 @@ def run_plan(
     restart: bool = False,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> None:
-    """Fill `out`/answers.jsonl and `out`/times.jsonl. advance: told how many clips are done, or were."""
+    """Fill answers.jsonl, times.jsonl and memory.jsonl in `out`. advance: told how many clips are done, or were."""
     with (
         Results(out / "answers.jsonl", restart=restart) as answers,
         Results(out / "times.jsonl", restart=restart) as times,
+        Results(out / "memory.jsonl", restart=restart) as memory,
     ):
         for frames in plan.frames:
             with closing(DecodeStage(frames, engine.frame_size)) as decode:
                 decode.setup()
                 _run_clips(engine, items, plan, frames, decode, answers, times, advance)
                 for count in plan.concurrency:
-                    if count > 1:
-                        _run_together(engine, items, plan, frames, count, decode, times)
+                    _run_together(engine, items, plan, frames, count, decode, times, memory)
 
 
 def _run_clips(
@@ -92,38 +91,46 @@ def _run_together(
     count: int,
     decode: DecodeStage,
     times: Results,
+    memory: Results,
 ) -> None:
-    """`count` clips in a call, a question each."""
+    """`count` clips in a call, a question each: times where they are several (one was timed before), and memory."""
     wanted = [(s, r) for r in range(plan.runs) for s in _rotated(plan.settings, r)]
-    if all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted):
+    timed = count == 1 or all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted)
+    if timed and memory_is_known(plan, frames, count, memory):
         return
+    clips, samples = _clips_of_a_call(items, frames, count, decode)
+    if not clips:
+        return
+    if not timed:
+        for setting in plan.settings:
+            _time(prepared(engine, setting), clips, samples, plan)
+        for setting, run in wanted:
+            row = _time(prepared(engine, setting), clips, samples, plan)
+            times.append([_timed_row(setting, frames, count, run, row)])
+    measure_memory(engine, clips, samples, plan, frames, memory)
+
+
+def _clips_of_a_call(
+    items: Sequence[ClipItem], frames: int, count: int, decode: DecodeStage
+) -> tuple[list[VideoFrames], list[Sample]]:
+    """`count` clips with a question each; together they must have as many frames. Empty if none can be read."""
     clips: list[VideoFrames] = []
     samples: list[Sample] = []
     for item in items:
         if len(clips) == count:
             break
         clip = decode.process(item).frames
-        if not isinstance(clip, Outcome) and len(clip) == frames:
+        if not isinstance(clip, Outcome) and (count == 1 or len(clip) == frames):
             clips.append(clip)
             samples.append(item.samples[0])
-    if not clips:
-        return
-    clips = list(islice(cycle(clips), count))  # too few: the first again
-    samples = list(islice(cycle(samples), count))
-    for setting in plan.settings:
-        _time(prepared(engine, setting), clips, samples, plan)
-    for setting, run in wanted:
-        row = _time(prepared(engine, setting), clips, samples, plan)
-        times.append([_timed_row(setting, frames, count, run, row)])
+    # Too few: the first again.
+    return list(islice(cycle(clips), count)), list(islice(cycle(samples), count))
 
 
 def _time(
     engine: AnyEngine, clips: Sequence[VideoFrames], samples: Sequence[Sample], plan: Plan
 ) -> dict[str, Any]:
     """Seconds by stage of one call, from decoded frames to the whole answer."""
-    cuda = engine.device.startswith("cuda")
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(engine.device)
     started = now(engine.device)
     tokens: Any
     tokens, seconds = engine.encode(clips)
@@ -140,7 +147,6 @@ def _time(
         "prune": inside + chosen,
         "prefill": answered - encoded - chosen,
         "first_token": answered - started,
-        "peak_bytes": torch.cuda.max_memory_allocated(engine.device) if cuda else None,
     }
     whole = engine.answer(tokens, samples, max_new_tokens=plan.max_new_tokens)
     spent = now(engine.device) - answered

@@ -72,6 +72,7 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
         plan,
         read_rows(out / "answers.jsonl"),
         read_rows(out / "times.jsonl"),
+        read_rows(out / "memory.jsonl"),
         model_shape(engine.model.config),
         text_tokens=_text_tokens(engine, probe, [prompt(s) for s in samples[:30]]),
         new_tokens=4 if plan.answers else plan.max_new_tokens,

@@ -23,6 +23,7 @@ import transformers
 
 import videoprune
 from pipelines.cost import predict
+from pipelines.memory import peak_above
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.cost import Cost
 from videoprune.models.plug import trace
@@ -157,36 +158,23 @@ class Timer:
         return {"first_token": self.now() - started, **self.seconds}
 
 
-def peak_memory(args: argparse.Namespace, variant: str) -> int:
-    """Highest memory of a process that runs `variant` alone, over that of one that only loads the model, bytes."""
+def peak_memory(args: argparse.Namespace, variant: str) -> int | None:
+    """Highest memory of a process that runs `variant` alone, over that of one that only loads the model, bytes; None
+    where the system does not tell."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(peak_in_this_process, (args, variant))
 
 
-def peak_in_this_process(args: argparse.Namespace, variant: str) -> int:
+def peak_in_this_process(args: argparse.Namespace, variant: str) -> int | None:
     warnings.simplefilter("ignore")
     model, inputs = load(args)
     prepare(model, variant)
-    if args.device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        run_once(model, inputs)
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    before = resident_peak()
-    run_once(model, inputs)
-    return resident_peak() - before
+    return peak_above(lambda: run_once(model, inputs), args.device)
 
 
 def run_once(model: Any, inputs: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
-
-
-def resident_peak() -> int:
-    """VmHWM, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
 
 
 def hardware(device: str) -> str:
@@ -228,7 +216,7 @@ def print_table(result: dict[str, Any]) -> None:
             f"{speedup:.2f}",
             f"{ideal:.2f}",
             f"{speedup / ideal:.2f}",
-            f"{v['peak_bytes'] / 2**20:.0f}",
+            "" if v["peak_bytes"] is None else f"{v['peak_bytes'] / 2**20:.0f}",
         ]
         print("| " + " | ".join(cells) + " |")
 
