@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.configuring import load_prune
-from videoprune.engine import Engine, open_engine
-from videoprune.stock_engine import StockEngine
+from videoprune.engine import AnyEngine, open_engine
 from videoprune.types import Answer, Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling, VideoError
 
@@ -44,9 +43,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def answer_clip(
-    engine: Engine | StockEngine, frames: VideoFrames, sample: Sample, seconds: dict[str, float]
-) -> Answer:
+def answer_clip(engine: AnyEngine, frames: VideoFrames, sample: Sample, seconds: dict[str, float]) -> Answer:
     """One answer about decoded frames; the times of encode, fuse, llm and llm_prune go into `seconds`."""
     tokens: Any
     tokens, encoding = engine.encode([frames])
@@ -56,7 +53,7 @@ def answer_clip(
 
 
 def as_object(
-    model: str, engine: Engine | StockEngine, frames: VideoFrames, answer: Answer, seconds: dict[str, float]
+    model: str, engine: AnyEngine, frames: VideoFrames, answer: Answer, seconds: dict[str, float]
 ) -> dict[str, Any]:
     """What --json prints. Times are wall seconds; `total` runs from opening the video to the answer."""
     return {
@@ -79,7 +76,7 @@ def answer_text(sample: Sample, answer: Answer) -> str:
     return f"{answer.choice}. {sample.options[ord(answer.choice) - ord('A')]}"
 
 
-def _made_with(model: str, engine: Engine | StockEngine) -> dict[str, Any]:
+def _made_with(model: str, engine: AnyEngine) -> dict[str, Any]:
     return {"model": model, "prune": engine.prune.as_dict(), "digest": engine.prune.digest()}
 
 
@@ -92,7 +89,7 @@ def _outcome(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _report_failure(error: VideoError, args: argparse.Namespace, engine: Engine | StockEngine) -> int:
+def _report_failure(error: VideoError, args: argparse.Namespace, engine: AnyEngine) -> int:
     if args.json:
         outcome = _outcome(Outcome("failed", reason=f"{error.reason}: {error}"))
         print(

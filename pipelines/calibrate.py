@@ -29,7 +29,7 @@ from pipelines.progress import progress_bar
 from pipelines.records import write_whole
 from pipelines.stages import with_prune
 from videoprune.config import PruneConfig, preset, preset_names
-from videoprune.engine import Engine, open_engine
+from videoprune.engine import AnyEngine, Engine, open_engine
 from videoprune.eval.benchmarks.moving_shapes.plan import TEST_SEEDS
 from videoprune.eval.benchmarks.moving_shapes.questions import questions, with_options
 from videoprune.eval.benchmarks.moving_shapes.render import render
@@ -39,7 +39,6 @@ from videoprune.models.loading import demo_names, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM, calibration_key
 from videoprune.prune.adaptive import solve_lambda
 from videoprune.prune.diversity import effective_rank, numerical_rank
-from videoprune.stock_engine import StockEngine
 from videoprune.types import Sample, VideoFrames
 
 RankKind = Literal["effective", "numerical"]
@@ -70,6 +69,11 @@ def training_clips(count: int, num_frames: int, size: int) -> list[TrainingClip]
     return [_training_clip(TEST_SEEDS + i, num_frames, size) for i in range(count)]
 
 
+def clips_like(engine: AnyEngine, count: int) -> list[TrainingClip]:
+    """`training_clips` as `engine` is best given them; 448 x 448 where frames of any size will do."""
+    return training_clips(count, engine.num_frames, (engine.frame_size or (448, 448))[0])
+
+
 def encoder_ranks(
     model: MultiEncoderVLM, clips: Sequence[TrainingClip], kind: RankKind = "effective"
 ) -> dict[str, list[float]]:
@@ -87,7 +91,7 @@ def encoder_ranks(
 
 
 def solve(
-    engine: Engine | StockEngine,
+    engine: AnyEngine,
     clips: Sequence[TrainingClip],
     prune: PruneConfig,
     step: Callable[[], None] = lambda: None,
@@ -148,8 +152,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     names = [args.prune] if args.prune else [n for n in preset_names() if preset(n).llm.method == "adaptive"]
     wanted = {name: load_prune(name, overrides) for name in names}
     engine = open_engine(args.model, PruneConfig(), device=args.device)
-    side = (engine.frame_size or (448, 448))[0]
-    clips = training_clips(args.clips, engine.num_frames, side)
+    clips = clips_like(engine, args.clips)
     ranks: dict[str, list[float]] = {}
     if isinstance(engine, Engine):
         engine.model.config.encoder_ranks = ranks = encoder_ranks(engine.model, clips, args.rank)
@@ -205,9 +208,7 @@ def _ranks(
     return [float(measure(x.float()).double().mean()) for x in stage_features(tower, values)]  # type: ignore[arg-type]
 
 
-def _kept_share(
-    engine: Engine | StockEngine, encoded: Sequence[tuple[Any, tuple[Sample, ...]]]
-) -> tuple[float, float]:
+def _kept_share(engine: AnyEngine, encoded: Sequence[tuple[Any, tuple[Sample, ...]]]) -> tuple[float, float]:
     """Share of the fused tokens that the LLM's layers see, and how many are fused, averaged over questions."""
     traces = [
         answer.trace

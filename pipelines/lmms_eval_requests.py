@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from videoprune.engine import Engine
-from videoprune.stock_engine import StockEngine
+from videoprune.engine import AnyEngine
 from videoprune.types import Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling
 
@@ -44,7 +43,7 @@ class Request:
 
 
 def answer_requests(
-    engine: Engine | StockEngine, requests: Sequence[Request], *, frames: int, batch: int = 8
+    engine: AnyEngine, requests: Sequence[Request], *, frames: int, batch: int = 8
 ) -> list[str]:
     """A text per request, in order. A video that cannot be read gives "" and a warning with the reason.
 
@@ -79,9 +78,7 @@ def _key(request: Request) -> Any:
     return seen, request.max_new_tokens
 
 
-def _frames(
-    engine: Engine | StockEngine, reader: Reader, visuals: list[Any], count: int
-) -> VideoFrames | Outcome:
+def _frames(engine: AnyEngine, reader: Reader, visuals: list[Any], count: int) -> VideoFrames | Outcome:
     if len(visuals) == 1 and isinstance(visuals[0], str):
         return reader.try_read(visuals[0], Sampling(max_frames=count), size=engine.frame_size)
     sizes = {getattr(v, "size", None) for v in visuals}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipelines.configuring import load_prune
-from videoprune.engine import Engine, open_engine
+from videoprune.engine import AnyEngine, open_engine
 from videoprune.eval.overlay import Image, draw_tokens, sheet
 from videoprune.models.kept import kept, watch
 from videoprune.stock_engine import StockEngine
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def survivors(engine: Engine | StockEngine, frames: VideoFrames, question: str) -> Survivors:
+def survivors(engine: AnyEngine, frames: VideoFrames, question: str) -> Survivors:
     """Run one clip with one question and note which tokens are left.
 
     A stock model has one encoder and no fusion, and patches that it joins count as one.

@@ -7,8 +7,10 @@ import io
 from collections.abc import Sequence
 
 from pipelines.show import pictures, survivors
-from pipelines.speed_run import BASELINE, AnyEngine, Setting
+from pipelines.speed_plan import Setting
 from pipelines.stages import ClipItem, with_prune
+from videoprune.engine import AnyEngine
+from videoprune.eval.speed_rows import BASELINE
 from videoprune.video import Reader, Sampling, VideoError
 
 _MOST = 8  # pictures

@@ -11,9 +11,11 @@ import numpy as np
 from pipelines.cost import predict
 from pipelines.methods import OURS
 from pipelines.records import Row
-from pipelines.speed_run import BASELINE, Plan, Setting
+from pipelines.speed_memory import memory_key
+from pipelines.speed_plan import Plan, Setting
 from videoprune.eval.cost import Cost, flop_ideal
 from videoprune.eval.metrics import clustered_interval
+from videoprune.eval.speed_rows import BASELINE
 from videoprune.shapes import ModelShape
 
 _STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate", "first_token", "total")
@@ -24,6 +26,7 @@ def report_rows(
     plan: Plan,
     answers: dict[str, Row],
     times: dict[str, Row],
+    memory: dict[str, Row],
     shape: ModelShape,
     *,
     text_tokens: int,
@@ -61,6 +64,8 @@ def report_rows(
                     costs[setting.label], costs.get(BASELINE), row["speedup"]["first_token"], new_tokens
                 )
                 row["accuracy"] = _accuracy(asked.get(setting.label, []), asked.get(BASELINE, []))
+                held = memory.get(memory_key(setting.label, frames, concurrency), {})
+                row["peak_bytes"] = held.get("peak_bytes")
                 row["encode_once_ask_many"] = _many(asked.get(setting.label, []))
                 rows.append(row)
     return rows
@@ -72,7 +77,6 @@ def _row(
     seconds = {s: _spread([r[s] / concurrency for r in runs]) for s in _STAGES if s in runs[0]}
     same = {r["run"]: r for r in base}
     pairs = [(same[r["run"]], r) for r in runs if r["run"] in same]
-    peaks = [r["peak_bytes"] for r in runs if r.get("peak_bytes")]
     return {
         "method": setting.method,
         "retain": setting.retain,
@@ -88,7 +92,6 @@ def _row(
             for name in _RATIOS
         },
         "tokens": tokens,
-        "peak_bytes": max(peaks) if peaks else None,
         "config": setting.prune.as_dict(),
         "digest": setting.prune.digest(),
     }

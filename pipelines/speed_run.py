@@ -1,57 +1,24 @@
-"""Runs every setting on the same decoded frames, in turn, and keeps what it saw: answers, times, tokens.
+"""Runs every setting on the same decoded frames, in turn, and keeps what it saw: answers, times, tokens, memory.
 
-Two files that only grow: answers.jsonl (a line per setting and question) and times.jsonl (a line per setting and timed
-run). A run that was stopped goes on with the first clip that is not whole.
+Three files that only grow: answers.jsonl (a line per setting and question), times.jsonl (a line per setting and timed
+run) and memory.jsonl (a line per setting). A run that was stopped goes on with the first clip that is not whole.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pipelines.records import Results, Row
-from pipelines.stages import ClipItem, with_prune
-from videoprune.config import PruneConfig
-from videoprune.engine import Engine
+from pipelines.speed_memory import measure_memory, memory_is_known
+from pipelines.speed_plan import Plan, Setting, prepared
+from pipelines.stages import ClipItem, DecodedClip, DecodeStage
+from videoprune.engine import AnyEngine
 from videoprune.models.clock import now
-from videoprune.stock_engine import StockEngine
-from videoprune.types import Answer, Sample, VideoFrames
-from videoprune.video import Reader, Sampling, VideoError
-
-AnyEngine = Engine | StockEngine
-BASELINE = "none"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One method at one retention. label: `method@retain`, or `none`."""
-
-    method: str
-    retain: float
-    prune: PruneConfig
-
-    @property
-    def label(self) -> str:
-        return BASELINE if self.method == BASELINE else f"{self.method}@{self.retain:g}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is measured: settings in turn, on these numbers of frames, with so many clips in a call, `runs` times each
-    after one to warm up. answers: whether all questions are asked, or times are all that is wanted."""
-
-    settings: tuple[Setting, ...]
-    frames: tuple[int, ...]
-    concurrency: tuple[int, ...]
-    runs: int
-    answers: bool = True
-    max_new_tokens: int = 64
+from videoprune.types import Answer, Outcome, Sample, VideoFrames
 
 
 def run_plan(
@@ -63,17 +30,18 @@ def run_plan(
     restart: bool = False,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> None:
-    """Fill `out`/answers.jsonl and `out`/times.jsonl. advance: told how many clips are done, or were."""
+    """Fill answers.jsonl, times.jsonl and memory.jsonl in `out`. advance: told how many clips are done, or were."""
     with (
         Results(out / "answers.jsonl", restart=restart) as answers,
         Results(out / "times.jsonl", restart=restart) as times,
-        Reader() as reader,
+        Results(out / "memory.jsonl", restart=restart) as memory,
     ):
         for frames in plan.frames:
-            _run_clips(engine, items, plan, frames, reader, answers, times, advance)
-            for count in plan.concurrency:
-                if count > 1:
-                    _run_together(engine, items, plan, frames, count, reader, times)
+            with closing(DecodeStage(frames, engine.frame_size)) as decode:
+                decode.setup()
+                _run_clips(engine, items, plan, frames, decode, answers, times, advance)
+                for count in plan.concurrency:
+                    _run_together(engine, items, plan, frames, count, decode, times, memory)
 
 
 def _run_clips(
@@ -81,7 +49,7 @@ def _run_clips(
     items: Sequence[ClipItem],
     plan: Plan,
     frames: int,
-    reader: Reader,
+    decode: DecodeStage,
     answers: Results,
     times: Results,
     advance: Callable[[int], None],
@@ -94,19 +62,21 @@ def _run_clips(
         if _done(plan, item, frames, index, timed, answers, times):
             advance(1)
             continue
-        decoded = _read(reader, engine, item.video, frames, plan, answers, item.samples)
-        if decoded is None:
+        decoded = decode.process(item)
+        if isinstance(decoded.frames, Outcome):
+            if plan.answers:
+                answers.append(_failed(plan, decoded, frames, decoded.frames.reason))
             advance(1)
             continue
-        clip, decode = decoded
+        clip = decoded.frames
         if timed and not warm:  # the first pass of every setting is for caches and allocators
             for setting in plan.settings:
-                _time(_with(engine, setting), [clip], [item.samples[0]], plan)
+                _time(prepared(engine, setting), [clip], [item.samples[0]], plan)
             warm = True
         for setting in _rotated(plan.settings, index):
-            ready = _with(engine, setting)
+            ready = prepared(engine, setting)
             if timed:
-                row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decode}
+                row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decoded.seconds}
                 times.append([_timed_row(setting, frames, 1, index, row)])
             if plan.answers:
                 answers.append(_ask_all(ready, clip, item.samples, setting, frames))
@@ -119,46 +89,48 @@ def _run_together(
     plan: Plan,
     frames: int,
     count: int,
-    reader: Reader,
+    decode: DecodeStage,
     times: Results,
+    memory: Results,
 ) -> None:
-    """`count` clips in a call, a question each."""
+    """`count` clips in a call, a question each: times where they are several (one was timed before), and memory."""
     wanted = [(s, r) for r in range(plan.runs) for s in _rotated(plan.settings, r)]
-    if all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted):
+    timed = count == 1 or all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted)
+    if timed and memory_is_known(plan, frames, count, memory):
         return
+    clips, samples = _clips_of_a_call(items, frames, count, decode)
+    if not clips:
+        return
+    if not timed:
+        for setting in plan.settings:
+            _time(prepared(engine, setting), clips, samples, plan)
+        for setting, run in wanted:
+            row = _time(prepared(engine, setting), clips, samples, plan)
+            times.append([_timed_row(setting, frames, count, run, row)])
+    measure_memory(engine, clips, samples, plan, frames, memory)
+
+
+def _clips_of_a_call(
+    items: Sequence[ClipItem], frames: int, count: int, decode: DecodeStage
+) -> tuple[list[VideoFrames], list[Sample]]:
+    """`count` clips with a question each; together they must have as many frames. Empty if none can be read."""
     clips: list[VideoFrames] = []
     samples: list[Sample] = []
     for item in items:
         if len(clips) == count:
             break
-        decoded = _read(reader, engine, item.video, frames, plan, None, ())
-        if decoded is not None and len(decoded[0]) == frames:
-            clips.append(decoded[0])
+        clip = decode.process(item).frames
+        if not isinstance(clip, Outcome) and (count == 1 or len(clip) == frames):
+            clips.append(clip)
             samples.append(item.samples[0])
-    if not clips:
-        return
-    clips = list(islice(cycle(clips), count))  # too few: the first again
-    samples = list(islice(cycle(samples), count))
-    for setting in plan.settings:
-        _time(_with(engine, setting), clips, samples, plan)
-    for setting, run in wanted:
-        row = _time(_with(engine, setting), clips, samples, plan)
-        times.append([_timed_row(setting, frames, count, run, row)])
-
-
-def _with(engine: AnyEngine, setting: Setting) -> AnyEngine:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that lambda is not calibrated is said once, before
-        return with_prune(engine, setting.prune)
+    # Too few: the first again.
+    return list(islice(cycle(clips), count)), list(islice(cycle(samples), count))
 
 
 def _time(
     engine: AnyEngine, clips: Sequence[VideoFrames], samples: Sequence[Sample], plan: Plan
 ) -> dict[str, Any]:
     """Seconds by stage of one call, from decoded frames to the whole answer."""
-    cuda = engine.device.startswith("cuda")
-    if cuda:
-        torch.cuda.reset_peak_memory_stats(engine.device)
     started = now(engine.device)
     tokens: Any
     tokens, seconds = engine.encode(clips)
@@ -175,7 +147,6 @@ def _time(
         "prune": inside + chosen,
         "prefill": answered - encoded - chosen,
         "first_token": answered - started,
-        "peak_bytes": torch.cuda.max_memory_allocated(engine.device) if cuda else None,
     }
     whole = engine.answer(tokens, samples, max_new_tokens=plan.max_new_tokens)
     spent = now(engine.device) - answered
@@ -229,39 +200,22 @@ def _tokens(answer: Answer) -> dict[str, Any]:
     }
 
 
-def _read(
-    reader: Reader,
-    engine: AnyEngine,
-    video: str,
-    frames: int,
-    plan: Plan,
-    answers: Results | None,
-    samples: Sequence[Sample],
-) -> tuple[VideoFrames, float] | None:
-    """The clip and the seconds it took; a clip that gives no frame is a failed row of every setting."""
-    started = now("cpu")
-    try:
-        clip = reader.read(video, Sampling(max_frames=frames), size=engine.frame_size)
-    except VideoError as error:
-        if answers is not None and plan.answers:
-            answers.append(
-                [
-                    {
-                        "question_id": _answer_key(s.label, frames, sample),
-                        "setting": s.label,
-                        "frames": frames,
-                        "video": video,
-                        "question": sample.question_id,
-                        "outcome": "failed",
-                        "reason": str(error),
-                        "correct": False,
-                    }
-                    for s in plan.settings
-                    for sample in samples
-                ]
-            )
-        return None
-    return clip, now("cpu") - started
+def _failed(plan: Plan, decoded: DecodedClip, frames: int, reason: str) -> list[Row]:
+    """A clip that gives no frame is a failed row of every setting."""
+    return [
+        {
+            "question_id": _answer_key(s.label, frames, sample),
+            "setting": s.label,
+            "frames": frames,
+            "video": decoded.item.video,
+            "question": sample.question_id,
+            "outcome": "failed",
+            "reason": reason,
+            "correct": False,
+        }
+        for s in plan.settings
+        for sample in decoded.item.samples
+    ]
 
 
 def _done(

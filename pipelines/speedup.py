@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from pipelines.calibrate import solve, training_clips
+from pipelines.calibrate import TrainingClip, clips_like, solve
 from pipelines.environment import hardware, hardware_line, versions
+from pipelines.memory import keep_freed
 from pipelines.methods import method_config, method_names
 from pipelines.progress import progress_bar
 from pipelines.records import model_fingerprint, read_rows, write_whole
 from pipelines.speed_pictures import kept_pictures
+from pipelines.speed_plan import Plan, Setting
 from pipelines.speed_results import report_rows
-from pipelines.speed_run import BASELINE, AnyEngine, Plan, Setting, run_plan
+from pipelines.speed_run import run_plan
 from pipelines.stages import group_by_video, with_prune
 from pipelines.tasks import moving_shapes_samples
 from videoprune.config import PruneConfig
-from videoprune.engine import Engine, open_engine
+from videoprune.engine import AnyEngine, Engine, open_engine
 from videoprune.eval.speed_report import markdown_tables, write_report
+from videoprune.eval.speed_rows import BASELINE
 from videoprune.models.multi_encoder import calibration_key
+from videoprune.models.plain_inputs import own_settings
 from videoprune.models.shapes import model_shape
 from videoprune.prompts import prompt
 from videoprune.stock_engine import RANDOM, StockEngine
@@ -35,6 +39,7 @@ _CALIBRATION_CLIPS = 12
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Measure each model of `--model` into a folder of its own, and write its report."""
+    keep_freed()
     names = args.model.removeprefix(RANDOM).split(",")
     prefix = RANDOM if args.model.startswith(RANDOM) else ""
     for name in names:
@@ -49,7 +54,8 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     engine = open_engine(model, PruneConfig(), device=args.device)
     samples = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
     items = group_by_video(samples)
-    settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, out)
+    probe = clips_like(engine, 1)[0]
+    settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, probe, out)
     frames = tuple(args.frames or (engine.num_frames,))
     plan = Plan(
         settings,
@@ -69,8 +75,9 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
         plan,
         read_rows(out / "answers.jsonl"),
         read_rows(out / "times.jsonl"),
+        read_rows(out / "memory.jsonl"),
         model_shape(engine.model.config),
-        text_tokens=_text_tokens(engine, [prompt(s) for s in samples[:30]]),
+        text_tokens=_text_tokens(engine, probe, [prompt(s) for s in samples[:30]]),
         new_tokens=4 if plan.answers else plan.max_new_tokens,
         size=engine.frame_size,
         bytes_per_value=engine.model.dtype.itemsize,
@@ -88,10 +95,11 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
 
 
 def usable_settings(
-    engine: AnyEngine, methods: Sequence[str], retain: Sequence[float], out: Path
+    engine: AnyEngine, methods: Sequence[str], retain: Sequence[float], probe: TrainingClip, out: Path
 ) -> tuple[tuple[Setting, ...], list[dict[str, str]]]:
-    """The unpruned model and every method at every retention that the model and the method allow; the others with
-    the reason. Lambdas that the model has no calibration for are solved for, and kept in `out`/lambdas.json."""
+    """The unpruned model and every method at every retention that the model and the method allow, as the clip `probe`
+    tells; the others with the reason. Lambdas that the model has no calibration for are solved for, and kept in
+    `out`/lambdas.json."""
     found, refused = [Setting(BASELINE, 1.0, PruneConfig())], []
     for method in methods:
         if method == BASELINE:
@@ -102,7 +110,7 @@ def usable_settings(
                 setting = Setting(
                     method, share, _calibrated(engine, method, method_config(method, share), out)
                 )
-                _try(engine, setting)
+                _try(engine, setting, probe)
                 found.append(setting)
             except ValueError as error:
                 refused.append({"method": name, "reason": str(error)})
@@ -111,9 +119,8 @@ def usable_settings(
     return tuple(found), refused
 
 
-def _try(engine: AnyEngine, setting: Setting) -> None:
+def _try(engine: AnyEngine, setting: Setting, clip: TrainingClip) -> None:
     """Raises ValueError if the model cannot be pruned so: on one clip, which also shows ratios out of reach."""
-    clip = training_clips(1, engine.num_frames, (engine.frame_size or (448, 448))[0])[0]
     ready: Any = with_prune(engine, setting.prune)
     ready.answer(ready.encode([clip.frames])[0], clip.samples[:1], max_new_tokens=1)
 
@@ -125,7 +132,7 @@ def _calibrated(engine: AnyEngine, method: str, prune: PruneConfig, out: Path) -
     if isinstance(engine, Engine):
         if key in engine.model.config.lambdas:
             return prune
-    elif key in (getattr(engine.model.config, "videoprune", None) or {}).get("lambdas", {}):
+    elif key in own_settings(engine.model.config).get("lambdas", {}):
         return prune
     elif method != "meteor" or _random(engine):  # what `apply` does without a lambda
         return prune.replace(**{"llm.method": "fixed"})
@@ -133,8 +140,7 @@ def _calibrated(engine: AnyEngine, method: str, prune: PruneConfig, out: Path) -
     known = json.loads(path.read_text()) if path.exists() else {}
     if key not in known:
         print(f"calibrating {key}", file=sys.stderr)
-        clips = training_clips(_CALIBRATION_CLIPS, engine.num_frames, (engine.frame_size or (448, 448))[0])
-        known[key] = solve(engine, clips, prune).lambda_
+        known[key] = solve(engine, clips_like(engine, _CALIBRATION_CLIPS), prune).lambda_
         write_whole(path, json.dumps(known, indent=1))
     return prune.replace(**{"llm.lambda_": known[key]})
 
@@ -165,13 +171,12 @@ def _check_same(out: Path, model: str, plan: Plan, first: str, *, restart: bool)
     write_whole(path, json.dumps(mine, indent=1))
 
 
-def _text_tokens(engine: AnyEngine, texts: Sequence[str]) -> int:
+def _text_tokens(engine: AnyEngine, clip: TrainingClip, texts: Sequence[str]) -> int:
     """All that is no visual token in the median prompt."""
     if isinstance(engine, Engine):
         counts = [len(engine.tokenizer.encode(t)) for t in texts]
     else:
-        clip = training_clips(1, engine.num_frames, (engine.frame_size or (448, 448))[0])[0].frames
-        counts = [engine.text_tokens(clip, t) for t in texts]
+        counts = [engine.text_tokens(clip.frames, t) for t in texts]
     return sorted(counts)[len(counts) // 2]
 
 

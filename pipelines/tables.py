@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from pipelines.calibrate import TrainingClip, solve, training_clips
+from pipelines.calibrate import TrainingClip, clips_like, solve
 from pipelines.environment import hardware, hardware_line, versions
 from pipelines.evaluate import RunSettings, evaluate
 from pipelines.executors import local
@@ -95,7 +95,7 @@ class Bench:
 
     def _training_clips(self) -> list[TrainingClip]:
         if self._clips is None:
-            self._clips = training_clips(CALIBRATION_CLIPS, self.engine.num_frames, self.engine.frame_size[0])
+            self._clips = clips_like(self.engine, CALIBRATION_CLIPS)
         return self._clips
 
 

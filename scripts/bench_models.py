@@ -9,11 +9,9 @@ attention call where the stock code loops over them (Qwen-VL, VideoLLaMA3); it i
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import multiprocessing
 import statistics
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ import transformers
 import videoprune
 from pipelines.environment import hardware, hardware_line
 from pipelines.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
+from pipelines.memory import keep_freed, peak_above
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.cost import Cost
 from videoprune.models.plug import trace
@@ -45,23 +44,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="where the figures go as JSON")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
-    if sys.platform == "linux":
-        keep_freed_memory()
+    keep_freed()
     result = measure(args)
     print_table(result)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=1))
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed. It returns every large buffer to the kernel at once and faults it in anew, page by
-    page: on a virtual machine that is up to a third of the time, most for the variants with the largest tensors."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-        libc.mallopt(mmap_max, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def load(args: argparse.Namespace) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -134,31 +122,18 @@ def prepare(model: Any, variant: str) -> None:
         videoprune.apply(model, "none" if variant == "batched" else variant)
 
 
-def peak_memory(args: argparse.Namespace, variant: str) -> int:
-    """Highest memory of a process that runs `variant` alone, over that of one that only loads the model, bytes."""
+def peak_memory(args: argparse.Namespace, variant: str) -> int | None:
+    """Highest memory of a process that runs `variant` alone, over that of one that only loads the model, bytes; None
+    where the system does not tell."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(peak_in_this_process, (args, variant))
 
 
-def peak_in_this_process(args: argparse.Namespace, variant: str) -> int:
+def peak_in_this_process(args: argparse.Namespace, variant: str) -> int | None:
     warnings.simplefilter("ignore")
     model, inputs = load(args)
     prepare(model, variant)
-    if args.device.startswith("cuda"):
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        first_token(model, inputs)
-        return torch.cuda.max_memory_allocated() - before
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of loading
-    before = resident_peak()
-    first_token(model, inputs)
-    return resident_peak() - before
-
-
-def resident_peak() -> int:
-    """VmHWM, bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(x for x in lines if x.startswith("VmHWM")).split()[1])
+    return peak_above(lambda: first_token(model, inputs), args.device)
 
 
 def print_table(result: dict[str, Any]) -> None:
@@ -189,7 +164,7 @@ def print_table(result: dict[str, Any]) -> None:
             f"{speedup:.2f}",
             f"{ideal:.2f}",
             f"{speedup / ideal:.2f}",
-            f"{v['peak_bytes'] / 2**20:.0f}",
+            "" if v["peak_bytes"] is None else f"{v['peak_bytes'] / 2**20:.0f}",
         ]
         print("| " + " | ".join(cells) + " |")
 

@@ -38,6 +38,8 @@ def test_none_prunes_nothing() -> None:
         ({"llm": {"layers": [0.5, 0.2]}}, "llm.layers=.*ascending"),
         ({"llm": {"layers": [0.5], "ratios": [0.5, 0.2]}}, "llm.ratios=.*one for each"),
         ({"llm": {"ratios": [0.2, 0.3, 0.4]}}, "llm.ratios=.*do not grow"),
+        ({"llm": {"ratios": [0.2, 0.1, -0.1]}}, r"llm.ratios=-0.1; allowed: a number in \[0.0, 1.0\]"),
+        ({"llm": {"attention": "both"}}, "llm.attention='both'; allowed: next, previous"),
         ({"llm": {"lambda_": -1}}, "llm.lambda_=-1.0; allowed: 0 or more"),
         ({"llm": {"layers": 3}}, "llm.layers=3; allowed: a list"),
     ],

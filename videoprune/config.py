@@ -31,7 +31,7 @@ EncoderMethod = Literal[OwnMethod, ClipLevelMethod]
 Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 BudgetRule = Literal["rank", "equal", "reverse"]
 FusionMethod = Literal["none", "cooperative", "separate", "random", "uniform"]
-LLMMethod = Literal["none", "adaptive", "fixed", "random", "uniform"]
+LLMMethod = Literal["none", "adaptive", "fixed", "aim", "random", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,15 @@ class LLMPrune:
     """Stage 3, inside the LLM (METEOR, stage 3).
 
     layers: where to prune, as fractions of depth: before layer round(f * L). METEOR prunes before layers 4, 12 and
-    20 of 32: 0.125, 0.375, 0.625. keep: wanted share of the fused tokens, averaged over the layers. `fixed`,
-    `random` and `uniform` keep `ratios` of the fused tokens at the cuts, or a geometric row that gives `keep` where
-    `ratios` is empty. `adaptive` keeps lambda_ * (attention that text pays, summed over the top heads); lambda_ =
+    20 of 32: 0.125, 0.375, 0.625. keep: wanted share of the fused tokens, averaged over the layers. All but
+    `adaptive` keep `ratios` of the fused tokens at the cuts, or a geometric row that gives `keep` where `ratios` is
+    empty; a ratio of 0 leaves text alone. `fixed` keeps those that text attends to most, `aim` those that rank
+    highest by PageRank over the attention among all tokens (AIM, arXiv 2412.03248), `random` and `uniform` are
+    controls. `adaptive` keeps lambda_ * (attention that text pays, summed over the top heads); lambda_ =
     None looks it up in the model's calibration for `keep`. heads: the `top` top_heads of them, or `all`.
     queries: which text rows count: every token after the visual ones, or the last.
+    attention: whose attention ranks: the `next` layer's, which is the first to compute on fewer tokens (METEOR,
+    PyramidDrop), or the `previous` one's, the last that computed on all (FastV, AIM).
     """
 
     method: LLMMethod = "none"
@@ -115,6 +119,7 @@ class LLMPrune:
     heads: Literal["top", "all"] = "top"
     top_heads: int = 5
     queries: Literal["text", "last"] = "text"
+    attention: Literal["next", "previous"] = "next"
 
     def __post_init__(self) -> None:
         _in_range("llm.keep", self.keep, 0.0, 1.0, open_low=True)
@@ -122,7 +127,7 @@ class LLMPrune:
         for f in self.layers:
             _in_range("llm.layers", f, 0.0, 1.0, open_high=True)
         for r in self.ratios:
-            _in_range("llm.ratios", r, 0.0, 1.0, open_low=True)
+            _in_range("llm.ratios", r, 0.0, 1.0)
         if self.ratios and len(self.ratios) != len(self.layers):
             raise ValueError(
                 f"llm.ratios={self.ratios}; allowed: none, or one for each of llm.layers={self.layers}"

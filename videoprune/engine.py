@@ -114,9 +114,12 @@ class Engine:
         return replace(self.trace_encoding(tokens, own), llm_layers=layers, seconds=each)
 
 
+AnyEngine = Engine | StockEngine
+
+
 def open_engine(
     model: str = "demo", prune: str | PruneConfig = "balanced", *, device: str | None = None
-) -> Engine | StockEngine:
+) -> AnyEngine:
     """The engine for `model`: `demo` or a multi-encoder folder, else a stock model's folder or hub name.
 
     Raises ValueError for what is neither, or what cannot be pruned as asked.

@@ -91,11 +91,26 @@ def test_the_page_stands_alone_and_says_everything(report):
         assert told in words
     ids = [a["id"] for t, a in page.tags if "id" in a and t != "path" and t != "symbol"]
     drawn = [i for i in ids if "point-" in i]
-    assert len(drawn) == len(set(drawn)) == len(made["rows"])
+    assert len(drawn) == len(set(drawn)) == 2 * len(made["rows"]), "against time and against operations"
     for svg in re.findall(r"<svg.*?</svg>", text, re.S):
         ElementTree.fromstring(svg)
         assert "var(--ink)" in svg
         assert speed_style.INK not in svg
+
+
+def test_accuracy_stands_against_time_and_against_operations(report):
+    made, folder, _ = report
+    text = (folder / "report.html").read_text()
+    plots = re.findall(r'<svg[^>]*aria-label="(.*?)".*?</svg>', text, re.S)
+    assert plots[:2] == [
+        "accuracy against time to first token",
+        "accuracy against operations up to the first token",
+    ]
+    notes = re.findall(r'<g id="g8x1d-point-\d+"><title>(.*?)</title>', text)
+    rows = groups(made["rows"])[0].rows
+    for row, note in zip(rows, notes, strict=True):
+        flops = sum(row["flops"].get(stage, 0) for stage in ("encoder", "prune", "prefill"))
+        assert note.endswith(f"{flops / 1e9:.3g} Gflop up to the first token")
 
 
 def test_the_table_of_the_page_holds_sortable_numbers(report):

@@ -43,6 +43,8 @@ CONFIGS = {
     },
     "meteor": {"encoder": {"method": "meteor", "keep": 0.25}},
     "random": {"encoder": {"method": "random", "keep": 0.25}, "llm": {**FIXED, "method": "random"}},
+    "previous layer": {"encoder": EVO, "llm": {**FIXED, "queries": "last", "attention": "previous"}},
+    "aim": {"llm": {**FIXED, "method": "aim", "ratios": [0.4, 0.0], "attention": "previous"}},
     "as two stages": {"encoder": {**EVO, "keep": 0.5}, "fusion": {"method": "cooperative", "keep": 0.6}},
 }
 

@@ -18,6 +18,11 @@ METHODS = {
     "last": LLMPrune(method="adaptive", lambda_=6.0, top_heads=2, queries="last"),
     "fixed": LLMPrune(method="fixed", keep=0.5),
     "ratios": LLMPrune(method="fixed", ratios=(0.8, 0.5, 0.2)),
+    "previous": LLMPrune(
+        method="fixed", ratios=(0.7, 0.4, 0.2), heads="all", queries="last", attention="previous"
+    ),
+    "aim": LLMPrune(method="aim", ratios=(0.7, 0.4, 0.0), attention="previous"),
+    "aim_next": LLMPrune(method="aim", keep=0.5),
     "uniform": LLMPrune(method="uniform", keep=0.5),
 }
 
@@ -82,11 +87,14 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind: str, name: str)
     hidden = x
     rope = model.model.rotary_emb(x, positions)
     causal = torch.ones(25, 25, dtype=torch.bool).tril()
+    before = None
     with torch.no_grad():
         for i, layer in enumerate(model.model.layers):
             if i in cuts:
                 count = trace.counts[i][0]
-                dropped = _drop_by_oracle(layer, hidden, rope, dropped, count, config, i)
+                at = before if config.attention == "previous" else (layer, hidden)
+                dropped = _drop_by_oracle(*at, rope, dropped, count, config)
+            before = layer, hidden
             allowed = causal & ~dropped[None]
             bias = torch.zeros(25, 25).masked_fill(~allowed, torch.finfo(torch.float32).min)
             hidden = layer(hidden, attention_mask=bias[None, None], position_embeddings=rope)
@@ -95,13 +103,15 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind: str, name: str)
     torch.testing.assert_close(logits[:, -5:], full[:, -5:], atol=2e-5, rtol=1e-4)
 
 
-def _drop_by_oracle(layer, hidden, rope, dropped: Tensor, count: int, config: LLMPrune, index: int) -> Tensor:
+def _drop_by_oracle(layer, hidden, rope, dropped: Tensor, count: int, config: LLMPrune) -> Tensor:
     left = [t for t in range(20) if not dropped[t]]
     if config.method == "uniform":
         n = len(left)
         keep = [left[r] for r in range(n) if ((r + 1) * count) // n > (r * count) // n]
     else:
-        score = _text_attention_by_loops(layer, hidden[0], rope, dropped, config)
+        score = (_pagerank_by_loops if config.method == "aim" else _text_attention_by_loops)(
+            layer, hidden[0], rope, dropped, config
+        )
         keep = sorted(left, key=lambda t: (-score[t], t))[:count]
     out = dropped.clone()
     out[[t for t in left if t not in keep]] = True
@@ -110,6 +120,31 @@ def _drop_by_oracle(layer, hidden, rope, dropped: Tensor, count: int, config: LL
 
 def _text_attention_by_loops(layer, hidden: Tensor, rope, dropped: Tensor, config: LLMPrune) -> list[float]:
     """Attention of the chosen heads that each visual token gets from the text rows: plain loops, float64."""
+    rows = [24] if config.queries == "last" else list(range(20, 25))
+    paid = _attention_by_loops(layer, hidden, rope, dropped, rows, 1.0)
+    share = paid[..., :20].mean(1)  # (H, 20)
+    heads = range(4)
+    if config.heads == "top":
+        # Float32 attention may order nearly equal heads otherwise; these weights leave clear gaps.
+        heads = share.sum(1).argsort(descending=True)[: config.top_heads].tolist()
+    return share[list(heads)].sum(0).tolist()
+
+
+def _pagerank_by_loops(layer, hidden: Tensor, rope, dropped: Tensor, config: LLMPrune) -> list[float]:
+    """Five steps from equal shares of all that is there, in each head; root mean square over the heads."""
+    there = [t for t in range(25) if not dropped[t]]
+    links = _attention_by_loops(layer, hidden, rope, dropped, list(range(25)), 0.1)
+    squares = torch.zeros(25, dtype=torch.float64)
+    for head in range(4):
+        score = {t: 1 / len(there) for t in there}
+        for _ in range(5):
+            score = {t: sum(score[s] * float(links[head, s, t]) for s in there) for t in there}
+        squares[there] += torch.tensor([score[t] ** 2 for t in there], dtype=torch.float64)
+    return (squares / 4).sqrt().tolist()
+
+
+def _attention_by_loops(layer, hidden: Tensor, rope, dropped, rows: list[int], temperature: float) -> Tensor:
+    """(H, rows, 25), float64: what each row pays to the keys that are there."""
     attention = layer.self_attn
     x = layer.input_layernorm(hidden)
     q, k = attention.q_proj(x).view(25, 4, 8), attention.k_proj(x).view(25, 2, 8)
@@ -121,21 +156,15 @@ def _text_attention_by_loops(layer, hidden: Tensor, rope, dropped: Tensor, confi
         v = v.double()
         return v * cos[t] + torch.cat([-v[4:], v[:4]]) * sin[t]
 
-    rows = [24] if config.queries == "last" else range(20, 25)
-    share = torch.zeros(4, 20, dtype=torch.float64)
+    paid = torch.zeros(4, len(rows), 25, dtype=torch.float64)
     for head in range(4):
-        for row in rows:
-            query = turn(q[row, head], row)
+        turned = torch.stack([turn(k[t, head // 2], t) for t in range(25)])
+        for r, row in enumerate(rows):
             keys = [t for t in range(row + 1) if not dropped[t]]
-            logits = torch.stack([query @ turn(k[t, head // 2], t) for t in keys]) * 8**-0.5
-            for t, p in zip(keys, logits.softmax(0).tolist(), strict=True):
-                if t < 20:
-                    share[head, t] += p / len(rows)
-    heads = range(4)
-    if config.heads == "top":
-        # Float32 attention may order nearly equal heads otherwise; these weights leave clear gaps.
-        heads = share.sum(1).argsort(descending=True)[: config.top_heads].tolist()
-    return share[list(heads)].sum(0).tolist()
+            if keys:
+                logits = turned[keys] @ turn(q[row, head], row) * 8**-0.5
+                paid[head, r, keys] = (logits / temperature).softmax(0)
+    return paid
 
 
 @pytest.mark.parametrize("name", list(METHODS))

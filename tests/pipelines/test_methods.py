@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.methods import at_random, method_config, method_names
 from videoprune.config import PruneConfig, preset, preset_names
+from videoprune.models.llm_prune import cut_layers, cut_ratios
 
 
 def product(config: PruneConfig) -> float:
@@ -19,7 +20,9 @@ def product(config: PruneConfig) -> float:
 def test_shares_multiply_to_the_retention(name, retain):
     config = method_config(name, retain)
     assert abs(product(config) - retain) < 0.005
-    if name not in ("fastv", "pyramiddrop"):
+    if name == "aim":
+        assert config.llm == preset("aim").llm
+    else:
         assert config.llm.ratios == ()
 
 
@@ -42,6 +45,23 @@ def test_the_matched_control_is_random_in_the_same_stages():
     assert [control.encoder.method, control.fusion.method, control.llm.method] == ["random"] * 3
     assert product(control) == product(ours)
     assert at_random(preset("evoprune")).fusion.method == "none"
+
+
+@pytest.mark.parametrize("layers", [6, 8, 24, 28, 32])
+def test_aims_schedule_keeps_what_is_reckoned_at_any_depth(layers):
+    llm = preset("aim").llm
+    cuts, ratios = cut_layers(llm, layers), cut_ratios(llm, layers)
+    shares = [
+        next((r for c, r in reversed([*zip(cuts, ratios, strict=True)]) if c <= i), 1.0)
+        for i in range(layers)
+    ]
+    assert sum(shares) / layers == pytest.approx(llm.keep, abs=0.02)
+    assert shares[-1] == 0
+
+
+def test_what_aims_schedule_cannot_reach_is_refused():
+    with pytest.raises(ValueError, match=r"retain=0\.7; allowed for aim: at most 0\.6607"):
+        method_config("aim", 0.7)
 
 
 def test_mistakes_are_named():

@@ -8,15 +8,17 @@ import pytest
 
 from pipelines import speed_run
 from pipelines.cli import main
+from pipelines.memory import peak_above
 from pipelines.records import read_rows
+from pipelines.speed_plan import Plan, Setting
 from pipelines.speed_results import _accuracy, _row
-from pipelines.speed_run import Plan, Setting, run_plan
+from pipelines.speed_run import run_plan
 from pipelines.stages import group_by_video
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
 
-METHODS = "none,videoprune,random,divprune,visionzip,fastv"
+METHODS = "none,videoprune,random,divprune,visionzip,fastv,aim"
 
 
 def speedup(tiny, clips, out, *more):
@@ -35,7 +37,7 @@ def done(tiny, clips, tmp_path_factory):
 def test_the_report_has_every_setting_and_says_what_was_refused(done):
     results = json.loads((done / "results.json").read_text())
     rows = {r["method"]: r for r in results["rows"]}
-    assert set(rows) == {"none", "videoprune", "random", "divprune", "fastv"}
+    assert set(rows) == {"none", "videoprune", "random", "divprune", "fastv", "aim"}
     assert [r["method"] for r in results["refused"]] == ["visionzip@0.5"]
     assert "attention of one encoder" in results["refused"][0]["reason"]
     assert rows["none"]["retention"] == 1
@@ -44,6 +46,7 @@ def test_the_report_has_every_setting_and_says_what_was_refused(done):
     for row in rows.values():
         assert row["accuracy"]["questions"] == 9
         assert row["runs"] == 2
+        assert (row["peak_bytes"] is None) == (peak_above(lambda: None, "cpu") is None)
         assert row["seconds"]["first_token"]["low"] <= row["seconds"]["first_token"]["median"]
         assert row["flop_ideal"] >= 1 or row["method"] in ("random", "divprune")
         assert len(row["tokens"]["llm_layers"]) == 8
@@ -57,9 +60,10 @@ def test_the_report_has_every_setting_and_says_what_was_refused(done):
 
 
 def test_a_run_that_is_whole_is_not_measured_again(done, tiny, clips):
-    before = (done / "times.jsonl").read_bytes(), (done / "answers.jsonl").read_bytes()
+    files = [done / f"{name}.jsonl" for name in ("times", "answers", "memory")]
+    before = [file.read_bytes() for file in files]
     assert speedup(tiny, clips, done) == 0
-    assert ((done / "times.jsonl").read_bytes(), (done / "answers.jsonl").read_bytes()) == before
+    assert [file.read_bytes() for file in files] == before
 
 
 def test_a_stopped_run_goes_on_and_loses_nothing(done, tiny, clips, tmp_path):
@@ -103,6 +107,10 @@ def test_clips_together_are_timed_and_broken_ones_are_rows(tiny, clips, tmp_path
     times, answers = read_rows(tmp_path / "times.jsonl"), read_rows(tmp_path / "answers.jsonl")
     together = [r for r in times.values() if r["concurrency"] == 2]
     assert len(together) == 2 * 2
+    memory = read_rows(tmp_path / "memory.jsonl").values()
+    assert {(r["setting"], r["concurrency"]) for r in memory} == {
+        (s.label, n) for s in settings for n in (1, 2)
+    }
     failed = [r for r in answers.values() if r["outcome"] == "failed"]
     assert {r["setting"] for r in failed} == {"none", "random@0.5"}
     assert all("broken.mp4" in r["reason"] for r in failed)

@@ -61,10 +61,12 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Section:
-    """What is shown about rows that may be compared: plots are <svg> elements."""
+    """What is shown about rows that may be compared: plots are <svg> elements. trade_off: against time, operations:
+    against work, both up to the first token."""
 
     group: Group
     trade_off: str
+    operations: str
     stages: str
     layers: str | None
 
@@ -120,7 +122,7 @@ def _summary(meta: Mapping[str, Any], title: str) -> str:
 def _section(section: Section, look: Mapping[str, Look], *, many: bool) -> str:
     group = section.group
     heading = f"<h2>{escape(group.title)}</h2>" if many else ""
-    plots = [section.trade_off, section.stages, section.layers]
+    plots = [section.trade_off, section.operations, section.stages, section.layers]
     cards = "".join(f'<figure class="card">{p}</figure>' for p in plots if p)
     return f"<section>{heading}{cards}{_table(group, look)}</section>"
 

@@ -69,11 +69,12 @@ def _draw(group: Group, look: Mapping[str, Look], suffix: str) -> tuple[Section,
     name = f"g{group.frames}x{group.concurrency}"
     what = "accuracy" if group.measured else "tokens-kept"
     first, notes = trade_off(group, look)
-    work, _ = trade_off(group, look, operations=True)
+    work, spent = trade_off(group, look, operations=True)
     stages, layers = plots.stages(group), plots.layers(group, look)
     section = Section(
         group,
         as_svg(first, f"{name}a", f"{what} against time to first token", notes),
+        as_svg(work, f"{name}d", f"{what} against operations up to the first token", spent),
         as_svg(stages, f"{name}b", "seconds by stage"),
         None if layers is None else as_svg(layers, f"{name}c", "tokens by layer"),
     )

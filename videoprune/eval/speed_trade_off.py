@@ -41,7 +41,7 @@ def trade_off(
                 x, y, ls="", marker=style.marker, ms=style.size, color=style.colour, mec="none", zorder=order
             )
             mark.set_gid(f"point-{i}")
-            notes[f"point-{i}"] = _note(row, label)
+            notes[f"point-{i}"] = _note(row, label, operations=operations)
         unit = "Gflop up to the first token   ← less work" if operations else None
         axes.set_xlabel(unit or "time to first token, seconds (median)   ← faster")
         axes.set_ylabel(
@@ -93,12 +93,14 @@ def _subtitle(drawn: Sequence[tuple[Row, str]], group: Group) -> str:
     return f"{said}; 95 % interval of a single accuracy: about ±{statistics.median(halves):.1f}"
 
 
-def _note(row: Row, label: str) -> str:
+def _note(row: Row, label: str, *, operations: bool) -> str:
     """What a point says under the pointer."""
     parts = [label, f"{100 * row['retention']:.1f} % of the visual tokens"]
     accuracy = number(row, "accuracy.all")
     if accuracy is not None:
         parts.append(f"{100 * accuracy:.1f} % correct")
+    if operations:
+        return ", ".join([*parts, f"{_operations(row):.3g} Gflop up to the first token"])
     parts.append(f"first token after {number(row, 'seconds.first_token.median'):.3g} s")
     speedup = number(row, "speedup.first_token")
     if speedup is not None:

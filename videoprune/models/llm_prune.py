@@ -8,7 +8,6 @@ Shapes: B rows, S tokens of the prompt, n tokens left at a layer, W width, H que
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 from videoprune.config import LLMPrune
 from videoprune.models.clock import Stopwatch
 from videoprune.models.frames import FLASH
+from videoprune.models.llm_attention import LayerInput, aim_importance, text_attention
 from videoprune.prune.adaptive import adaptive_counts, geometric_ratios
-from videoprune.prune.importance import text_to_visual_attention
 from videoprune.prune.select import variable_top_k
 
 SUPPORTED_ATTENTION = ("sdpa", "eager", *FLASH)
@@ -50,7 +49,23 @@ class LayerTrace:
 
 def cut_layers(config: LLMPrune, num_layers: int) -> tuple[int, ...]:
     """Layers, counted from 0, before which tokens leave; never layer 0, whose cache length counts positions."""
-    return tuple(sorted({min(max(round(f * num_layers), 1), num_layers - 1) for f in config.layers}))
+    return tuple(sorted({_cut_layer(f, num_layers) for f in config.layers}))
+
+
+def cut_ratios(config: LLMPrune, num_layers: int) -> tuple[float, ...]:
+    """Share of the fused tokens that each of `cut_layers` leaves: `ratios`, or the geometric row that gives `keep`,
+    which is also what `adaptive` is reckoned with.
+
+    Where a model is so shallow that several fractions fall on one layer, the last of their ratios counts.
+    """
+    if not config.ratios or config.method == "adaptive":
+        return geometric_ratios(config.keep, cut_layers(config, num_layers), num_layers)
+    ends = {_cut_layer(f, num_layers): r for f, r in zip(config.layers, config.ratios, strict=True)}
+    return tuple(ends[layer] for layer in sorted(ends))
+
+
+def _cut_layer(fraction: float, num_layers: int) -> int:
+    return min(max(round(fraction * num_layers), 1), num_layers - 1)
 
 
 @contextmanager
@@ -138,6 +153,9 @@ class PrunedRun:
         self.scale = scale
         self.rank = self.visual.long().cumsum(1) - 1 if trace.last_places is not None else None
         self.cuts = cut_layers(config, num_layers)
+        self.before: LayerInput | None = (
+            None  # what the layer before a cut computed on, where the cut asks for it
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
         # Of the prefill from the last cut on; asked of the GPU once a cut, since each answer makes it wait.
@@ -169,6 +187,8 @@ class PrunedRun:
         self.key_masks.append(self.valid)
         self.padded.append(self.padded_now)
         self.trace.counts.append(self.counts)
+        if self.config.attention == "previous" and index + 1 in self.cuts:
+            self.before = LayerInput(module, hidden, (cos, sin))
         if self.trace.last_places is not None and index == self.num_layers - 1:
             self.trace.last_places += self._visual_places()
         if args:
@@ -199,7 +219,10 @@ class PrunedRun:
 
     def _cut(self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Drop visual tokens before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
-        counts, scores = self._choose(cut, layer, hidden, rope)
+        cos, sin = (_narrow_rope(part, self.order) for part in rope)
+        at = LayerInput(layer, hidden, (cos, sin)) if self.before is None else self.before
+        self.before = None
+        counts, scores = self._choose(cut, at)
         if torch.equal(counts, self.visual.sum(1)):
             return hidden
         index, chosen = variable_top_k(scores, counts, self.visual)  # (B, Kmax)
@@ -224,13 +247,14 @@ class PrunedRun:
         """The prompt's rows x (B, S, W) of the tokens that are still there: (B, n, W)."""
         return x.gather(1, self.order[..., None].expand(-1, -1, x.shape[2]))
 
-    def _choose(
-        self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """How many visual tokens each row keeps, (B,), and the scores to keep them by, (B, n)."""
+    def _choose(self, cut: int, at: LayerInput) -> tuple[Tensor, Tensor]:
+        """How many visual tokens each row keeps, (B,), and the scores to keep them by, (B, n).
+
+        at: the layer whose attention is asked, and what it computes on."""
         config = self.config
         if config.method == "adaptive" or config.method == "fixed":
-            attention = self._text_attention(layer, hidden, rope)  # (B, H, n)
+            last = config.queries == "last"
+            attention = text_attention(at, self.valid, self.visual, last=last)  # (B, H, n)
             assert config.method == "fixed" or config.lambda_ is not None
             heads = min(config.top_heads, attention.shape[1])
             if self.scale is not None:  # lambda * (scale * attention): the order of a row's tokens stays
@@ -240,17 +264,17 @@ class PrunedRun:
             )
             if config.method == "adaptive":
                 return counts, scores
+        elif config.method == "aim":
+            scores = aim_importance(at, self.valid)
         elif config.method == "random":
-            scores = torch.rand(self.visual.shape, generator=self.generator).to(hidden.device)
+            scores = torch.rand(self.visual.shape, generator=self.generator).to(at.hidden.device)
         else:
             scores = self._even_scores(cut)
         return self._fixed_counts(cut), scores
 
     def _fixed_counts(self, cut: int) -> Tensor:
-        ratios = self.config.ratios
-        if not ratios:
-            ratios = geometric_ratios(self.config.keep, self.cuts, self.num_layers)
-        wanted = (self.fused * ratios[cut]).round().long().clamp(min=1)
+        ratio = cut_ratios(self.config, self.num_layers)[cut]
+        wanted = (self.fused * ratio).round().long().clamp(min=1 if ratio else 0)
         return torch.minimum(wanted, self.visual.sum(1))
 
     def _even_scores(self, cut: int) -> Tensor:
@@ -260,27 +284,6 @@ class PrunedRun:
         # A token is wanted where the running share of kept tokens steps up.
         steps = ((rank + 1) * wanted) // total.clamp(min=1) > (rank * wanted) // total.clamp(min=1)
         return steps.float()
-
-    def _text_attention(self, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Attention by head from the text rows to the visual tokens, as this layer is about to compute it."""
-        place = torch.arange(hidden.shape[1], device=hidden.device).expand_as(self.valid)
-        # Text after the last visual token: a prompt may have more before and between (chat headers, timestamps).
-        last = place.masked_fill(~self.visual, -1).amax(1, keepdim=True)  # (B, 1)
-        asks = self.valid & (place > last)
-        asks[:, -1] = True
-        rows = 1 if self.config.queries == "last" else hidden.shape[1] - int(asks.int().argmax(1).min())
-        cos, sin = (_narrow_rope(part, self.order) for part in rope)
-        q, k = _queries_keys(layer, hidden, rows, cos, sin)
-        return text_to_visual_attention(
-            q,
-            k,
-            scale=_scaling(layer),
-            query_positions=place[:, -rows:],
-            key_positions=place,
-            key_mask=self.valid,
-            query_mask=asks[:, -rows:],
-            visual_mask=self.visual,
-        )
 
 
 def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
@@ -294,32 +297,6 @@ def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
     raise ValueError(
         f"language_model={type(language_model).__name__}; allowed for LLM pruning: a decoder with model.layers"
     )
-
-
-def _queries_keys(layer: Any, hidden: Tensor, rows: int, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """The layer's own rotated queries of the last `rows` tokens (B, H, rows, d) and all keys (B, Hk, n, d)."""
-    attention = layer.self_attn
-    x = layer.input_layernorm(hidden)
-    width = attention.head_dim
-    q = attention.q_proj(x[:, -rows:]).unflatten(-1, (-1, width))
-    k = attention.k_proj(x).unflatten(-1, (-1, width))
-    q = attention.q_norm(q) if hasattr(attention, "q_norm") else q
-    k = attention.k_norm(k) if hasattr(attention, "k_norm") else k
-    return _rotate(q, cos[:, -rows:], sin[:, -rows:]), _rotate(k, cos, sin)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (B, n, H, d) with cos, sin (B, n, r), r <= d rotated widths -> (B, H, n, d)."""
-    x = x.transpose(1, 2)
-    cos, sin = cos[:, None], sin[:, None]
-    turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-    half = turned.shape[-1] // 2
-    swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
-    return torch.cat([turned * cos + swapped * sin, rest], -1)
-
-
-def _scaling(layer: Any) -> float:
-    return getattr(layer.self_attn, "scaling", None) or 1 / math.sqrt(layer.self_attn.head_dim)
 
 
 def _narrow_rope(part: Tensor, order: Tensor) -> Tensor:

@@ -314,7 +314,8 @@ def calibration_key(prune: PruneConfig) -> str:
     ]
     heads = f"{llm.heads}{llm.top_heads if llm.heads == 'top' else ''}"
     cuts = "-".join(f"{f:g}" for f in llm.layers)
-    return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}"])
+    whose = "" if llm.attention == "next" else f" attention:{llm.attention}"
+    return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}{whose}"])
 
 
 def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:

@@ -16,9 +16,9 @@ from dataclasses import replace
 from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
 from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.early import retained_counts
-from videoprune.models.llm_prune import cut_layers
+from videoprune.models.llm_prune import cut_layers, cut_ratios
 from videoprune.models.vision_run import kept_of_clip, kept_units, removals
-from videoprune.prune.adaptive import geometric_ratios
+from videoprune.prune.baselines.llm import AIM_ITERATIONS
 from videoprune.prune.budget import allocate
 from videoprune.prune.meteor import cut_blocks
 from videoprune.prune.schedule import merge_counts
@@ -216,12 +216,12 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
     if config.method == "none":
         return (fused,) * layers
     cuts = cut_layers(config, layers)
-    ratios = config.ratios if config.method != "adaptive" else ()
-    ratios = ratios or geometric_ratios(config.keep, cuts, layers)
+    ratios = cut_ratios(config, layers)
     found, now = [], fused
     for layer in range(layers):
         if layer in cuts:
-            now = min(max(1, round(fused * ratios[cuts.index(layer)])), now)
+            ratio = ratios[cuts.index(layer)]
+            now = min(max(1 if ratio else 0, round(fused * ratio)), now)
         found.append(now)
     return tuple(found)
 
@@ -229,18 +229,22 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
 def _cut_products(
     config: LLMPrune, shape: LanguageShape, visual: Sequence[int], text: int, asking: int
 ) -> list[Product]:
-    """Before each cut: queries of the question, keys of all tokens, and their attention."""
-    if config.method not in ("adaptive", "fixed"):
+    """At each cut: queries of the question, keys of all tokens, and their attention; for `aim` queries of all.
+
+    The layer before a cut computes on as many tokens as arrive at the cut: `attention` changes nothing here.
+    """
+    if config.method not in ("adaptive", "fixed", "aim"):
         return []
-    q = 1 if config.queries == "last" else asking
     found: list[Product] = []
     for cut in cut_layers(config, shape.layers):
         n = visual[cut - 1] + text
+        q = n if config.method == "aim" else 1 if config.queries == "last" else asking
+        summed = (AIM_ITERATIONS * shape.heads, 1, n, n) if config.method == "aim" else (shape.heads, 1, q, n)
         found += [
             (1, q, shape.hidden, shape.heads * shape.head_dim),
             (1, n, shape.hidden, shape.kv_heads * shape.head_dim),
             (shape.heads, q, shape.head_dim, n),
-            (shape.heads, 1, q, n),
+            summed,
         ]
     return found
 

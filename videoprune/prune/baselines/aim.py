@@ -1,6 +1,6 @@
 """AIM, Adaptive Inference of multi-modal LLMs (arXiv 2412.03248), its part before the LLM.
 
-Its pruning inside the LLM is `llm.aim_pagerank`.
+Its pruning inside the LLM is `llm.aim_scores`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,63 @@
+"""The highest memory that a piece of work takes: on a GPU as its allocator counts, else resident in this process."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+_PROC = Path("/proc/self")
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def keep_freed() -> None:
+    """From now on what is freed stays in the process, where the C library can do that (glibc).
+
+    By itself it returns every large buffer to the kernel, and the next one is faulted in page by page: on a virtual
+    machine up to a third of the time of a large model, unevenly from run to run.
+    """
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_MMAP_MAX, 0)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_above(work: Callable[[], object], device: str) -> int | None:
+    """Do `work`, which computes on `device`; the most memory in use during it, above that before it, in bytes.
+
+    On a GPU: of tensors. Elsewhere: resident in this process, which counts a page of the weights too where `work` is
+    the first to touch it, so call it once before. None, with nothing done, where the kernel does not tell (Linux does).
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - held
+    _give_back()
+    try:
+        (_PROC / "clear_refs").write_text("5")  # forget the peak so far
+        before = _resident("VmRSS")
+    except (OSError, KeyError):
+        return None
+    work()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(name: str) -> int:
+    """`VmRSS`, now, or `VmHWM`, the peak: bytes. Raises KeyError if the kernel does not tell it."""
+    lines = (line.split() for line in (_PROC / "status").read_text().splitlines())
+    found = {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}
+    return 1024 * int(found[name])
+
+
+def _give_back() -> None:
+    """What was freed goes back to the system, where the C library can: else its reuse would not be seen."""
+    with suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
