@@ -136,37 +136,49 @@ def peak_in_this_process(args: argparse.Namespace, variant: str) -> int | None:
     return peak_above(lambda: first_token(model, inputs), args.device)
 
 
+COLUMNS = (
+    "variant",
+    "first token s (low to high)",
+    "encoder s",
+    "LLM s",
+    "choosing %",
+    "tokens in the LLM, first to last layer",
+    "speedup",
+    "FLOP-ideal",
+    "of ideal",
+    "peak MiB",
+)
+
+
 def print_table(result: dict[str, Any]) -> None:
-    base = result["variants"]["batched"]
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
     print(
-        f"{result['shape']}, {result['frames']} frames, prompt of {result['prompt']}, "
-        f"{result['dtype']}, {result['hardware']}"
+        f"{result['hardware']}, {result['dtype']}, {result['attention']}, {versions}; {result['frames']} frames, "
+        f"prompt of {result['prompt']} tokens, medians of {result['runs']} runs after one to warm up.\n"
     )
-    print(
-        f"medians of {result['runs']} runs; torch {torch.__version__}, transformers {transformers.__version__}"
+    rows = [COLUMNS, ("---",) * len(COLUMNS)]
+    rows += [table_row(name, v, result["variants"]["batched"]) for name, v in result["variants"].items()]
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+
+
+def table_row(name: str, v: dict[str, Any], base: dict[str, Any]) -> tuple[str, ...]:
+    speedup = base["first_token"] / v["first_token"]
+    ideal = base["flops_without_pruning"] / v["flops_without_pruning"]
+    low, high = v["first_token_spread"]
+    layers = v.get("layers") or base["layers"]
+    return (
+        name,
+        f"{v['first_token']:.2f} ({low:.2f} to {high:.2f})",
+        f"{v['encoder']:.2f}",
+        f"{v['llm']:.2f}",
+        f"{100 * v.get('pruning', 0.0) / v['first_token']:.1f}",
+        f"{layers[0]} to {layers[-1]}",
+        f"{speedup:.2f}",
+        f"{ideal:.2f}",
+        f"{speedup / ideal:.2f}",
+        "" if v["peak_bytes"] is None else f"{v['peak_bytes'] / 2**20:.0f}",
     )
-    head = "variant first_token_s encoder_s llm_s pruning_% visual_tokens speedup flop_ideal share_of_ideal peak_MiB"
-    print("| " + " | ".join(head.split()) + " |\n|" + " --- |" * len(head.split()))
-    for name, v in result["variants"].items():
-        speedup, ideal = (
-            base["first_token"] / v["first_token"],
-            base["flops_without_pruning"] / v["flops_without_pruning"],
-        )
-        layers = v.get("layers") or base["layers"]
-        share = 100 * v.get("pruning", 0.0) / v["first_token"]
-        cells = [
-            name,
-            f"{v['first_token']:.2f}",
-            f"{v['encoder']:.2f}",
-            f"{v['llm']:.2f}",
-            f"{share:.1f}",
-            f"{layers[0]}..{layers[-1]} (mean {statistics.mean(layers):.0f})",
-            f"{speedup:.2f}",
-            f"{ideal:.2f}",
-            f"{speedup / ideal:.2f}",
-            "" if v["peak_bytes"] is None else f"{v['peak_bytes'] / 2**20:.0f}",
-        ]
-        print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -153,9 +153,8 @@ class PrunedRun:
         self.scale = scale
         self.rank = self.visual.long().cumsum(1) - 1 if trace.last_places is not None else None
         self.cuts = cut_layers(config, num_layers)
-        self.before: LayerInput | None = (
-            None  # what the layer before a cut computed on, where the cut asks for it
-        )
+        # What the layer before a cut computed on, where the cut asks for it.
+        self.before: LayerInput | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.key_masks: list[Tensor] = []  # by layer, bool (B, keys so far)
         # Of the prefill from the last cut on; asked of the GPU once a cut, since each answer makes it wait.

@@ -101,9 +101,8 @@ class _Session:
         self.fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
         self.seed = config.seed
         self.over_clips = _over_clips(config, family)
-        self.prompts: Tensor | None = (
-            None  # visual places (B, S) of the prompts that `generate` was called with
-        )
+        # Visual places (B, S) of the prompts that `generate` was called with.
+        self.prompts: Tensor | None = None
         self.images = False  # within a call for the features of images, each of which stands alone
         self.run: VisionRun | None = None
         self.last: VisionRun | None = None
@@ -278,9 +277,8 @@ class _Session:
         if self.run is None or index > self.run.last_block:
             return None
         x, _ = self.run.after(index - 1, args[0].flatten(0, 1))
-        frames = (
-            len(self.run.dense) if self.run.rows.even else 1
-        )  # uneven frames follow each other in one row
+        # Uneven frames follow each other in one row.
+        frames = len(self.run.dense) if self.run.rows.even else 1
         return (x.unflatten(0, (frames, -1)), *args[1:]), kwargs
 
     def attend(self, module: nn.Module, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
