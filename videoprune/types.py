@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 OutcomeKind = Literal["complete", "truncated", "failed"]
-UNUSABLE = (
-    "unusable"  # key of `Sample.meta`: why a question cannot be asked, such as a video that is not there
-)
+# Key of `Sample.meta`: why a question cannot be asked, such as a video that is not there.
+UNUSABLE = "unusable"
 
 
 @dataclass(frozen=True)

@@ -147,42 +147,37 @@ def apply_parts(model):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_second_turn_continues_the_first(kind):
-    """Two calls with one cache equal one masked run: the second turn sees what was kept, at the same positions."""
+    """Two calls with one cache: the first tokens stay, the second turn sees what was kept, at the same positions."""
     model, (batch, _) = stock_model(kind), batch_for(kind, 1)
     apply(model, config(encoder=EVO, llm=FIXED))
-    more = torch.tensor([[21, 22, 23]])
-    with torch.no_grad():
-        first = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-        ids = torch.cat([first.sequences, more], 1)
-        again = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if "mm_token_type_ids" in batch:
-            types = torch.zeros_like(ids)
-            types[:, : batch["input_ids"].shape[1]] = batch["mm_token_type_ids"]
-            again["mm_token_type_ids"] = types.int()
-        second = model.generate(
-            **again, past_key_values=first.past_key_values, max_new_tokens=3, do_sample=False
-        )
+    ids, second = two_turns(model, batch)
     assert second.shape[1] == ids.shape[1] + 3
     assert torch.equal(second[:, : ids.shape[1]], ids)
-    alone = {**batch, "input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if "mm_token_type_ids" in again:
-        alone["mm_token_type_ids"] = again["mm_token_type_ids"]
-    remove(model)
-    apply(
-        model, config(encoder=EVO)
-    )  # the LLM's choice of tokens depends on the text, the encoder's does not
+    # The LLM's choice of tokens depends on the text, the encoder's does not: there both turns equal one prompt.
+    apply(model, config(encoder=EVO))
+    ids, second = two_turns(model, batch)
+    assert torch.equal(second, run(model, {**batch, **prompt_of(batch, ids)}, 3))
+
+
+def two_turns(model, batch):
+    """The prompt of the second turn, and what came out with the first one's cache."""
     with torch.no_grad():
-        whole = model.generate(**alone, max_new_tokens=3, do_sample=False)
-        one = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
-        ids = torch.cat([one.sequences, more], 1)
-        two = model.generate(
-            **{**again, "input_ids": ids},
-            past_key_values=one.past_key_values,
-            max_new_tokens=3,
-            do_sample=False,
+        first = model.generate(**batch, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+        ids = torch.cat([first.sequences, torch.tensor([[21, 22, 23]])], 1)
+        again = prompt_of(batch, ids)
+        return ids, model.generate(
+            **again, past_key_values=first.past_key_values, max_new_tokens=3, do_sample=False
         )
-    if torch.equal(ids, alone["input_ids"]):
-        assert torch.equal(two, whole)
+
+
+def prompt_of(batch, ids):
+    """What a model needs of a longer prompt that begins as that of `batch`."""
+    found = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if "mm_token_type_ids" in batch:
+        types = torch.zeros_like(ids)
+        types[:, : batch["input_ids"].shape[1]] = batch["mm_token_type_ids"]
+        found["mm_token_type_ids"] = types.int()
+    return found
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "video_llama_3"])

@@ -96,9 +96,8 @@ class VisionRun:
         self.fusion = fusion.method if fusion is not None else "none"
         self.fuse = fusion.keep if fusion is not None and self.fusion != "none" else 1.0
         self.fused: KeepPlan | None = None  # that last step
-        self.at_end = keep < 1 and is_clip_method(
-            config.method
-        )  # a rival: it looks at all that leaves the encoder
+        # A rival: it looks at all that leaves the encoder.
+        self.at_end = keep < 1 and is_clip_method(config.method)
         self.dense = [(n - prefix) // unit for n in lengths]
         self.final = [kept_units(n, keep) for n in self.dense]
         self.clips = list(clips) if clips is not None else [1] * len(lengths)
@@ -123,6 +122,8 @@ class VisionRun:
             self.wanted.add(self.compared)
         if self.at_end and needs_heads(config.method):
             self.wanted.add(self.last_block)
+        evo = bool(config.critical_ratio or config.lambda_att) or config.metric == "keys"
+        self.looks = config.method != "evoprune" or evo  # whether choosing looks at queries and keys
         self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
         # (all units,) the place, row by row, that each unit comes from; None: its own.
         self.order: Tensor | None = None
@@ -148,7 +149,7 @@ class VisionRun:
         self, block: int, q: Tensor, k: Tensor, v: Tensor, scale: float, *, windowed: bool, kind: str
     ) -> Tensor:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""
-        if block in self.wanted:
+        if block in self.wanted and self.looks:
             self.heads = (q, k, scale)
         bias = None
         if self.size is not None and self.config.proportional_attention:

@@ -77,15 +77,18 @@ def bipartite_plan(
 
 def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
     """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
-    scale = 1 / x.norm(dim=-1).clamp(min=1e-12)  # (B, n)
-    # Rows are scaled last, where few numbers are left of them: their order does not depend on it.
-    rows = (x[:, ::2] @ x[:, 1::2].transpose(1, 2)).mul_(scale[:, None, 1::2])  # (B, S, E)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    source, destination = (x.detach()[:, first::2].to(dtype) for first in (0, 1))  # (B, S, D), (B, E, D)
+    scale = 1 / source.norm(dim=-1).clamp(
+        min=1e-12
+    )  # (B, S): rows are scaled last, where few numbers are left of them
+    rows = source @ destination.transpose(1, 2)  # (B, S, E)
+    rows /= destination.norm(dim=-1).clamp(min=1e-12)[:, None]
     best, partner = rows.max(dim=-1)  # the first of equals
-    best = best * scale[:, ::2]
+    best = best * scale
     if lambda_div == 0:
         return best, partner
-    density = mean_of_largest(rows, min(neighbors, rows.shape[2])) * scale[:, ::2]
+    density = mean_of_largest(rows, min(neighbors, rows.shape[2])) * scale
     return best - lambda_div * (1 - density), partner
 
 
