@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from videoprune.prune.baselines import CLIP_METHODS, ClipTokens
+from videoprune.prune.baselines.max_min import max_min_mask
 from videoprune.prune.controls import random_plan, uniform_plan
-from videoprune.prune.merge import concatenate
+from videoprune.prune.merge import concatenate, drop_others
 from videoprune.types import KeepPlan
 
 
@@ -65,8 +66,9 @@ def fuse_clips(
     """Stage 2 with one encoder: `keep[i]` of the `tokens[i]` tokens of clip i stay, x (sum of tokens, D).
 
     There is no other encoder to compare with (METEOR, stage 2), so the tokens that differ most from each other stay,
-    over the whole clip: greedy max-min of the cosine distance (DivPrune, arXiv 2503.02175). `random` and `uniform`
-    are controls. -> one plan over all tokens, one row; nothing merges.
+    over the whole clip: greedy max-min of the cosine distance (DivPrune, arXiv 2503.02175), in stretches where a
+    clip has thousands of tokens (`max_min_mask`). `random` and `uniform` are controls. -> one plan over all tokens,
+    one row; nothing merges.
     """
     first, plans = 0, []
     for count, n in zip(keep, tokens, strict=True):
@@ -75,6 +77,7 @@ def fuse_clips(
         elif method == "uniform":
             plans.append(uniform_plan(1, n, count, device=x.device))
         else:
-            plans.append(CLIP_METHODS["divprune"].function(ClipTokens(x[first : first + n][None]), count))
+            kept = max_min_mask(x[first : first + n], count).nonzero().T  # (1, count)
+            plans.append(drop_others(kept, n))
         first += n
     return concatenate(plans)

@@ -25,7 +25,7 @@ from tests.prune.baselines.clips import (
 from videoprune.prune.baselines.clip import ClipTokens
 from videoprune.prune.baselines.divprune import divprune
 from videoprune.prune.baselines.evs import evs
-from videoprune.prune.baselines.max_min import max_min_order
+from videoprune.prune.baselines.max_min import max_min_mask, max_min_order
 from videoprune.prune.baselines.vidcom2 import vidcom2
 from videoprune.prune.budget import allocate
 
@@ -72,6 +72,27 @@ def test_weighted_order_and_blocks(case: tuple[ClipTokens, int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("videoprune.prune.baselines.max_min._ENTRIES", 1)
         assert max_min_order(clip.x, clip.per_frame, clip.attention).tolist() == found
+
+
+@FEW
+@given(clips_and_counts(), st.integers(1, 9))
+def test_long_clips_choose_in_stretches(case: tuple[ClipTokens, int], longest: int) -> None:
+    clip, keep = case
+    x = clip.x.flatten(0, 1)
+    pieces = -(-len(x) // longest)
+    lengths = even(len(x), pieces)
+    counts = allocate(keep, lengths, lengths, minimum=0)
+    expected, start = set(), 0
+    for length, count in zip(lengths, counts, strict=True):
+        stretch = x[start : start + length].tolist()
+        expected |= {start + i for i in max_min_oracle(stretch, count, [1.0] * length)}
+        start += length
+    for entries in (1, 2**24):  # distances in blocks, one stretch at a time; all at once
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("videoprune.prune.baselines.max_min._ENTRIES", entries)
+            found = max_min_mask(x, keep, longest=longest)
+        assert set(found.nonzero()[:, 0].tolist()) == expected
+    assert len(expected) == keep
 
 
 def test_divprune_takes_one_of_each_kind_first() -> None:
