@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models.stock import stock_model
+from tests.models.test_plug import batch_for, run
 from videoprune.models.patch_embed import as_product, patch_convolutions
+from videoprune.models.plug import apply, remove
 
 
 @pytest.mark.parametrize(
@@ -39,3 +42,18 @@ def test_equals_the_convolution(conv, shape):
 )
 def test_other_convolutions_are_left_alone(conv):
     assert patch_convolutions(nn.Sequential(conv)) == []
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "video_llama_3"])
+def test_pruned_models_embed_by_the_product_until_removed(kind, monkeypatch):
+    def convolve(*args):
+        raise AssertionError("a convolution ran")
+
+    model, (batch, _) = stock_model(kind), batch_for(kind, 1)
+    for conv in (nn.Conv2d, nn.Conv3d):
+        monkeypatch.setattr(conv, "forward", convolve)
+    apply(model, "none")
+    run(model, batch)
+    remove(model)
+    with pytest.raises(AssertionError, match="a convolution ran"):
+        run(model, batch)
