@@ -84,6 +84,8 @@ class FusionPrune:
 
     keep: tokens handed to the LLM over tokens that arrive. redundancy: `sum` as METEOR writes it, or `mean`, in
     which an encoder with more tokens does not weigh more. scope: compare within a frame, or over the whole clip.
+    A model of one encoder has no other to compare with: there the tokens that differ most from each other stay, always
+    over the whole clip (`models/clip_methods.py`), and redundancy and scope mean nothing.
     """
 
     method: FusionMethod = "none"
