@@ -146,6 +146,31 @@ def test_names_in_the_plot_do_not_cover_each_other():
         assert len(notes) == len(group.rows)
 
 
+def test_in_a_crowd_ours_the_front_and_the_best_rivals_are_named(monkeypatch):
+    pytest.importorskip("matplotlib")
+    from videoprune.eval import speed_trade_off
+    from videoprune.eval.speed_style import looks
+
+    monkeypatch.setattr(speed_trade_off, "MOST_NAMES", 5)
+    group = groups(results(seed=0)["rows"])[0]
+    look = looks(group.rows)
+    fig, notes = speed_trade_off.trade_off(group, look)
+    shown = {t.get_text() for t in fig.axes[0].texts}
+    assert any("best at each share are named" in t for t in shown)
+    assert len(notes) == len(group.rows)
+    rivals: dict[float, list[tuple[float, str]]] = {}
+    for row, label in zip(group.rows, group.labels, strict=True):
+        if look[row["method"]].ours or row["method"] == "none":
+            assert label in shown
+        else:
+            rivals.setdefault(row["retain"], []).append((row["accuracy"]["all"], label))
+    for found in rivals.values():
+        assert max(found)[1] in shown
+    assert sum(len(found) for found in rivals.values()) > sum(
+        name in shown for found in rivals.values() for _, name in found
+    )
+
+
 def test_without_accuracy_the_plot_shows_tokens_and_says_so(tmp_path):
     pytest.importorskip("matplotlib")
     made = results(measured=False, shares=(0.25,), loads=(1, 8))

@@ -1,4 +1,4 @@
-"""The first plot of a speed report: accuracy against time to first token, every method named, the front drawn."""
+"""The first plot of a speed report: accuracy against time to first token, the front drawn, methods named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from videoprune.eval.pareto import pareto
 from videoprune.eval.speed_rows import Group, Row, is_baseline, number, value
 from videoprune.eval.speed_style import INK, MUTED, Look, figure, styled
 
+MOST_NAMES = 30  # with more points, only some are named
+_RIVALS_NAMED = 3  # at each share
 NOT_MEASURED = "accuracy not measured (random weights): share of tokens kept instead"
+_SOME_NAMED = f"; of the rivals the {_RIVALS_NAMED} best at each share are named"
 
 
 def trade_off(
@@ -52,9 +55,29 @@ def trade_off(
         axes.set_xlim(left=0.0 if min(times) < 0.4 * max(times) else None)
         cost = "work" if operations else "time"
         axes.set_title(f"{_what(group)} against {cost} to first token: {group.title}", y=1.055)
-        axes.text(0, 1.02, _subtitle(drawn, group), transform=axes.transAxes, fontsize=9, color=MUTED)
-        _label_points(fig, axes, drawn, points, front, look)
+        named = _named(drawn, points, front, look)
+        said = _subtitle(drawn, group) + ("" if len(named) == len(drawn) else _SOME_NAMED)
+        axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=MUTED)
+        _label_points(fig, axes, drawn, points, front, named, look)
     return fig, notes
+
+
+def _named(
+    drawn: Sequence[tuple[Row, str]],
+    points: Sequence[tuple[float, float]],
+    front: Sequence[int],
+    look: Mapping[str, Look],
+) -> list[int]:
+    """Which points get a name: all, or of many ours, the unpruned, the front, and the best rivals at each share."""
+    every = range(len(drawn))
+    if len(drawn) <= MOST_NAMES:
+        return list(every)
+    rows = [row for row, _ in drawn]
+    chosen = {i for i in every if look[rows[i]["method"]].ours or is_baseline(rows[i])} | set(front)
+    for share in {row["retain"] for row in rows}:
+        rivals = [i for i in every if rows[i]["retain"] == share and i not in chosen]
+        chosen |= set(sorted(rivals, key=lambda i: -points[i][1])[:_RIVALS_NAMED])
+    return sorted(chosen)
 
 
 def _seconds(row: Row) -> float:
@@ -114,13 +137,14 @@ def _label_points(
     drawn: Sequence[tuple[Row, str]],
     points: Sequence[tuple[float, float]],
     front: Sequence[int],
+    named: Sequence[int],
     look: Mapping[str, Look],
 ) -> None:
-    """Every point gets its name, over no other name; thin lines lead to those that had to move away."""
+    """The points `named` get names, over no other name; thin lines lead to those that had to move away."""
     if not points:
         return
     texts = []
-    for row, label in drawn:
+    for row, label in (drawn[i] for i in named):
         style = look[row["method"]]
         bold = style.ours or is_baseline(row)
         colour = style.colour if style.ours else INK if is_baseline(row) else MUTED
@@ -133,11 +157,15 @@ def _label_points(
     renderer, scale = fig.canvas.get_renderer(), fig.dpi / 72
     extents = [t.get_window_extent(renderer) for t in texts]
     sizes = [(e.width + 2 * scale, e.height + 1 * scale) for e in extents]
-    anchors = [tuple(a) for a in axes.transData.transform(points)]
+    places = [tuple(p) for p in axes.transData.transform(points)]
+    anchors = [places[i] for i in named]
+    others = [[p, p] for i, p in enumerate(places) if i not in set(named)]
     stair = axes.transData.transform(list(zip(*_steps([points[i] for i in front]), strict=True)))
     area = axes.get_window_extent(renderer)
     bounds = (area.x0 + 2, area.y0 + 2, area.x1, area.y1)
-    boxes = place_labels(anchors, sizes, bounds, radius=6.5 * scale, lines=[[tuple(p) for p in stair]])
+    boxes = place_labels(
+        anchors, sizes, bounds, radius=6.5 * scale, lines=[[tuple(p) for p in stair], *others]
+    )
     back = axes.transData.inverted()
     for text, box, (x, y) in zip(texts, boxes, anchors, strict=True):
         text.set_position(back.transform((box[0] + scale, box[1] + 1.5 * scale)))
