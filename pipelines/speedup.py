@@ -44,9 +44,15 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     prefix = RANDOM if args.model.startswith(RANDOM) else ""
     for name in names:
         base = Path(args.out or "runs/speedup")
-        out = base if len(names) == 1 and args.out else base / Path(name).stem
+        out = base if len(names) == 1 and args.out else base / _folder(name)
         _measure(f"{prefix}{name}", args, out)
     return 0
+
+
+def _folder(model: str) -> str:
+    """The last part of a model's name; what is behind a dot belongs to it (qwen2.5), unless it is a file's ending."""
+    path = Path(model)
+    return path.stem if path.suffix in (".yaml", ".yml") else path.name
 
 
 def _measure(model: str, args: argparse.Namespace, out: Path) -> None:

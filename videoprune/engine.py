@@ -97,8 +97,7 @@ class Engine:
 
     def trace_encoding(self, tokens: VisualTokens, row: int) -> PruneTrace:
         """Counts of stages 1 and 2 for one clip."""
-        frames = int((tokens.origin[row, :, 0][tokens.mask[row]]).max()) + 1
-        counts = self.model.encoder_counts(self.prune)
+        frames, counts = tokens.num_frames(row), self.model.encoder_counts(self.prune)
         dense = {t.name: t.dense for t in self.model.towers}
         return PruneTrace(
             dense=frames * sum(dense.values()),

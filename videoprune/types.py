@@ -104,7 +104,8 @@ class VisualTokens:
     x: (B, N, D). size: float (B, N), how many dense patches each token stands for.
     origin: int64 (B, N, 3): frame, row, column of the surviving patch in its encoder's dense grid.
     encoder: int64 (B, N), index into `encoder_names`. grids: dense (rows, columns) of each encoder.
-    pts_seconds: (B, T) seconds of the frames. mask: bool (B, N), False where a row is padding.
+    pts_seconds: (B, T) seconds of the frames, NaN behind the last one of a shorter clip. mask: bool (B, N), False where
+    a row is padding.
     """
 
     x: Tensor
@@ -130,6 +131,10 @@ class VisualTokens:
     @property
     def num_tokens(self) -> int:
         return self.x.shape[1]
+
+    def num_frames(self, row: int) -> int:
+        """Frames of one clip, whether or not any of their tokens is left."""
+        return int((~self.pts_seconds[row].isnan()).sum())
 
 
 @dataclass(frozen=True)

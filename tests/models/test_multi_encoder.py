@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.models.tiny import random_clip, tiny_model
-from videoprune.config import PruneConfig
+from videoprune.config import PruneConfig, preset
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM, calibration_key
 
 FULL = PruneConfig.from_dict(
@@ -194,3 +194,10 @@ def test_choosing_in_the_encoders_is_timed():
         assert model.choosing.seconds > 0
     model.encode([random_clip(3)], PruneConfig())
     assert model.choosing.seconds == 0
+
+
+def test_frames_without_a_token_still_count():
+    model = tiny_model()
+    tokens = model.encode([random_clip(5), random_clip(2)], preset("frames").replace(**{"fusion.keep": 0.2}))
+    assert int(tokens.origin[0, :, 0][tokens.mask[0]].max()) < 4
+    assert [tokens.num_frames(0), tokens.num_frames(1)] == [5, 2]

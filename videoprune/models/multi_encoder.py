@@ -6,6 +6,7 @@ Shapes: B clips, T frames, F all frames of a batch, N tokens, D encoder width, W
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -210,9 +211,8 @@ class MultiEncoderVLM(PreTrainedModel):
         padded = [nn.utils.rnn.pad_sequence(list(part), batch_first=True) for part in zip(*rows, strict=True)]
         counts = torch.tensor([r[0].shape[0] for r in rows], device=z.device)
         mask = torch.arange(padded[0].shape[1], device=z.device) < counts[:, None]
-        pts = nn.utils.rnn.pad_sequence(
-            [torch.tensor(c.pts_seconds, dtype=torch.float64) for c in clips], batch_first=True
-        )
+        times = [torch.tensor(c.pts_seconds, dtype=torch.float64) for c in clips]
+        pts = nn.utils.rnn.pad_sequence(times, batch_first=True, padding_value=math.nan)
         names, grids = tuple(t.name for t, *_ in encoded), tuple(t.grid for t, *_ in encoded)
         return VisualTokens(padded[0], padded[1], padded[2], padded[3], names, grids, pts, mask)
 
