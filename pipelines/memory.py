@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 _PROC = Path("/proc/self")
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+_keeps = False
 
 
 def keep_freed() -> None:
@@ -20,10 +21,18 @@ def keep_freed() -> None:
     By itself it returns every large buffer to the kernel, and the next one is faulted in page by page: on a virtual
     machine up to a third of the time of a large model, unevenly from run to run.
     """
-    with suppress(OSError, AttributeError):
+    global _keeps
+    _keeps = True
+    _set_malloc(keep=True)
+
+
+def _set_malloc(*, keep: bool) -> None:
+    """Large buffers from one heap that never shrinks, or each by itself and given back when it is freed."""
+    with suppress(OSError, AttributeError):  # only glibc has it
         libc = ctypes.CDLL(None)
-        libc.mallopt(_MMAP_MAX, 0)
-        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(_MMAP_MAX, 0 if keep else 65536)
+        libc.mallopt(_MMAP_THRESHOLD, 2**17)
+        libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)
 
 
 def peak_above(work: Callable[[], object], device: str) -> int | None:
@@ -40,14 +49,25 @@ def peak_above(work: Callable[[], object], device: str) -> int | None:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - held
+    _set_malloc(keep=False)  # a heap that is kept has holes, which would count
     _give_back()
     try:
-        (_PROC / "clear_refs").write_text("5")  # forget the peak so far
-        before = _resident("VmRSS")
+        before = _forget_peak()
+        if before is None:
+            return None
+        work()
+        return max(0, _resident("VmHWM") - before)
+    finally:
+        _set_malloc(keep=_keeps)
+
+
+def _forget_peak() -> int | None:
+    """The peak begins anew at what is resident now: that, in bytes, or None where the kernel does not tell."""
+    try:
+        (_PROC / "clear_refs").write_text("5")
+        return _resident("VmRSS")
     except (OSError, KeyError):
         return None
-    work()
-    return max(0, _resident("VmHWM") - before)
 
 
 def _resident(name: str) -> int:
