@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pipelines.alternating import rotated
 from pipelines.first_token import FirstTokenTimer, without_calibration
 from pipelines.methods import method_config
 from videoprune.config import PruneConfig
@@ -200,9 +201,3 @@ def explained(error: Exception) -> str:
     """Type and first line of an error, cut where it gets long."""
     text = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {text}"[:_LONGEST]
-
-
-def rotated(labels: Sequence[str], by: int) -> list[str]:
-    """Another one first each turn, so that none is always timed after the same."""
-    start = by % len(labels) if labels else 0
-    return [*labels[start:], *labels[:start]]

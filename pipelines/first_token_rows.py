@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from statistics import fmean, median
+from statistics import fmean
 
+from pipelines.alternating import spread
 from pipelines.first_token import first_token_cost
 from pipelines.first_token_cells import BASELINE, Cell, LoadedModel, Setup, Taken, Variant
 from pipelines.records import Row
@@ -81,7 +82,7 @@ def _named(cell: Cell, variant: Variant) -> Row:
 def _times(cell: Cell, taken: Taken) -> Row:
     """Seconds of the call, not of a clip."""
     stages = next(iter(taken.runs.values()))
-    seconds = {s: _spread([r[s] for r in taken.runs.values()]) for s in stages}
+    seconds = {s: spread([r[s] for r in taken.runs.values()]) for s in stages}
     total = seconds["first_token"]["median"]
     return {
         "runs": len(taken.runs),
@@ -129,17 +130,13 @@ def _ratios(taken: Taken, base: Taken | None, costs: Counter[Cost], dense: Count
     if base is None or not costs:
         return row
     turns = sorted(taken.runs.keys() & base.runs.keys())
-    faster = _spread([base.runs[t]["first_token"] / taken.runs[t]["first_token"] for t in turns])
+    faster = spread([base.runs[t]["first_token"] / taken.runs[t]["first_token"] for t in turns])
     ideal = sum(c.without_pruning * n for c, n in dense.items()) / flops
     return row | {
         "speedup": faster,
         "flop_ideal": ideal,
         "share_of_ideal": faster["median"] / ideal,
     }
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "low": min(values), "high": max(values)}
 
 
 def markdown(rows: Sequence[Row], setup: Setup, heading: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from pipelines.alternating import spread
 from pipelines.cost import predict
 from pipelines.methods import OURS
 from pipelines.records import Row
@@ -74,7 +74,7 @@ def report_rows(
 def _row(
     setting: Setting, frames: int, concurrency: int, runs: list[Row], base: list[Row], tokens: dict[str, Any]
 ) -> dict[str, Any]:
-    seconds = {s: _spread([r[s] / concurrency for r in runs]) for s in _STAGES if s in runs[0]}
+    seconds = {s: spread([r[s] / concurrency for r in runs]) for s in _STAGES if s in runs[0]}
     same = {r["run"]: r for r in base}
     pairs = [(same[r["run"]], r) for r in runs if r["run"] in same]
     return {
@@ -158,7 +158,3 @@ def _tokens(rows: list[Row]) -> dict[str, Any]:
 
 def _of(rows: dict[str, Row], **wanted: Any) -> list[Row]:
     return [r for r in rows.values() if all(r[k] == v for k, v in wanted.items())]
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "low": min(values), "high": max(values)}

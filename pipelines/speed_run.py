@@ -6,12 +6,13 @@ run) and memory.jsonl (a line per setting). A run that was stopped goes on with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+from pipelines.alternating import rotated
 from pipelines.records import Results, Row
 from pipelines.speed_memory import measure_memory, memory_is_known
 from pipelines.speed_plan import Plan, Setting, prepared
@@ -73,7 +74,7 @@ def _run_clips(
             for setting in plan.settings:
                 _time(prepared(engine, setting), [clip], [item.samples[0]], plan)
             warm = True
-        for setting in _rotated(plan.settings, index):
+        for setting in rotated(plan.settings, index):
             ready = prepared(engine, setting)
             if timed:
                 row = _time(ready, [clip], [item.samples[0]], plan) | {"decode": decoded.seconds}
@@ -94,7 +95,7 @@ def _run_together(
     memory: Results,
 ) -> None:
     """`count` clips in a call, a question each: times where they are several (one was timed before), and memory."""
-    wanted = [(s, r) for r in range(plan.runs) for s in _rotated(plan.settings, r)]
+    wanted = [(s, r) for r in range(plan.runs) for s in rotated(plan.settings, r)]
     timed = count == 1 or all(_time_key(s.label, frames, count, r) in times.rows for s, r in wanted)
     if timed and memory_is_known(plan, frames, count, memory):
         return
@@ -248,10 +249,3 @@ def _answer_key(label: str, frames: int, sample: Sample) -> str:
 
 def _time_key(label: str, frames: int, concurrency: int, run: int) -> str:
     return f"{label} {frames} {concurrency} {run}"
-
-
-def _rotated(settings: Sequence[Setting], by: int) -> Iterator[Setting]:
-    """Another one first each time, so that none is always timed after the same."""
-    start = by % len(settings)
-    yield from settings[start:]
-    yield from settings[:start]

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from videoprune.config import PruneConfig, preset
 from videoprune.models.clock import now
 from videoprune.models.families import FAMILIES
+from videoprune.models.language_run import visual_places
 from videoprune.models.loading import demo_names, model_folder
 from videoprune.models.plain_inputs import PlainInputs, own_settings, plain_size
 from videoprune.models.plug import apply, session, trace
@@ -143,8 +144,7 @@ class StockEngine:
         return int((~self._visual(self._inputs([clip], [text])["input_ids"])).sum())
 
     def _visual(self, ids: Tensor) -> Tensor:
-        places = session(self.model).family.placeholders
-        return torch.isin(ids, torch.tensor(places, device=ids.device))
+        return visual_places(ids, session(self.model).family.placeholders)
 
     def _inputs(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Any]:
         dtype = self.model.dtype

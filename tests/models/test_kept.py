@@ -8,7 +8,7 @@ import torch
 from tests.models.stock import BUILDERS, PAD, clips, inputs, stock_model
 from videoprune.config import PruneConfig
 from videoprune.models.kept import kept, watch
-from videoprune.models.plug import apply, trace
+from videoprune.models.plug import apply, session, trace
 
 KINDS = sorted(BUILDERS)
 FIXED = {"method": "fixed", "keep": 0.6, "layers": [0.2, 0.6]}
@@ -17,7 +17,7 @@ FRAMES = 3
 
 def seen_by_the_llm(model, batch, new=2):
     """A watched run; the embeddings' marks of dropped places, over the visual ones of the prompt."""
-    family = model.__dict__["_videoprune"].family
+    family = session(model).family
     found = {}
 
     def note(module, args, kwargs):

@@ -27,13 +27,13 @@ METHODS = {
 }
 
 
-def language_model(kind: str = "qwen3", attention: str = "sdpa"):
+def language_model(kind: str = "qwen3", attention: str = "sdpa", layers: int = LAYERS):
     torch.manual_seed(2)
     config = CONFIGS[kind](
         vocab_size=50,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=8,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Qwen2Config
 
 from tests.models.stock import clips, inputs, stock_model
 from tests.models.test_llm_prune import CONFIGS, LAYERS, language_model, prompt
@@ -114,15 +113,7 @@ def test_the_input_of_the_layer_before_is_held_only_between_it_and_the_cut(monke
 
 def test_the_preset_falls_as_aims_schedule_says():
     """28 layers: all tokens up to layer 14, an eighth less at each layer behind it, none from layer 22 on."""
-    config = Qwen2Config(
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=16,
-        num_hidden_layers=28,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = language_model(layers=28)
     x, mask, visual, positions = prompt([40, 24], [5, 9])
     with torch.no_grad(), prune_layers(model, preset("aim").llm, visual, mask) as trace:
         model(inputs_embeds=x, attention_mask=mask, position_ids=positions)

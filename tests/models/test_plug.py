@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from tests.models.stock import BUILDERS, clips, inputs, stock_model
+from tests.models.stock import BUILDERS, clips, inputs, stock_model, text_config
 from videoprune.config import PruneConfig
 from videoprune.models.llm_prune import PrunedRun
-from videoprune.models.plug import apply, remove, trace
+from videoprune.models.plug import apply, remove, session, trace
 
 KINDS = sorted(BUILDERS)
 EVO = {"method": "evoprune", "keep": 0.5}
@@ -114,7 +114,7 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind, method, monkeyp
     with torch.no_grad():
         pruned = model(**batch).logits
     full = {k: v for k, v in seen.items() if k != "past_key_values"}
-    places = model.__dict__["_videoprune"].language.places
+    places = session(model).language.places
     remove(model)
     hooks = []
     for layer, (order, valid) in zip(language.layers, orders, strict=True):
@@ -192,19 +192,7 @@ def test_clips_of_other_lengths_and_sizes_in_one_batch(kind):
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="model_type='qwen2'"):
-        apply(
-            Qwen2ForCausalLM(
-                Qwen2Config(
-                    vocab_size=8,
-                    hidden_size=8,
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    num_key_value_heads=1,
-                    intermediate_size=8,
-                )
-            ),
-            "none",
-        )
+        apply(Qwen2ForCausalLM(Qwen2Config(**text_config())), "none")
     model = stock_model("llava_onevision")
     with pytest.raises(ValueError, match=r"encoder.method='meteor'; allowed for llava_onevision"):
         apply(model, config(encoder={"method": "meteor", "keep": 0.5}))

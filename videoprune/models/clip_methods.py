@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from videoprune.prune.baselines import CLIP_METHODS, ClipTokens
+from videoprune.prune.baselines.clip import plan_of_kept
 from videoprune.prune.baselines.max_min import max_min_mask
 from videoprune.prune.controls import random_plan, uniform_plan
-from videoprune.prune.merge import concatenate, drop_others
+from videoprune.prune.merge import concatenate
 from videoprune.types import KeepPlan
 
 
@@ -77,7 +78,6 @@ def fuse_clips(
         elif method == "uniform":
             plans.append(uniform_plan(1, n, count, device=x.device))
         else:
-            kept = max_min_mask(x[first : first + n], count).nonzero().T  # (1, count)
-            plans.append(drop_others(kept, n))
+            plans.append(plan_of_kept(max_min_mask(x[first : first + n], count)[None]))
         first += n
     return concatenate(plans)

@@ -10,6 +10,7 @@ Shapes: B rows, S tokens of the prompt, n tokens left, W width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
@@ -21,6 +22,11 @@ from videoprune.config import LLMPrune
 from videoprune.models.llm_prune import LayerTrace, PrunedRun, check_attention, decoder_layers
 
 _RUN = "_videoprune_run"
+
+
+def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:
+    """Which places of a prompt (..., S) visual tokens take: bool (..., S)."""
+    return torch.isin(ids, torch.tensor(placeholders, device=ids.device))
 
 
 class LanguageHooks:
@@ -73,7 +79,7 @@ class LanguageHooks:
             table = module.get_input_embeddings().weight  # type: ignore[operator]
             self.visual = torch.stack([(embeds == table[p]).all(-1) for p in self.placeholders]).any(0)
         else:
-            self.visual = torch.isin(ids, torch.tensor(self.placeholders, device=ids.device))
+            self.visual = visual_places(ids, self.placeholders)
 
     def _forget_placeholders(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         self.visual = None

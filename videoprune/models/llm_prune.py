@@ -180,14 +180,14 @@ class PrunedRun:
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
         if self.stale:
             self._look(hidden.dtype)
-        cos, sin = (_narrow_rope(part, self.order) for part in kwargs["position_embeddings"])
+        rope = self._narrow(kwargs["position_embeddings"])
         # Without positions: a flash kernel would take survivors with gaps between them for several prompts.
-        kwargs.update(attention_mask=self.bias, position_embeddings=(cos, sin), position_ids=None)
+        kwargs.update(attention_mask=self.bias, position_embeddings=rope, position_ids=None)
         self.key_masks.append(self.valid)
         self.padded.append(self.padded_now)
         self.trace.counts.append(self.counts)
         if self.config.attention == "previous" and index + 1 in self.cuts:
-            self.before = LayerInput(module, hidden, (cos, sin))
+            self.before = LayerInput(module, hidden, rope)
         if self.trace.last_places is not None and index == self.num_layers - 1:
             self.trace.last_places += self._visual_places()
         if args:
@@ -218,9 +218,9 @@ class PrunedRun:
 
     def _cut(self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Drop visual tokens before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
-        cos, sin = (_narrow_rope(part, self.order) for part in rope)
-        at = LayerInput(layer, hidden, (cos, sin)) if self.before is None else self.before
-        self.before = None
+        at, self.before = self.before, None
+        if at is None:
+            at = LayerInput(layer, hidden, self._narrow(rope))
         counts, scores = self._choose(cut, at)
         if torch.equal(counts, self.visual.sum(1)):
             return hidden
@@ -235,6 +235,11 @@ class PrunedRun:
         self.order = self.order.gather(1, kept)
         self.stale = True
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+
+    def _narrow(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """cos and sin (1 or B, S, r) at the surviving places: (B, n, r)."""
+        cos, sin = (self._at_survivors(part.expand(self.order.shape[0], -1, -1)) for part in rope)
+        return cos, sin
 
     def _visual_places(self) -> list[list[int]]:
         """Which of the prompt's visual tokens are still there, by row."""
@@ -296,12 +301,6 @@ def decoder_layers(language_model: nn.Module) -> nn.ModuleList:
     raise ValueError(
         f"language_model={type(language_model).__name__}; allowed for LLM pruning: a decoder with model.layers"
     )
-
-
-def _narrow_rope(part: Tensor, order: Tensor) -> Tensor:
-    """cos or sin (1 or B, S, r) at the surviving places order (B, n) -> (B, n, r)."""
-    part = part.expand(order.shape[0], -1, -1)
-    return part.gather(1, order[..., None].expand(-1, -1, part.shape[-1]))
 
 
 def _causal_bias(valid: Tensor, dtype: torch.dtype) -> Tensor:

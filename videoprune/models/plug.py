@@ -22,7 +22,7 @@ from videoprune.config import PruneConfig, preset
 from videoprune.models.clip_methods import is_clip_method
 from videoprune.models.families import FAMILIES, Family
 from videoprune.models.frames import FLASH
-from videoprune.models.language_run import LanguageHooks
+from videoprune.models.language_run import LanguageHooks, visual_places
 from videoprune.models.multi_encoder import calibration_key
 from videoprune.models.patch_embed import as_product, patch_convolutions
 from videoprune.models.plain_inputs import own_settings
@@ -163,8 +163,7 @@ class _Session:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
             if isinstance(ids, Tensor) and not ids.is_floating_point():
-                places = torch.tensor(self.family.placeholders, device=ids.device)
-                self.prompts = torch.isin(ids, places)
+                self.prompts = visual_places(ids, self.family.placeholders)
             try:
                 return generate(*args, **kwargs)
             finally:
