@@ -3,7 +3,8 @@
     python scripts/bench_models.py llava-onevision-0.5b --frames 8 --prune balanced
 
 Weights are random: the time is right, the answers mean nothing. "batched" is the unpruned model whose frames share one
-attention call where the stock code loops over them (Qwen-VL, VideoLLaMA3); it is the baseline of the ratios.
+attention call where the stock code loops over them (Qwen-VL, VideoLLaMA3); it is the baseline of the ratios. A preset
+may change in single settings: --prune balanced "balanced encoder.schedule=last".
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import torch
 import transformers
 
 import videoprune
+from pipelines.configuring import load_prune
 from pipelines.environment import hardware, hardware_line
 from pipelines.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
 from pipelines.memory import keep_freed, peak_above
-from videoprune.config import PruneConfig, preset
+from videoprune.config import PruneConfig
 from videoprune.eval.cost import Cost
 from videoprune.models.plug import trace
 from videoprune.models.synthetic import random_inputs, random_model, shape_names
@@ -36,13 +38,15 @@ def main() -> None:
     parser.add_argument("shape", help=f"a YAML file, or one of {', '.join(shape_names())}")
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, nargs=2, default=(448, 448), metavar=("H", "W"))
-    parser.add_argument("--prune", nargs="+", default=["balanced"], help="presets")
+    parser.add_argument("--prune", nargs="+", default=["balanced"], help="presets or YAML files")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after one to warm up")
     parser.add_argument("--text", type=int, default=40, help="tokens of the question")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="where the figures go as JSON")
     args = parser.parse_args()
+    for variant in args.prune:
+        config_of(variant)  # a mistake shows before the model is made
     warnings.simplefilter("ignore")
     keep_freed()
     result = measure(args)
@@ -103,10 +107,9 @@ def reckoned(
     inputs: dict[str, torch.Tensor],
     layers: tuple[int, ...] | None,
 ) -> Cost:
-    config = PruneConfig() if variant in ("stock", "batched") else preset(variant)
     return first_token_cost(
         model,
-        without_calibration(config),
+        without_calibration(config_of(variant)),
         frames=args.frames,
         prompt_tokens=inputs["input_ids"].shape[1],
         question_tokens=args.text,
@@ -119,7 +122,14 @@ def prepare(model: Any, variant: str) -> None:
     if variant == "stock":
         videoprune.remove(model)
     else:
-        videoprune.apply(model, "none" if variant == "batched" else variant)
+        videoprune.apply(model, config_of(variant))
+
+
+def config_of(variant: str) -> PruneConfig:
+    if variant in ("stock", "batched"):
+        return PruneConfig()
+    name, *changes = variant.split()
+    return load_prune(name, changes)
 
 
 def peak_memory(args: argparse.Namespace, variant: str) -> int | None:

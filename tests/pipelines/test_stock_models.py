@@ -136,5 +136,6 @@ def test_adaptive_share_is_solved_for():
     clips = training_clips(2, engine.num_frames, engine.frame_size[0])
     solved = solve(engine, clips, preset("aggressive"))
     assert abs(solved.share - preset("aggressive").llm.keep) < 0.003
-    assert solved.tokens == 8 * max(1, round(16 * preset("aggressive").encoder.keep * 0.75)) + 1
+    aggressive = preset("aggressive")
+    assert solved.tokens == round(8 * 16 * aggressive.encoder.keep * aggressive.fusion.keep) + 1
     assert torch.is_tensor(engine.model.lm_head.weight)

@@ -16,6 +16,7 @@ from videoprune.prune.similarity import (
     cross_encoder_redundancy,
     own_redundancy,
     pairwise_cosine,
+    products_of,
     unit,
 )
 
@@ -117,6 +118,23 @@ def test_own_redundancy() -> None:
                 near = [cosine(z[b, i], z[b, m]) for m in range(8) if m != i and cell[m] == cell[i]]
                 expected = sum(near) / len(near) if near else 0.0
                 assert float(found[b, i]) == pytest.approx(expected)
+
+
+def test_products_of_bfloat16_stay_exact() -> None:
+    x, y = (numbers(3, n, 500, seed=n).to(torch.bfloat16) for n in (33, 32))
+    switch = getattr(torch.backends.mkldnn, "matmul", None)
+    before = getattr(switch, "fp32_precision", None)
+    with products_of(x.dtype, x.device):
+        found = x.float() @ y.float().transpose(1, 2)
+    assert getattr(switch, "fp32_precision", None) == before
+    torch.testing.assert_close(found.double(), x.double() @ y.double().transpose(1, 2), atol=1e-4, rtol=0)
+
+
+def test_products_of_float32_are_not_narrowed() -> None:
+    x = numbers(3, 33, 500).float()
+    with products_of(x.dtype, x.device):
+        found = x @ x.transpose(1, 2)
+    assert torch.equal(found, x @ x.transpose(1, 2))
 
 
 def test_wrong_arguments() -> None:

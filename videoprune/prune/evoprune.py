@@ -16,6 +16,7 @@ from torch import Tensor
 
 from videoprune.prune.diversity import mean_of_largest
 from videoprune.prune.merge import identity_plan
+from videoprune.prune.similarity import products_of
 from videoprune.types import KeepPlan
 
 
@@ -79,11 +80,10 @@ def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, T
     """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     source, destination = (x.detach()[:, first::2].to(dtype) for first in (0, 1))  # (B, S, D), (B, E, D)
-    scale = 1 / source.norm(dim=-1).clamp(
-        min=1e-12
-    )  # (B, S): rows are scaled last, where few numbers are left of them
-    rows = source @ destination.transpose(1, 2)  # (B, S, E)
+    with products_of(x.dtype, x.device):
+        rows = source @ destination.transpose(1, 2)  # (B, S, E)
     rows /= destination.norm(dim=-1).clamp(min=1e-12)[:, None]
+    scale = 1 / source.norm(dim=-1).clamp(min=1e-12)  # (B, S): last, where few numbers are left of each row
     best, partner = rows.max(dim=-1)  # the first of equals
     best = best * scale
     if lambda_div == 0:

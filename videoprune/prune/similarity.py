@@ -7,6 +7,8 @@ Shapes: B rows, N tokens, D width, C encoders, G groups (frames).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -23,6 +25,26 @@ def cosine_to_mean(x: Tensor) -> Tensor:
     """Cosine of each token with the mean token: x (B, N, D) -> (B, N)."""
     mean = x.mean(dim=1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32))  # (B, 1, D)
     return (unit(x) * unit(mean)).sum(dim=-1)
+
+
+@contextmanager
+def products_of(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
+    """Within it, float32 matrix products of numbers that come from `dtype` run as fast as that allows, and stay exact.
+
+    Two bfloat16 numbers multiply to a float32 number, so a CPU may read such operands as bfloat16 and sum in
+    float32: four times as fast where it has instructions for it. A torch that cannot be told so goes on as ever.
+    """
+    narrow = dtype == torch.bfloat16 and device.type == "cpu"
+    switch = getattr(torch.backends.mkldnn, "matmul", None) if narrow else None
+    before = getattr(switch, "fp32_precision", None)
+    if switch is None or before is None:
+        yield
+        return
+    switch.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        switch.fp32_precision = before
 
 
 def pairwise_cosine(x: Tensor, y: Tensor | None = None) -> Tensor:
