@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import statistics
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 import transformers
 
 import videoprune
+from pipelines.alternating import spread
 from pipelines.configuring import load_prune
 from pipelines.environment import hardware, hardware_line
 from pipelines.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
@@ -84,9 +84,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         facts[variant]["peak_bytes"] = peak_memory(args, variant)
     for variant in variants:
         for stage in rows[variant][0]:
-            values = [r[stage] for r in rows[variant]]
-            facts[variant][stage] = statistics.median(values)
-            facts[variant][f"{stage}_spread"] = [min(values), max(values)]
+            found = spread([r[stage] for r in rows[variant]])
+            facts[variant] |= {stage: found["median"], f"{stage}_spread": [found["low"], found["high"]]}
     return {
         "shape": args.shape,
         "frames": args.frames,

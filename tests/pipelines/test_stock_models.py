@@ -134,8 +134,8 @@ def test_a_calibrated_model_of_ones_own_keeps_its_processor(tmp_path, monkeypatc
 def test_adaptive_share_is_solved_for():
     engine = open_engine("llava-demo", PruneConfig(), device="cpu")
     clips = training_clips(2, engine.num_frames, engine.frame_size[0])
-    solved = solve(engine, clips, preset("aggressive"))
-    assert abs(solved.share - preset("aggressive").llm.keep) < 0.003
     aggressive = preset("aggressive")
+    solved = solve(engine, clips, aggressive)
+    assert abs(solved.share - aggressive.llm.keep) < 0.003
     assert solved.tokens == round(8 * 16 * aggressive.encoder.keep * aggressive.fusion.keep) + 1
     assert torch.is_tensor(engine.model.lm_head.weight)

@@ -159,7 +159,8 @@ def _label_points(
     sizes = [(e.width + 2 * scale, e.height + 1 * scale) for e in extents]
     places = [tuple(p) for p in axes.transData.transform(points)]
     anchors = [places[i] for i in named]
-    others = [[p, p] for i, p in enumerate(places) if i not in set(named)]
+    shown = set(named)
+    others = [[p, p] for i, p in enumerate(places) if i not in shown]
     stair = axes.transData.transform(list(zip(*_steps([points[i] for i in front]), strict=True)))
     area = axes.get_window_extent(renderer)
     bounds = (area.x0 + 2, area.y0 + 2, area.x1, area.y1)
