@@ -25,9 +25,9 @@ from rich.table import Table
 from torch import Tensor
 
 from pipelines.configuring import load_prune
-from pipelines.progress import progress_bar
-from pipelines.records import write_whole
-from pipelines.stages import with_prune
+from pipelines.run.progress import progress_bar
+from pipelines.run.results import write_whole
+from pipelines.run.stages import with_prune
 from videoprune.config import PruneConfig, preset, preset_names
 from videoprune.engine import AnyEngine, Engine, open_engine
 from videoprune.eval.benchmarks.moving_shapes.plan import TEST_SEEDS

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from pipelines.ask import answer_clip, answer_text
 from pipelines.configuring import load_prune
-from pipelines.progress import progress_bar
-from pipelines.stages import DecodeStage, ModelStage, group_by_video, with_prune
+from pipelines.run.progress import progress_bar
+from pipelines.run.stages import DecodeStage, ModelStage, group_by_video, with_prune
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load

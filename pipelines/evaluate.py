@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.configuring import load_prune
-from pipelines.environment import hardware, versions
-from pipelines.executors import local
+from pipelines.measure.environment import hardware, versions
 from pipelines.printing import cost_line, print_scores
-from pipelines.progress import progress_bar
-from pipelines.records import Results, model_fingerprint, row_key, video_fingerprint, write_whole
-from pipelines.stages import ClipItem, DecodeStage, ModelStage, Row, clip_shape, group_by_video
-from pipelines.tasks import Task, open_task
+from pipelines.run import local
+from pipelines.run.progress import progress_bar
+from pipelines.run.results import Results, model_fingerprint, row_key, video_fingerprint, write_whole
+from pipelines.run.stages import ClipItem, DecodeStage, ModelStage, Row, clip_shape, group_by_video
+from pipelines.run.tasks import Task, open_task
 from videoprune.config import PruneConfig
-from videoprune.eval.report import summarize
+from videoprune.eval.summary import summarize
 from videoprune.types import Sample
 
 Runner = Callable[[Sequence[ClipItem]], Iterator[list[Row]]]
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     )
     runner: Runner
     if args.executor == "ray":
-        from pipelines.executors import ray
+        from pipelines.run import ray
 
         options = ray.RayOptions(decoders=args.workers, models=args.models, address=args.ray_address)
         runner = partial(ray.run, decode=decode, model=model, options=options)

@@ -13,10 +13,10 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.printing import print_scores
-from pipelines.progress import progress_bar
-from pipelines.records import Row, read_rows, write_whole
-from pipelines.stages import failed_rows, group_by_video
-from pipelines.tasks import chosen_split
+from pipelines.run.progress import progress_bar
+from pipelines.run.results import Row, read_rows, write_whole
+from pipelines.run.stages import failed_rows, group_by_video
+from pipelines.run.tasks import chosen_split
 from videoprune.eval.benchmarks.base import Benchmark
 from videoprune.eval.benchmarks.folder import read_json, read_json_lines
 from videoprune.eval.benchmarks.registry import benchmark

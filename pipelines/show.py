@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from pipelines.configuring import load_prune
 from videoprune.engine import AnyEngine, open_engine
 from videoprune.eval.overlay import Image, draw_tokens, sheet
-from videoprune.models.kept import kept, watch
+from videoprune.plug.survivors import kept, watch
 from videoprune.stock_engine import StockEngine
 from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 from videoprune.video import Reader, Sampling, VideoError

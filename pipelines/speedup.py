@@ -13,23 +13,23 @@ import torch
 from rich.console import Console
 
 from pipelines.calibrate import TrainingClip, clips_like, solve
-from pipelines.environment import hardware, hardware_line, versions
-from pipelines.memory import keep_freed
-from pipelines.methods import method_config, method_names
-from pipelines.progress import progress_bar
-from pipelines.records import model_fingerprint, read_rows, write_whole
-from pipelines.speed_pictures import kept_pictures
-from pipelines.speed_plan import Plan, Setting
-from pipelines.speed_results import report_rows
-from pipelines.speed_run import run_plan
-from pipelines.stages import group_by_video, with_prune
-from pipelines.tasks import moving_shapes_samples
+from pipelines.measure.environment import hardware, hardware_line, versions
+from pipelines.measure.memory import keep_freed
+from pipelines.measure.methods import method_config, method_names
+from pipelines.measure.report.report import markdown_tables, write_report
+from pipelines.measure.report.rows import BASELINE
+from pipelines.measure.speed_pictures import kept_pictures
+from pipelines.measure.speed_plan import Plan, Setting
+from pipelines.measure.speed_results import report_rows
+from pipelines.measure.speed_run import run_plan
+from pipelines.run.progress import progress_bar
+from pipelines.run.results import model_fingerprint, read_rows, write_whole
+from pipelines.run.stages import group_by_video, with_prune
+from pipelines.run.tasks import moving_shapes_samples
 from videoprune.config import PruneConfig
 from videoprune.engine import AnyEngine, Engine, open_engine
-from videoprune.eval.speed_report import markdown_tables, write_report
-from videoprune.eval.speed_rows import BASELINE
+from videoprune.models.inputs import own_settings
 from videoprune.models.multi_encoder import calibration_key
-from videoprune.models.plain_inputs import own_settings
 from videoprune.models.shapes import model_shape
 from videoprune.prompts import prompt
 from videoprune.stock_engine import RANDOM, StockEngine

@@ -16,18 +16,18 @@ from typing import Any
 from rich.console import Console
 
 from pipelines.calibrate import TrainingClip, clips_like, solve
-from pipelines.environment import hardware, hardware_line, versions
 from pipelines.evaluate import RunSettings, evaluate
-from pipelines.executors import local
-from pipelines.records import model_fingerprint, read_rows, write_whole
-from pipelines.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, Row, with_prune
-from pipelines.table_rows import TABLES, TableRow, TableSpec
-from pipelines.tasks import moving_shapes_samples
+from pipelines.measure.environment import hardware, hardware_line, versions
+from pipelines.measure.table_rows import TABLES, TableRow, TableSpec
+from pipelines.run import local
+from pipelines.run.results import model_fingerprint, read_rows, write_whole
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, Row, with_prune
+from pipelines.run.tasks import moving_shapes_samples
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES
 from videoprune.eval.metrics import is_correct, paired_difference
-from videoprune.eval.report import markdown_table
+from videoprune.eval.summary import markdown_table
 from videoprune.models.multi_encoder import calibration_key
 from videoprune.types import Sample
 

@@ -21,8 +21,16 @@ from typing import Any
 
 import torch
 
-from pipelines.environment import gpu_details, hardware, hardware_line, revision, source_digest, versions
-from pipelines.first_token_cells import (
+from pipelines.measure.environment import (
+    gpu_details,
+    hardware,
+    hardware_line,
+    revision,
+    source_digest,
+    versions,
+)
+from pipelines.measure.first_token_rows import FAILED, failed_row, markdown, measured_rows, row_name
+from pipelines.measure.settings import (
     Cell,
     LoadedModel,
     Setup,
@@ -34,9 +42,8 @@ from pipelines.first_token_cells import (
     measure,
     variants,
 )
-from pipelines.first_token_rows import FAILED, failed_row, markdown, measured_rows, row_name
-from pipelines.records import Results, Row, model_fingerprint, write_whole
-from videoprune.models.synthetic import shape_names
+from pipelines.run.results import Results, Row, model_fingerprint, write_whole
+from videoprune.models.random_weights import shape_names
 from videoprune.stock_engine import RANDOM
 
 SHAPES = ("llava-onevision-7b", "qwen2.5-vl-7b", "qwen3-vl-8b")

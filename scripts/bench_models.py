@@ -20,15 +20,15 @@ import torch
 import transformers
 
 import videoprune
-from pipelines.alternating import spread
 from pipelines.configuring import load_prune
-from pipelines.environment import hardware, hardware_line
-from pipelines.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
-from pipelines.memory import keep_freed, peak_above
+from pipelines.measure.alternating import spread
+from pipelines.measure.environment import hardware, hardware_line
+from pipelines.measure.first_token import FirstTokenTimer, first_token, first_token_cost, without_calibration
+from pipelines.measure.memory import keep_freed, peak_above
 from videoprune.config import PruneConfig
-from videoprune.eval.cost import Cost
-from videoprune.models.plug import trace
-from videoprune.models.synthetic import random_inputs, random_model, shape_names
+from videoprune.cost.operations import Cost
+from videoprune.models.random_weights import random_inputs, random_model, shape_names
+from videoprune.plug.apply import trace
 
 
 def main() -> None:

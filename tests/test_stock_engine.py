@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from pipelines.cli import main
-from tests.models.stock import IMAGE, VIDEO, stock_model
+from tests.plug.stock import IMAGE, VIDEO, stock_model
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine, open_engine
 from videoprune.prompts import prompt

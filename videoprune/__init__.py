@@ -16,12 +16,12 @@ _HOMES = {
     "MultiEncoderVLM": "videoprune.models.multi_encoder",
     "PruneConfig": "videoprune.config",
     "Sampling": "videoprune.video",
-    "apply": "videoprune.models.plug",
+    "apply": "videoprune.plug.apply",
     "preset": "videoprune.config",
     "preset_names": "videoprune.config",
     "read": "videoprune.video",
-    "remove": "videoprune.models.plug",
-    "trace": "videoprune.models.plug",
+    "remove": "videoprune.plug.apply",
+    "trace": "videoprune.plug.apply",
 }
 
 __all__ = [

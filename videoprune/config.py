@@ -40,7 +40,7 @@ class EncoderPrune:
 
     method: `evoprune` merges (EvoPrune), `meteor` drops at the ends of the depth's thirds (METEOR, stage 1),
     `random` and `uniform` are controls that drop at the encoder's end; the others are rivals that choose there among
-    all tokens of a clip (`prune.baselines`). keep: tokens at the encoders' ends over
+    all tokens of a clip (`prune.rivals`). keep: tokens at the encoders' ends over
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
     config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.

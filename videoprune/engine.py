@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from videoprune.clock import now
 from videoprune.config import PruneConfig, preset
-from videoprune.models.clock import now
 from videoprune.models.loading import load_multi_encoder
 from videoprune.prompts import parse_choice, prompt
 from videoprune.stock_engine import StockEngine, stock_config

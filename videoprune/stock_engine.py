@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
+from videoprune.clock import now
 from videoprune.config import PruneConfig, preset
-from videoprune.models.clock import now
-from videoprune.models.families import FAMILIES
-from videoprune.models.language_run import visual_places
+from videoprune.models.inputs import PlainInputs, own_settings, plain_size
 from videoprune.models.loading import demo_names, model_folder
-from videoprune.models.plain_inputs import PlainInputs, own_settings, plain_size
-from videoprune.models.plug import apply, session, trace
 from videoprune.models.processor_inputs import ProcessorInputs
-from videoprune.models.synthetic import random_config, random_model
+from videoprune.models.random_weights import random_config, random_model
+from videoprune.plug.apply import apply, session, trace
+from videoprune.plug.families import FAMILIES
+from videoprune.plug.llm_door import visual_places
 from videoprune.prompts import parse_choice, prompt
 from videoprune.types import Answer, PruneTrace, Sample, VideoFrames
 

@@ -32,7 +32,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from demo_training.encoders import normalize
 from videoprune.models.multi_encoder import MultiEncoderVLM
-from videoprune.models.vision_run import kept_units
+from videoprune.plug.encoder_pass import kept_units
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
 

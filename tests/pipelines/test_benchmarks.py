@@ -17,10 +17,10 @@ import pytest
 from pipelines import evaluate as evaluation
 from pipelines import score as scoring
 from pipelines.cli import main
-from pipelines.executors import local
-from pipelines.records import read_rows
-from pipelines.stages import ClipItem
-from pipelines.tasks import open_task
+from pipelines.run import local
+from pipelines.run.results import read_rows
+from pipelines.run.stages import ClipItem
+from pipelines.run.tasks import open_task
 from tests.pipelines.benchmark_folders import FOLDERS
 from videoprune.eval.benchmarks.registry import benchmark
 from videoprune.types import Sample

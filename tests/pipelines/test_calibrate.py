@@ -10,7 +10,7 @@ import torch
 
 from pipelines.calibrate import encoder_ranks, save_calibration, solve, training_clips
 from pipelines.cli import main
-from pipelines.stages import with_prune
+from pipelines.run.stages import with_prune
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.models.early import stage_features

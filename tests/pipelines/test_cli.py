@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from pipelines.records import read_rows
+from pipelines.run.results import read_rows
 
 QUESTION = ["What color is it?", "--option", "red", "--option", "blue [dark]"]
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from pipelines.evaluate import Runner, RunSettings, evaluate
-from pipelines.executors import local
-from pipelines.records import model_fingerprint, read_rows
-from pipelines.stages import ClipItem, DecodeStage, ModelStage, Row, failed_rows
+from pipelines.run import local
+from pipelines.run.results import model_fingerprint, read_rows
+from pipelines.run.stages import ClipItem, DecodeStage, ModelStage, Row, failed_rows
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
-from videoprune.eval.report import summarize
+from videoprune.eval.summary import summarize
 from videoprune.types import Sample
 
 ROOT = Path(__file__).parents[2]

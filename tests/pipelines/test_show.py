@@ -13,7 +13,7 @@ from pipelines.cli import main
 from pipelines.show import pictures, survivors
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
-from videoprune.models.llm_prune import PrunedRun
+from videoprune.plug.llm_pass import PrunedRun
 from videoprune.video import Reader, Sampling
 
 CONFIGS = {

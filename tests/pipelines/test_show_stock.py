@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.show import pictures, survivors
-from tests.models.stock import clips, inputs, stock_model
+from tests.plug.stock import clips, inputs, stock_model
 from videoprune.config import PruneConfig
 from videoprune.stock_engine import StockEngine
 from videoprune.types import VideoFrames

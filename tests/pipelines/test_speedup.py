@@ -6,14 +6,14 @@ import json
 
 import pytest
 
-from pipelines import speed_run
 from pipelines.cli import main
-from pipelines.memory import peak_above
-from pipelines.records import read_rows
-from pipelines.speed_plan import Plan, Setting
-from pipelines.speed_results import _accuracy, _row
-from pipelines.speed_run import run_plan
-from pipelines.stages import group_by_video
+from pipelines.measure import speed_run
+from pipelines.measure.memory import peak_above
+from pipelines.measure.speed_plan import Plan, Setting
+from pipelines.measure.speed_results import _accuracy, _row
+from pipelines.measure.speed_run import run_plan
+from pipelines.run.results import read_rows
+from pipelines.run.stages import group_by_video
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load

@@ -12,8 +12,8 @@ import yaml
 
 from pipelines.calibrate import solve, training_clips
 from pipelines.cli import main
-from pipelines.records import model_fingerprint
-from tests.models.stock import IMAGE, VIDEO, stock_model
+from pipelines.run.results import model_fingerprint
+from tests.plug.stock import IMAGE, VIDEO, stock_model
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import open_engine
 from videoprune.models.loading import demo_names, model_folder

@@ -6,10 +6,10 @@ import pytest
 
 from pipelines import tables
 from pipelines.cli import main
-from pipelines.table_rows import TABLES, TableRow, TableSpec
+from pipelines.measure.table_rows import TABLES, TableRow, TableSpec
 from pipelines.tables import row_cells, row_config
 from videoprune.config import PruneConfig, preset
-from videoprune.eval.report import summarize
+from videoprune.eval.summary import summarize
 
 NAMES = [(name, row) for name, spec in TABLES.items() for row in spec.rows]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines import first_token_cells
-from pipelines.first_token_cells import Cell, LoadedModel
+from pipelines.measure import settings as first_token_cells
+from pipelines.measure.settings import Cell, LoadedModel
 from scripts import bench_gpu
 
 ROOT = Path(__file__).parent.parent.parent

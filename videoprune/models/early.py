@@ -12,9 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune
-from videoprune.models.clip_methods import is_clip_method
-from videoprune.models.clock import Stopwatch
 from videoprune.models.encoders import CapturedHeads, VisionTower
 from videoprune.prune.budget import encoder_budget, meteor_counts
 from videoprune.prune.controls import random_plan, uniform_grid_plan
@@ -22,6 +21,7 @@ from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
 from videoprune.prune.meteor import NUM_CUTS, cut_blocks, stage1_plan
+from videoprune.prune.over_clip import is_clip_method
 from videoprune.prune.schedule import merge_counts
 from videoprune.types import KeepPlan
 

@@ -22,15 +22,15 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from videoprune.clock import Stopwatch, now
 from videoprune.config import EncoderPrune, PruneConfig
-from videoprune.models.clip_methods import choose, is_clip_method, needs_heads
-from videoprune.models.clock import Stopwatch, now
 from videoprune.models.early import encode, retained_counts
 from videoprune.models.encoders import VisionTower, tower
-from videoprune.models.llm_prune import LayerTrace, prune_layers
-from videoprune.prune.baselines import CLIP_METHODS
+from videoprune.plug.llm_pass import LayerTrace, prune_layers
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import apply_plan, gather, merged_size
+from videoprune.prune.over_clip import choose, is_clip_method, needs_heads
+from videoprune.prune.rivals import CLIP_METHODS
 from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 
 FREQUENCIES = 6  # of each coordinate of a token: time, row, column

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from videoprune.cost.shapes import ConvShape, LanguageShape, ModelShape, VisionShape
 from videoprune.models.encoders import CONVOLUTIONAL, LAYOUTS
 from videoprune.models.multi_encoder import FREQUENCIES, encoder_config, sub_config
-from videoprune.shapes import ConvShape, LanguageShape, ModelShape, VisionShape
 
 
 def model_shape(config: Any) -> ModelShape:

@@ -1,0 +1,242 @@
+"""The other plots of a speed report. Each takes rows that may be compared and gives a matplotlib figure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines.measure.report.rows import STAGES, Group, Row, is_baseline, number, value
+from pipelines.measure.report.style import (
+    INK,
+    LINE,
+    MUTED,
+    STAGE_COLOURS,
+    Look,
+    figure,
+    styled,
+)
+from videoprune.eval.labels import spread
+
+
+def stages(group: Group) -> Any:
+    """Seconds of every stage, stacked, a bar for each row, fastest on top."""
+    rows = sorted(zip(group.rows, group.labels, strict=True), key=lambda x: _total(x[0]))
+    with styled():
+        fig = figure(10.5, 1.7 + 0.36 * len(rows))
+        axes = fig.add_subplot()
+        longest = max((_total(r) for r, _ in rows), default=1.0) or 1.0
+        used = [s for s in STAGES if any(number(r, f"seconds.{s}.median") for r, _ in rows)]
+        for place, (row, _) in enumerate(rows):
+            left = 0.0
+            for stage in used:
+                width = number(row, f"seconds.{stage}.median") or 0.0
+                axes.barh(place, width, left=left, height=0.72, color=STAGE_COLOURS[stage], lw=0)
+                left += width
+            axes.text(left + longest / 100, place, _total_text(row, left), va="center", fontsize=9.5)
+        _name_rows(axes, rows)
+        for stage in used:
+            axes.barh(0, 0, color=STAGE_COLOURS[stage], label=stage)
+        axes.set_xlim(0, longest * 1.18)
+        axes.set_ylim(len(rows) - 0.45, -0.55)
+        axes.set_xlabel("seconds (medians)")
+        axes.grid(axis="y", visible=False)
+        axes.set_title(f"Where the time goes: {group.title}", pad=34)
+        if used:
+            axes.legend(
+                ncols=len(used) or 1,
+                loc="lower left",
+                bbox_to_anchor=(0, 1.0),
+                borderaxespad=0.2,
+                handlelength=1,
+            )
+    return fig
+
+
+def layers(group: Group, look: Mapping[str, Look]) -> Any | None:
+    """Visual tokens by encoder block and by LLM layer, in percent of the unpruned: a row of panels for each share.
+
+    None where no row tells its layers.
+    """
+    pruned = [r for r in group.rows if not is_baseline(r) and value(r, "tokens.llm_layers")]
+    if not pruned:
+        return None
+    shares = sorted({r["retain"] for r in pruned}, reverse=True)
+    columns = [
+        (key, title)
+        for key, title in (("encoder_blocks", "encoder block"), ("llm_layers", "LLM layer"))
+        if any(value(r, f"tokens.{key}") for r in pruned)
+    ]
+    with styled():
+        fig = figure(10.5, 1.0 + 3.1 * len(shares))
+        grid = fig.subplots(len(shares), len(columns), squeeze=False, sharey=True)
+        for share, panels in zip(shares, grid, strict=True):
+            members = [r for r in pruned if r["retain"] == share]
+            for (key, title), axes in zip(columns, panels, strict=True):
+                _lines(axes, members, key, _dense(group, key), look)
+                axes.set_xlabel(title)
+            panels[0].set_ylabel("tokens, % of unpruned")
+            panels[0].set_title(f"wanted: {100 * share:.3g} % of the visual tokens")
+        fig.suptitle(f"Tokens by layer: {group.title}", x=0.01, ha="left", fontsize=12, fontweight="bold")
+    return fig
+
+
+def throughput(rows: Sequence[Group], look: Mapping[str, Look]) -> Any | None:
+    """Questions per second over the unpruned, by concurrency. None with fewer than two of them."""
+    by_method: dict[str, list[tuple[int, float, str]]] = {}
+    frames = max(g.frames for g in rows) if rows else 0
+    for group in rows:
+        base = next((number(r, "questions_per_second") for r in group.rows if is_baseline(r)), None)
+        for row, label in zip(group.rows, group.labels, strict=True):
+            rate = number(row, "questions_per_second")
+            if base and rate and group.frames == frames and not is_baseline(row):
+                by_method.setdefault(label, []).append((group.concurrency, rate / base, row["method"]))
+    if len({c for points in by_method.values() for c, _, _ in points}) < 2:
+        return None
+    with styled():
+        fig = figure(10.5, 5)
+        axes = fig.add_subplot()
+        ends = []
+        for label, points in sorted(by_method.items()):
+            style = look[points[0][2]]
+            x, y = [c for c, _, _ in points], [v for _, v, _ in points]
+            axes.plot(
+                x,
+                y,
+                color=style.colour,
+                marker=style.marker,
+                lw=2.4 if style.ours else 1.1,
+                ms=6,
+                clip_on=False,
+            )
+            ends.append((y[-1], label, style))
+        axes.axhline(1, color=INK, lw=1)
+        axes.set_xscale("log", base=2)
+        every = sorted({c for points in by_method.values() for c, _, _ in points})
+        axes.set_xticks(every, [str(c) for c in every])
+        axes.set_xlim(every[0] / 1.1, every[-1])
+        axes.set_xlabel("questions at once")
+        axes.set_ylabel("questions per second, unpruned = 1")
+        axes.set_title(f"Does it last under load? {frames} frames")
+        _end_labels(axes, ends)
+    return fig
+
+
+def kept_tokens(frames: Sequence[Mapping[str, Any]]) -> Any | None:
+    """The pictures of kept tokens on one sheet. None without any."""
+    from matplotlib.image import imread
+
+    pictures = [(f"{p.get('method', '')}: {p.get('title', '')}", picture_bytes(p)) for p in frames]
+    shown = [(title, imread(io.BytesIO(data))) for title, data in pictures if data]
+    if not shown:
+        return None
+    columns = 1 if shown[0][1].shape[1] > 2 * shown[0][1].shape[0] else min(3, len(shown))
+    count = -(-len(shown) // columns)
+    height = 10.5 / columns * shown[0][1].shape[0] / shown[0][1].shape[1] + 0.35
+    with styled():
+        fig = figure(10.5, 0.4 + count * height)
+        for axes in fig.subplots(count, columns, squeeze=False).flat:
+            axes.axis("off")
+        for axes, (title, pixels) in zip(fig.axes, shown, strict=False):
+            axes.imshow(pixels, interpolation="nearest")
+            axes.set_title(title, fontsize=10)
+    return fig
+
+
+def picture_bytes(picture: Mapping[str, Any]) -> bytes | None:
+    """The PNG file in `png_base64`; None for what is none."""
+    try:
+        data = base64.b64decode(str(picture.get("png_base64", "")), validate=True)
+    except binascii.Error:
+        return None
+    return data if data.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
+def _total(row: Row) -> float:
+    return sum(number(row, f"seconds.{s}.median") or 0.0 for s in STAGES)
+
+
+def _total_text(row: Row, seconds: float) -> str:
+    speedup = number(row, "speedup.total")
+    return f"{seconds:.3g} s" + (
+        f"  ({speedup:.2f}x)" if speedup is not None and not is_baseline(row) else ""
+    )
+
+
+def _name_rows(axes: Any, rows: Sequence[tuple[Row, str]]) -> None:
+    axes.set_yticks(range(len(rows)), [label for _, label in rows])
+    axes.tick_params(axis="y", length=0)
+    for tick, (row, _) in zip(axes.get_yticklabels(), rows, strict=True):
+        tick.set_fontweight("bold" if row.get("ours", False) or is_baseline(row) else "normal")
+
+
+def _dense(group: Group, key: str) -> Sequence[float] | None:
+    return next((value(r, f"tokens.{key}") for r in group.rows if is_baseline(r)), None)
+
+
+def _lines(
+    axes: Any,
+    members: Sequence[Row],
+    key: str,
+    dense: Sequence[float] | None,
+    look: Mapping[str, Look],
+) -> None:
+    """One stair for all methods with the same counts; their names stand at its end."""
+    same: dict[tuple[float, ...], list[Row]] = {}
+    for row in members:
+        counts = value(row, f"tokens.{key}")
+        if counts:
+            first = dense[0] if dense else value(row, "tokens.dense") or counts[0]
+            same.setdefault(tuple(round(100 * c / first, 1) for c in counts), []).append(row)
+    ends = []
+    for shares, owners in same.items():
+        style = min((look[r["method"]] for r in owners), key=lambda x: not x.ours)
+        x, y = range(len(shares) + 1), [*shares, shares[-1]]
+        axes.step(
+            x,
+            y,
+            where="post",
+            clip_on=False,
+            color=style.colour,
+            lw=2.6 if style.ours else 1.2,
+            zorder=3 if style.ours else 2,
+        )
+        ends.append((shares[-1], _names([r["method"] for r in owners]), style))
+    axes.set_ylim(0, 104)
+    axes.set_xlim(0, max((len(s) for s in same), default=1))
+    axes.axhline(100, color=LINE, lw=1)
+    _end_labels(axes, ends)
+
+
+def _names(labels: Sequence[str]) -> str:
+    return ", ".join(labels) if len(labels) <= 3 else f"{', '.join(labels[:2])} and {len(labels) - 2} more"
+
+
+def _end_labels(axes: Any, ends: Sequence[tuple[float, str, Look]]) -> None:
+    """Names at the right ends of lines, moved apart."""
+    low, high = axes.get_ylim()
+    points = axes.get_figure().get_size_inches()[1] * 72 * axes.get_position().height
+    places = spread([y for y, _, _ in ends], 11.5 * (high - low) / points, low, high)
+    for (y, name, style), place in zip(ends, places, strict=True):
+        axes.annotate(
+            name,
+            xy=(1, y),
+            xycoords=("axes fraction", "data"),
+            xytext=(1.025, place),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8.5,
+            color=style.colour if style.ours else MUTED,
+            fontweight="bold" if style.ours else "normal",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": style.colour,
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+        )

@@ -1,0 +1,36 @@
+"""Runs the stages in this process. While the model works on one clip, the next ones are decoded.
+
+One thread is enough for that: a DecodeStage decodes in a process of its own and the thread only waits for it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, Row
+
+
+def run(
+    items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, *, ahead: int = 2
+) -> Iterator[list[Row]]:
+    """Rows of each item, in the order given. ahead: clips that may be decoded and waiting."""
+    if ahead < 1:
+        raise ValueError(f"ahead={ahead}; allowed: 1 or more")
+    left = iter(items)
+    waiting: deque[Future[DecodedClip]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    try:
+        decode.setup()
+        model.setup()
+        waiting.extend(pool.submit(decode.process, item) for item in islice(left, ahead))
+        while waiting:
+            decoded = waiting.popleft().result()
+            waiting.extend(pool.submit(decode.process, item) for item in islice(left, 1))
+            yield model.process(decoded)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        decode.close()
+        model.close()

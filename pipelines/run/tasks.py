@@ -1,0 +1,153 @@
+"""What `videoprune eval NAME` asks: the questions of a benchmark, how they are shown, and how answers are scored."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipelines.run.results import Row, write_whole
+from pipelines.run.stages import group_by_video
+from videoprune.eval.benchmarks.base import Benchmark, Recipe
+from videoprune.eval.benchmarks.moving_shapes.load import load
+from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark
+from videoprune.eval.benchmarks.registry import benchmark
+from videoprune.types import Sample
+
+MOVING_SHAPES = "moving-shapes"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark to be run. recipe: with what the user changed. label: for a folder's name.
+
+    mark: puts prediction and correct into a row. finish: rows and the folder of a run -> what goes into
+    summary.json beside the common figures; writes the official form of the predictions.
+    """
+
+    title: str
+    label: str
+    samples: list[Sample]
+    recipe: Recipe
+    facts: dict[str, Any]
+    mark: Callable[[Row], Row] | None = None
+    finish: Callable[[Sequence[Row], Path], dict[str, Any]] | None = None
+
+    def digest(self) -> str:
+        """Changes with all that decides an answer beside model and pruning; "" for moving-shapes as it is."""
+        if self.mark is None and self.recipe == Recipe():
+            return ""
+        text = json.dumps(self.facts, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def open_task(args: argparse.Namespace) -> Task:
+    """The task that the arguments of `videoprune eval` name. Raises ValueError for what does not fit together."""
+    if args.benchmark == MOVING_SHAPES:
+        return _moving_shapes(args)
+    found = benchmark(args.benchmark)
+    if args.data is None:
+        raise ValueError(
+            f"data=None; {found.title} must be given with --data: see docs/benchmarks/{found.name}.md"
+        )
+    split = chosen_split(found, args.split)
+    found.check(split, args.protocol)
+    recipe = _recipe(found.recipes[args.protocol], args)
+    folder = Path(args.data)
+    samples = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles)
+    facts = {
+        "name": found.name,
+        "split": split,
+        "protocol": args.protocol,
+        "subtitles": args.subtitles,
+        "frames": recipe.frames or "as the model is best given",
+        "policy": recipe.policy,
+        "columns": recipe.columns,
+        "max_new_tokens": recipe.max_new_tokens,
+    }
+    subtitles = "-subtitles" if args.subtitles else ""
+    return Task(
+        title=f"{found.title} {split}, protocol {args.protocol}",
+        label=f"{found.name}-{split}-{args.protocol}{subtitles}-",
+        samples=shard_of(samples[: args.limit], args.shard),
+        recipe=recipe,
+        facts=facts,
+        mark=partial(marked, found, args.protocol),
+        finish=partial(_finish, found, split, args.protocol, folder),
+    )
+
+
+def chosen_split(found: Benchmark, split: str | None) -> str:
+    """The split asked for, or the only one there is: a number must never hide which split it is of."""
+    if split is None and len(found.sizes) > 1:
+        raise ValueError(f"split=None; name one for {found.name} with --split: {', '.join(found.sizes)}")
+    return split or next(iter(found.sizes))
+
+
+def marked(found: Benchmark, protocol: str, row: Row) -> Row:
+    """The row with what the protocol reads from its text."""
+    if row["outcome"] == "failed":
+        return row
+    prediction, correct = found.mark(row, protocol)
+    return {**row, "prediction": prediction, "correct": correct}
+
+
+def shard_of(samples: Sequence[Sample], shard: tuple[int, int] | None) -> list[Sample]:
+    """Part i of n (from 1), by video, so that no video is in two parts."""
+    if shard is None:
+        return list(samples)
+    number, of = shard
+    return [sample for item in group_by_video(samples)[number - 1 :: of] for sample in item.samples]
+
+
+def write_submission(files: dict[str, Any], out: Path) -> list[str]:
+    """Write what `Benchmark.submission` returned; a name in .jsonl holds a line per entry."""
+    for name, content in files.items():
+        if name.endswith(".jsonl"):
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+        else:
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_whole(out / name, text)
+    return list(files)
+
+
+def _finish(
+    found: Benchmark, split: str, protocol: str, folder: Path, rows: Sequence[Row], out: Path
+) -> dict[str, Any]:
+    names = write_submission(found.submission([r for r in rows if r["answer"]], split), out)
+    try:
+        scores = found.score(rows, split=split, protocol=protocol, folder=folder).as_dict()
+    except ValueError as error:  # word data that is not installed must not cost the answers
+        return {"scores": None, "scores_reason": str(error), "submission": names}
+    return {"scores": scores, "submission": names}
+
+
+def _recipe(recipe: Recipe, args: argparse.Namespace) -> Recipe:
+    return replace(
+        recipe,
+        frames=args.frames or recipe.frames,
+        max_new_tokens=args.max_new_tokens or recipe.max_new_tokens,
+    )
+
+
+def _moving_shapes(args: argparse.Namespace) -> Task:
+    strange = [n for n in ("split", "subtitles") if getattr(args, n)]
+    if strange or args.protocol != "official":
+        raise ValueError(f"benchmark={MOVING_SHAPES}; has no --split, --protocol or --subtitles")
+    samples = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
+    recipe = _recipe(Recipe(), args)
+    facts = {"name": MOVING_SHAPES, "frames": recipe.frames, "max_new_tokens": recipe.max_new_tokens}
+    return Task("MovingShapes", "", shard_of(samples, args.shard), recipe, facts)
+
+
+def moving_shapes_samples(data: str | None, clips: int, seed: int, limit: int | None) -> list[Sample]:
+    """The benchmark in folder `data`; by default one of `clips` clips that is made where it is missing."""
+    folder = Path(data) if data else Path("runs") / f"moving-shapes-{seed}-{clips}"
+    if data is None:
+        make_benchmark(folder, clips=clips, seed=seed)
+    return load(folder, limit)

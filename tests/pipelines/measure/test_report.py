@@ -1,0 +1,265 @@
+"""The speed report: what is written, what is drawn, what stays out; on made-up results."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from pipelines.measure.report import style as speed_style
+from pipelines.measure.report.report import markdown_tables, write_report
+from pipelines.measure.report.rows import check, flatten, groups, labels, value
+from tests.pipelines.measure.speed_example import RIVALS, results
+from videoprune.eval.labels import overlap
+
+
+class Page(HTMLParser):
+    """Tags in their order, texts, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "br", "img", "use"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    pytest.importorskip("matplotlib")
+    folder, made = tmp_path_factory.mktemp("report"), results()
+    return made, folder, write_report(made, folder)
+
+
+def test_files_hold_the_results(report):
+    made, folder, files = report
+    assert {p.name for p in files} == {
+        "results.json",
+        "results.csv",
+        "report.html",
+        "accuracy-by-first-token.png",
+        "accuracy-by-operations.png",
+        "stages.png",
+        "layers.png",
+        "kept-tokens.png",
+    }
+    assert all(p.read_bytes()[:4] == b"\x89PNG" for p in files if p.suffix == ".png")
+    assert json.loads((folder / "results.json").read_text()) == made
+    with (folder / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(made["rows"])
+    for flat, row in zip(rows, made["rows"], strict=True):
+        assert float(flat["seconds.first_token.median"]) == row["seconds"]["first_token"]["median"]
+        assert flat["peak_bytes"] == ("" if row["peak_bytes"] is None else str(row["peak_bytes"]))
+        assert [float(x) for x in flat["tokens.llm_layers"].split(";")] == row["tokens"]["llm_layers"]
+
+
+def test_the_page_stands_alone_and_says_everything(report):
+    made, folder, _ = report
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    fetched = [a for _, attrs in page.tags for k, a in attrs.items() if k in ("src", "href", "xlink:href")]
+    assert all(a.startswith(("data:", "#")) for a in fetched)
+    assert not re.search(r"@import|url\((?!#)", text)
+    words = " ".join(page.words)
+    for method in RIVALS:
+        assert f"{method} 25 %" in words
+    for told in ("none <at all>", "videoprune speedup --model x", "needs a CLS token", "2.13", "unpruned"):
+        assert told in words
+    ids = [a["id"] for t, a in page.tags if "id" in a and t != "path" and t != "symbol"]
+    drawn = [i for i in ids if "point-" in i]
+    assert len(drawn) == len(set(drawn)) == 2 * len(made["rows"]), "against time and against operations"
+    for svg in re.findall(r"<svg.*?</svg>", text, re.S):
+        ElementTree.fromstring(svg)
+        assert "var(--ink)" in svg
+        assert speed_style.INK not in svg
+
+
+def test_accuracy_stands_against_time_and_against_operations(report):
+    made, folder, _ = report
+    text = (folder / "report.html").read_text()
+    plots = re.findall(r'<svg[^>]*aria-label="(.*?)".*?</svg>', text, re.S)
+    assert plots[:2] == [
+        "accuracy against time to first token",
+        "accuracy against operations up to the first token",
+    ]
+    notes = re.findall(r'<g id="g8x1d-point-\d+"><title>(.*?)</title>', text)
+    rows = groups(made["rows"])[0].rows
+    for row, note in zip(rows, notes, strict=True):
+        flops = sum(row["flops"].get(stage, 0) for stage in ("encoder", "prune", "prefill"))
+        assert note.endswith(f"{flops / 1e9:.3g} Gflop up to the first token")
+
+
+def test_the_table_of_the_page_holds_sortable_numbers(report):
+    made, folder, _ = report
+    text = (folder / "report.html").read_text()
+    body = re.search(r"<tbody>(.*?)</tbody>", text, re.S).group(1)
+    shown = re.findall(r"<tr class=\"(\w+)\">(.*?)</tr>", body, re.S)
+    group = groups(made["rows"])[0]
+    assert len(shown) == len(group.rows)
+    heads = re.findall(r"<button type=\"button\">(.*?)</button>", text)
+    at = heads.index("first token s")
+    for (kind, cells), row in zip(shown, group.rows, strict=True):
+        data = re.findall(r'data-v="(.*?)"', cells)
+        assert len(data) == len(heads)
+        assert float(data[at]) == row["seconds"]["first_token"]["median"]
+        assert kind == ("base" if row["method"] == "none" else "ours" if row["ours"] else "rival")
+
+
+def test_names_in_the_plot_do_not_cover_each_other():
+    pytest.importorskip("matplotlib")
+    from pipelines.measure.report.style import looks
+    from pipelines.measure.report.trade_off import trade_off
+
+    for seed in range(2):
+        group = groups(results(seed=seed)["rows"])[0]
+        fig, notes = trade_off(group, looks(group.rows))
+        renderer = fig.canvas.get_renderer()
+        names = [t for t in fig.axes[0].texts if t.get_text() in group.labels]
+        assert sorted(t.get_text() for t in names) == sorted(group.labels)
+        boxes = [t.get_window_extent(renderer).extents for t in names]
+        for i, box in enumerate(boxes):
+            assert all(overlap(tuple(box), tuple(other)) < 1.0 for other in boxes[:i])
+        assert len(notes) == len(group.rows)
+
+
+def test_in_a_crowd_ours_the_front_and_the_best_rivals_are_named(monkeypatch):
+    pytest.importorskip("matplotlib")
+    from pipelines.measure.report import trade_off as speed_trade_off
+    from pipelines.measure.report.style import looks
+
+    monkeypatch.setattr(speed_trade_off, "MOST_NAMES", 5)
+    group = groups(results(seed=0)["rows"])[0]
+    look = looks(group.rows)
+    fig, notes = speed_trade_off.trade_off(group, look)
+    shown = {t.get_text() for t in fig.axes[0].texts}
+    assert any("best at each share are named" in t for t in shown)
+    assert len(notes) == len(group.rows)
+    rivals: dict[float, list[tuple[float, str]]] = {}
+    for row, label in zip(group.rows, group.labels, strict=True):
+        if look[row["method"]].ours or row["method"] == "none":
+            assert label in shown
+        else:
+            rivals.setdefault(row["retain"], []).append((row["accuracy"]["all"], label))
+    for found in rivals.values():
+        assert max(found)[1] in shown
+    assert sum(len(found) for found in rivals.values()) > sum(
+        name in shown for found in rivals.values() for _, name in found
+    )
+
+
+def test_without_accuracy_the_plot_shows_tokens_and_says_so(tmp_path):
+    pytest.importorskip("matplotlib")
+    made = results(measured=False, shares=(0.25,), loads=(1, 8))
+    names = {p.name for p in write_report(made, tmp_path / "new" / "folder")}
+    assert {
+        "tokens-kept-by-first-token-8f-1c.png",
+        "tokens-kept-by-first-token-8f-8c.png",
+        "throughput.png",
+    } <= names
+    text = (tmp_path / "new" / "folder" / "report.html").read_text()
+    assert "Accuracy was not measured" in text
+    assert "correct %" not in text
+    assert "accuracy was not measured" in markdown_tables(made)
+
+
+def test_little_is_enough_and_what_lacks_is_named(tmp_path):
+    pytest.importorskip("matplotlib")
+    plain = {"method": "none", "retain": 1.0, "retention": 1.0, "frames": 8, "concurrency": 1}
+    timed = {**plain, "seconds": {"first_token": {"median": 1.0}}}
+    rows = [
+        timed,
+        plain,
+        {**timed, "frames": "8"},
+        7,
+        {**timed, "retention": float("nan")},
+        {**timed, "method": ""},
+    ]
+    made = {
+        "meta": {},
+        "rows": rows,
+        "refused": [{"method": "x", "reason": "y"}],
+        "frames": [{"png_base64": "no"}],
+    }
+    kept, refused = check(made)
+    assert kept == [timed]
+    assert [r["method"] for r in refused] == ["x", "none", "none", "row 3", "none", "row 5"]
+    assert "no seconds.first_token.median" in refused[1]["reason"]
+    assert "frames='8'" in refused[2]["reason"]
+    write_report({**made, "rows": rows[:1]}, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    assert "Kept tokens" not in text
+    write_report({"meta": {}, "rows": []}, tmp_path)
+    for broken in ({"rows": []}, {"meta": {}}, {"meta": {}, "rows": {}}):
+        with pytest.raises(ValueError, match="results: no"):
+            check(broken)
+
+
+def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"videoprune\[report\]"):
+        write_report(results(), tmp_path)
+    assert (tmp_path / "results.csv").is_file()
+
+
+def test_groups_labels_and_flat_rows():
+    made = results(loads=(4, 1), shares=(0.5, 0.1))["rows"]
+    found = groups(list(reversed(made)))
+    assert [(g.frames, g.concurrency) for g in found] == [(8, 1), (8, 4)]
+    assert found[0].labels[:3] == ("unpruned", "both 50 %", "both 10 %")
+    assert [r["ours"] for r in found[0].rows[1:]] == sorted(
+        (r["ours"] for r in found[0].rows[1:]), reverse=True
+    )
+    assert labels([{"method": "a", "retain": 0.3}]) == ["a"]
+    assert flatten({"a": {"b": 1, "c": None}, "d": [1, 2], "e": True}) == {
+        "a.b": 1,
+        "a.c": "",
+        "d": "1;2",
+        "e": True,
+    }
+    assert value({"a": [1]}, "a.b") is None
+
+
+def test_markdown_tables_are_whole():
+    made = results(shares=(0.1,))
+    text = markdown_tables(made)
+    tables = [t for t in re.split(r"\n\n", text) if t.startswith("|")]
+    assert len(tables) == 4
+    for table in tables:
+        widths = {line.count("|") for line in table.strip().split("\n")}
+        assert len(widths) == 1
+    speed = tables[0].split("\n")
+    assert len(speed) == len(made["rows"]) + 2
+    line = next(x for x in speed if "fastv" in x)
+    fastv = next(r for r in made["rows"] if r["method"] == "fastv")
+    assert (
+        f"| {fastv['seconds']['first_token']['median']:.3f} | {fastv['speedup']['first_token']:.2f} |" in line
+    )
+    assert "**both**" in text
+    bare = copy.deepcopy(made)
+    for row in bare["rows"]:
+        del row["tokens"], row["flops"], row["kv_bytes"], row["peak_bytes"], row["questions_per_second"]
+    assert "Gflop" not in markdown_tables(bare)

@@ -1,0 +1,82 @@
+"""The Ray executor against the local one, with actors that die, hang, or cannot start."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipelines.run import local
+from pipelines.run import ray as ray_executor
+from pipelines.run.ray import RayOptions
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, group_by_video
+from videoprune.config import preset
+from videoprune.eval.benchmarks.moving_shapes.load import load
+from videoprune.types import Sample
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def by_question(parts: Iterator[list[dict]]) -> dict[str, dict]:
+    rows = [row for part in parts for row in part]
+    found = {row["question_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def test_rows_equal_the_local_ones_whatever_happens_to_actors(
+    cluster: None, tiny: Path, clips: Path, tmp_path: Path
+) -> None:
+    """One clip kills every actor that decodes it, one hangs the first actor; the others do not notice."""
+    good = group_by_video(load(clips))
+    missing = ClipItem(str(tmp_path / "no.mp4"), (Sample("missing-1", "no", "Which?", ("a", "b"), "A"),))
+    deadly = ClipItem(good[0].video, (Sample("deadly-1", "x", "Which?", ("a", "b"), "A"),))
+    slow = ClipItem(good[1].video, (Sample("slow-1", "y", "Which?", ("a", "b"), "A"),))
+    hung = tmp_path / "hung"
+
+    class Fragile(DecodeStage):
+        def process(self, item: ClipItem) -> DecodedClip:
+            name = item.samples[0].question_id
+            if name == "deadly-1":
+                os._exit(3)
+            if name == "slow-1" and not hung.exists():
+                hung.touch()
+                time.sleep(1000)
+            return super().process(item)
+
+    prune = preset("balanced").replace(**{"llm.method": "random", "llm.lambda_": None})
+    stage = ModelStage(str(tiny), prune, device="cpu", max_new_tokens=2)
+    options = RayOptions(decoders=2, models=1, item_seconds=12, retries=2)
+    items = [deadly, slow, *good, missing]
+    found = by_question(ray_executor.run(items, Fragile(4, (32, 32)), stage, options=options))
+    alike = by_question(local.run([slow, *good, missing], DecodeStage(4, (32, 32)), stage))
+    lost = found.pop("deadly-1")
+    assert lost["outcome"] == "failed"
+    assert lost["reason"].startswith("set aside after 3 attempts: decode: the process died")
+    assert found == alike
+    assert hung.exists()
+    assert ray.is_initialized()  # a cluster of the caller's stays
+
+
+def test_impossible_settings_reach_the_caller(cluster: None, tiny: Path, clips: Path) -> None:
+    prune = preset("balanced").replace(**{"llm.keep": 0.4})
+    stage = ModelStage(str(tiny), prune, device="cpu")
+    with pytest.raises(ValueError, match="not calibrated"):
+        list(ray_executor.run(group_by_video(load(clips)), DecodeStage(4, (32, 32)), stage))
+
+
+@pytest.mark.parametrize("wrong", [{"decoders": 0}, {"models": 0}, {"item_seconds": 0.0}, {"retries": -1}])
+def test_impossible_options_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        RayOptions(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""Which visual tokens FastV and AIM keep, against the attention that the stock model itself reports."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.plug.stock import clips, inputs, stock_model
+from tests.plug.test_llm_pass import CONFIGS, LAYERS, language_model, prompt
+from videoprune.config import LLMPrune, PruneConfig, preset
+from videoprune.plug.apply import apply, remove, session
+from videoprune.plug.llm_pass import LayerTrace, PrunedRun, cut_layers, cut_ratios, prune_layers
+from videoprune.prune.rivals.llm import aim_schedule
+
+CUT = 3
+FASTV = LLMPrune(
+    method="fixed", layers=(0.5,), ratios=(0.4,), heads="all", queries="last", attention="previous"
+)
+AIM = LLMPrune(method="aim", layers=(0.5,), ratios=(0.4,), attention="previous")
+QUESTIONS = [[7, 8, 9], [10, 11], [12], [13, 14, 15, 16, 17]]
+
+
+def last_row(attention: Tensor, mask: Tensor) -> Tensor:
+    """FastV's score: the head mean of the last row of (B, H, S, S) -> (B, S)."""
+    return attention.mean(1)[:, -1]
+
+
+def page_rank(attention: Tensor, mask: Tensor) -> Tensor:
+    """AIM's score, in float64: the logarithm of a softmax is its logits, but for a constant of the row."""
+    sharp = (attention.double().log() / 0.1).softmax(-1).nan_to_num()  # padding sees nothing
+    sharp = sharp * mask[:, None, None] * mask[:, None, :, None]
+    score = (mask.double() / mask.sum(1, keepdim=True))[:, None].expand(-1, attention.shape[1], -1)
+    for _ in range(5):
+        score = torch.einsum("bhj,bhji->bhi", score, sharp)
+    return score.square().mean(1).sqrt()
+
+
+SCORES = {"fastv": (FASTV, last_row), "aim": (AIM, page_rank)}
+
+
+def best(score: Tensor, visual: Tensor, share: float) -> list[list[int]]:
+    """By row, the ranks among the visual tokens of those that stay, half of a token rounded as Python does."""
+    found = []
+    for row, seen in zip(score, visual, strict=True):
+        values = row[seen].tolist()
+        order = sorted(range(len(values)), key=lambda t: (-values[t], t))
+        found.append(sorted(order[: round(share * len(values))]))
+    return found
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("kind", list(CONFIGS))
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_a_language_model_keeps_what_the_layer_before_the_cut_ranks_highest(name, kind, kernel):
+    """Four rows of other lengths, padded on the left, two query heads to a key head."""
+    config, score = SCORES[name]
+    x, mask, visual, positions = prompt([20, 7, 31, 12], [5, 9, 3, 6])
+    given = {"inputs_embeds": x, "attention_mask": mask, "position_ids": positions}
+    with torch.no_grad():
+        stock = language_model(kind, "eager")(**given, output_attentions=True).attentions
+    expected = best(score(stock[CUT - 1], mask), visual, 0.4)
+    model, trace = language_model(kind, kernel), LayerTrace(last_places=[])
+    assert cut_layers(config, LAYERS) == (CUT,)
+    with torch.no_grad(), prune_layers(model, config, visual, mask, trace=trace):
+        model(**given)
+    assert trace.last_places == expected
+    assert best(score(stock[CUT], mask), visual, 0.4) != expected, "any layer would do: the test says nothing"
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("kind", ["llava_onevision", "llava_next_video", "qwen2_5_vl", "qwen3_vl"])
+def test_a_stock_model_keeps_what_the_layer_before_the_cut_ranks_highest(name, kind):
+    config, score = SCORES[name]
+    config = PruneConfig(llm=config)
+    batch = inputs(kind, clips(kind, 4, 3), QUESTIONS)
+    cut = cut_layers(config.llm, 5)[0]
+    model = stock_model(kind, "eager")
+    with torch.no_grad():
+        stock = model(**batch, output_attentions=True)
+    visual = torch.isin(batch["input_ids"], torch.tensor([60, 61]))
+    mask = batch["attention_mask"].bool()
+    expected = best(score(stock.attentions[cut - 1], mask), visual, 0.4)
+    apply(model, config)
+    session(model).language.notes = True
+    with torch.no_grad():
+        pruned = model(**batch).logits
+    assert session(model).language.trace.last_places == expected
+    assert not torch.allclose(pruned[:, -1], stock.logits[:, -1], atol=1e-3)
+    remove(model)
+    with torch.no_grad():
+        assert torch.equal(model(**batch).logits, stock.logits)
+
+
+def test_the_input_of_the_layer_before_is_held_only_between_it_and_the_cut(monkeypatch):
+    held = []
+    before_layer = PrunedRun.before_layer
+
+    def noted(self, index, module, args, kwargs):
+        out = before_layer(self, index, module, args, kwargs)
+        held.append(self.before is not None)
+        return out
+
+    monkeypatch.setattr(PrunedRun, "before_layer", noted)
+    x, mask, visual, positions = prompt([20], [5])
+    model = language_model()
+    for config, layers in ((FASTV, {CUT - 1}), (LLMPrune(method="fixed", keep=0.5), set())):
+        held.clear()
+        with torch.no_grad(), prune_layers(model, config, visual, mask):
+            model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
+        assert held == [i in layers for i in range(LAYERS)]
+
+
+def test_the_preset_falls_as_aims_schedule_says():
+    """28 layers: all tokens up to layer 14, an eighth less at each layer behind it, none from layer 22 on."""
+    model = language_model(layers=28)
+    x, mask, visual, positions = prompt([40, 24], [5, 9])
+    with torch.no_grad(), prune_layers(model, preset("aim").llm, visual, mask) as trace:
+        model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
+    for row, dense in enumerate((40, 24)):
+        assert trace.row(row) == tuple(round(dense * share) for share in aim_schedule(28, 14, 22))
+    assert sum(aim_schedule(28, 14, 22)) / 28 == pytest.approx(preset("aim").llm.keep, abs=1e-4)
+
+
+def test_cuts_that_fall_on_one_layer_keep_the_last_ratio():
+    config = LLMPrune(method="aim", layers=(0.5, 0.52, 0.9), ratios=(0.8, 0.6, 0.0))
+    assert cut_layers(config, 6) == (3, 5)
+    assert cut_ratios(config, 6) == (0.6, 0.0)
+    assert cut_ratios(config, 50) == (0.8, 0.6, 0.0)

@@ -1,0 +1,105 @@
+"""Merging over time and budgets by novelty inside stock encoders: exact over the clip, and one clip's business."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.plug.stock import BUILDERS, clips, inputs, stock_model
+from tests.plug.test_apply import FIXED, QUESTIONS, config, run
+from videoprune.plug.apply import apply, remove, trace
+from videoprune.plug.packing import UnitRows
+from videoprune.prune.merge import identity_plan
+
+KINDS = sorted(BUILDERS)
+OVER = [
+    {"temporal": 0.6},
+    {"temporal": 1.0},
+    {"frames": "novelty"},
+    {"frames": "novelty", "temporal": 0.5, "metric": "keys", "critical_ratio": 0.2},
+]
+FRAMES = 4
+
+
+def still_batch(kind: str, rows: int = 3):
+    """Clips of which the second frame nearly repeats the first (exactly would leave ties to the last bit)."""
+    made, g = clips(kind, rows, FRAMES), torch.Generator().manual_seed(5)
+    for clip in made:
+        name = "pixel_values" if "pixel_values" in clip else "pixel_values_videos"
+        x = clip[name]
+        frames = x[0] if x.ndim == 5 else x if kind == "internvl" else x.view(FRAMES, -1, x.shape[-1])
+        frames[1] = frames[0] + 0.2 * torch.randn(frames[0].shape, generator=g)
+    return inputs(kind, made, QUESTIONS[:rows]), made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("over", OVER, ids=lambda o: "-".join(map(str, o.values())))
+def test_totals_are_exact_and_a_batch_equals_its_rows(kind, over):
+    model, (batch, made) = stock_model(kind), still_batch(kind)
+    prune = config(encoder={"method": "evoprune", "keep": 0.5, **over}, llm=FIXED)
+    apply(model, prune)
+    together, seen = run(model, batch), trace(model)
+    per_frame = seen.units[0][0]
+    dense = FRAMES * {"llava_onevision": 16}.get(kind, per_frame)
+    newline = kind == "llava_onevision"
+    expected = round(0.5 * dense) + newline
+    assert [row[0] for row in seen.layers] == [expected] * 3
+    kept = [n for _, n in seen.units[:FRAMES]]
+    assert sum(kept) == round(0.5 * FRAMES * per_frame)
+    assert len(set(kept)) > 1
+    assert kept[0] == max(kept)
+    if over.get("frames") == "novelty":
+        assert kept[1] == min(kept), "the frame that repeats another should keep least"
+    eager = run(apply(stock_model(kind, "eager"), prune), batch)
+    assert torch.allclose(together[:, -1], eager[:, -1], atol=1e-4)
+    text = run(model, batch, 3)  # `generate` encodes in another place
+    for i, clip in enumerate(made):
+        one = inputs(kind, [clip], [QUESTIONS[i]])
+        assert torch.allclose(run(model, one)[0, -1], together[i, -1], atol=1e-5)
+        assert torch.equal(run(model, one, 3)[0, -3:], text[i, -3:])
+    remove(model)
+    before = run(stock_model(kind), batch)
+    assert torch.equal(run(model, batch), before)
+
+
+def test_a_still_clip_with_everything_merged_over_time_is_one_frame():
+    """Qwen3-VL, all frames alike: what is left is the first frame, merged with its own copies."""
+    model, (made,) = stock_model("qwen3_vl"), clips("qwen3_vl", 1, FRAMES)
+    x = made["pixel_values_videos"].view(FRAMES, -1, made["pixel_values_videos"].shape[-1])
+    x[1:] = x[0]
+    batch = inputs("qwen3_vl", [made], [QUESTIONS[0]])
+    prune = {"method": "evoprune", "keep": 0.25, "temporal": 1.0, "proportional_attention": False}
+    apply(model, config(encoder=prune))
+    run(model, batch)
+    kept = [n for _, n in trace(model).units]
+    assert kept[0] > 0
+    assert sum(kept) == FRAMES * round(12 * 0.25)
+    assert kept[1:] == [1, 1, 1], "a frame always keeps one token, so that its place in time is known"
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"encoder.temporal=0.5 with encoder.method='random'"):
+        config(encoder={"method": "random", "keep": 0.5, "temporal": 0.5})
+    with pytest.raises(ValueError, match=r"encoder.frames='novelty' with encoder.method='meteor'"):
+        config(encoder={"method": "meteor", "keep": 0.5, "frames": "novelty"})
+    with pytest.raises(ValueError, match=r"encoder.temporal=2.0; allowed: a number in \[0.0, 1.0\]"):
+        config(encoder={"method": "evoprune", "keep": 0.5, "temporal": 2})
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 2])
+@pytest.mark.parametrize("units", [[3, 3], [2, 4, 2], [5]])
+def test_unit_rows_split_and_join_are_inverse(prefix, units):
+    rows = UnitRows(units, unit=2, prefix=prefix)
+    x = torch.randn(sum(prefix + 2 * n for n in units), 3)
+    front, body = rows.split(x)
+    assert body.shape == (sum(units), 2, 3)
+    assert torch.equal(rows.join(front, body), x)
+    at = 0
+    for f, n in enumerate(units):
+        if prefix:
+            assert torch.equal(front[f], x[at : at + prefix])
+        first = body[sum(units[:f])]
+        assert torch.equal(first, x[at + prefix : at + prefix + 2])
+        at += prefix + 2 * n
+    plans = [identity_plan(len(g), units[g[0]]) for g in rows.units.groups]
+    assert rows.whole(plans).keep.tolist() == [list(range(sum(units)))]

@@ -1,0 +1,202 @@
+"""What a family of stock models has to say so that tokens can leave its encoder: `Family`, and the two shapes that
+encoders come in, frames in a batch (`Batched`) and frames in one packed sequence (`Packed`).
+
+Shapes: F frames, P prefix tokens (CLS), N patches of a frame, u patches of a unit, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from videoprune.plug.encoder_pass import VisionRun
+from videoprune.prune.rivals import CLIP_METHODS
+
+NAN = float("nan")
+Hook = tuple[nn.Module, str, Callable[..., Any]]
+
+
+class Family:
+    """One family. Subclasses name the parts of the model; the defaults are the most common names.
+
+    model_types: `config.model_type` of the models it takes. methods: what it can do in the encoder.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", *CLIP_METHODS)
+    packed: ClassVar[bool] = False
+    pools: ClassVar[bool] = False  # pooling mixes patches behind the encoder, tokens are chosen after it
+    videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
+    prefix: int = 0
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.core = model, model.model
+
+    @property
+    def vision(self) -> nn.Module:
+        return self.core.vision_tower
+
+    @property
+    def language_model(self) -> nn.Module:
+        return self.core.language_model
+
+    @property
+    def placeholders(self) -> tuple[int, ...]:
+        """Ids whose places in the prompt visual tokens take."""
+        config = self.core.config
+        found = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
+        return tuple(i for i in found if i is not None)
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """All blocks of the encoder."""
+        raise NotImplementedError
+
+    @property
+    def used_blocks(self) -> int:
+        """How many of them the LLM's features come through."""
+        return len(self.blocks)
+
+    def attention(self, block: nn.Module) -> nn.Module:
+        return block.self_attn  # type: ignore[return-value]
+
+    def windowed(self, index: int) -> bool:
+        """Whether block `index` attends within windows instead of frames."""
+        return False
+
+    def new_run(
+        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> VisionRun | None:
+        """The run for one pass of the encoder, called with its arguments, or None: see `Batched`, `Packed`."""
+        raise NotImplementedError
+
+    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
+        """(module, "pre" or "post", hook) that bring what leaves the encoder back to the length the model expects.
+
+        `run` gives the current pass.
+        """
+        raise NotImplementedError
+
+    def wrap(self, run: Callable[[], VisionRun | None]) -> dict[str, Callable[..., Any]]:
+        """Methods of the inner model to replace, by name."""
+        return {}
+
+
+class Batched(Family):
+    """Frames in a batch: hidden states (F, P + N, D), patches row by row on a square grid."""
+
+    blocks_path: ClassVar[str] = "encoder.layers"
+    unit_side: int = 1
+    fill: ClassVar[float | None] = NAN  # what dropped and merged patches hold behind the encoder
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        return list(self.vision.get_submodule(self.blocks_path))  # type: ignore[call-overload]
+
+    @property
+    def used_blocks(self) -> int:
+        layer = getattr(self.core.config, "vision_feature_layer", -1)
+        if not isinstance(layer, int):
+            raise ValueError(f"vision_feature_layer={layer}; allowed with pruning in the encoder: one layer")
+        return len(self.blocks) + 1 + layer if layer < 0 else layer
+
+    def new_run(
+        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> VisionRun | None:
+        """Called at the first block: (F, P + N, D)."""
+        frames, tokens = args[0].shape[:2]
+        side = round((tokens - self.prefix) ** 0.5) // self.unit_side
+        return start([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grid=(side, side))
+
+    def unit_order(self, patches: int, device: torch.device) -> Tensor:
+        """Patches of a frame in the order of their units, (N,)."""
+        side, u = round(patches**0.5), self.unit_side
+        if side * side != patches or side % u:
+            raise ValueError(f"{patches} patches a frame; allowed: a square of a multiple of {u} patches")
+        grid = torch.arange(patches, device=device).view(side // u, u, side // u, u)
+        return grid.transpose(1, 2).flatten()
+
+    def to_units(self, x: Tensor) -> Tensor:
+        """(F, P + N, D), patches row by row -> unit by unit."""
+        if self.unit_side == 1:
+            return x
+        order = self.unit_order(x.shape[1] - self.prefix, x.device)
+        return torch.cat([x[:, : self.prefix], x[:, self.prefix :][:, order]], 1)
+
+    def to_grid(self, x: Tensor, run: VisionRun) -> Tensor:
+        """Packed (F * P + M * u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
+        front, units = run.rows.split(x)
+        full = run.expand(units, fill=self.fill, end=True).flatten(0, 1).unflatten(0, (len(run.dense), -1))
+        if self.unit_side > 1:
+            full = full[:, self.unit_order(full.shape[1], x.device).argsort()]
+        return full if front is None else torch.cat([front, full], 1)
+
+    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
+        def expand(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
+            current = run()
+            if current is None:
+                return None
+            states, used = out.get("hidden_states"), self.used_blocks
+            if used < len(self.blocks):
+                assert states is not None, "the model asks for the layer that its features come from"
+                x = self.to_grid(_last_cut(states[used], current), current)
+                out["hidden_states"] = tuple(x if i == used else None for i in range(len(states)))
+                return out
+            if (
+                states is not None and states[-1] is not None
+            ):  # the last one is before the encoder's last norm
+                last = self.to_grid(states[-1].flatten(0, 1), current)
+                out["hidden_states"] = (*[None] * (len(states) - 1), last)
+            out.last_hidden_state = self.to_grid(_last_cut(out.last_hidden_state, current), current)
+            return out
+
+        return [(self.vision, "post", expand)]
+
+
+def _last_cut(x: Tensor, run: VisionRun) -> Tensor:
+    """METEOR's last cut falls behind the last block: (F, P + n, D) -> packed (F * P + M * u, D)."""
+    return run.after(run.last_block, x.flatten(0, 1))[0]
+
+
+class Packed(Family):
+    """All frames in one sequence (N, D), patches already unit by unit, rotary rows beside them."""
+
+    packed = True
+
+    @staticmethod
+    def grid(grid_thw: Tensor, side: int) -> tuple[int, int]:
+        """Rows and columns of the units of a frame, of the first image or video."""
+        _, height, width = grid_thw[0].tolist()
+        return height // side, width // side
+
+    @staticmethod
+    def frame_lengths(grid_thw: Tensor) -> list[int]:
+        """Patches of each frame, from (time, height, width) of each image or video."""
+        return [h * w for t, h, w in grid_thw.tolist() for _ in range(t)]
+
+
+def last_cut(run: Callable[[], VisionRun | None]) -> Callable[..., Any]:
+    """A forward pre-hook on what follows the blocks: METEOR's last cut falls behind the last of them."""
+
+    def cut(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        current = run()
+        if current is None:
+            return None
+        x, _ = current.after(current.last_block, args[0])
+        return (x, *args[1:]), kwargs
+
+    return cut
+
+
+def expander(run: Callable[[], VisionRun | None], *, end: bool = True) -> Callable[..., Any]:
+    """A forward hook that puts a module's rows, one per unit that left, back at their places among NaN. end: they are
+    the LLM's features, not a tap on the way."""
+
+    def expand(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
+        current = run()
+        return None if current is None else current.expand(out, fill=NAN, end=end)
+
+    return expand

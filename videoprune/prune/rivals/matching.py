@@ -1,0 +1,37 @@
+"""Bipartite matching within each frame, again and again until the count is reached. For ToMe and AIM.
+
+Shapes: T frames, n tokens of a frame, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videoprune.prune.evoprune import bipartite_plan
+from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
+from videoprune.prune.rivals.clip import in_clip, plan_of
+from videoprune.types import KeepPlan
+
+
+def repeated_matching(metric: Tensor, counts: list[int], step: int | None) -> KeepPlan:
+    """Merge the most similar pairs of each frame until frame t has counts[t] tokens; one plan for the clip.
+
+    Each round is ToMe's matching (`bipartite_plan` without diversity) on the cosine of `metric`, which
+    merges along, as a size-weighted mean. A round removes `step` tokens, or half of them with None, and never
+    more than half or than needed. A frame with count 0 is dropped. metric: (T, n, D).
+    """
+    tokens = metric.shape[1]
+    target = torch.full(metric.shape[:2], -1, dtype=torch.int64, device=metric.device)
+    for count in sorted(set(counts) - {0}):
+        frames = [t for t, c in enumerate(counts) if c == count]
+        plan = identity_plan(len(frames), tokens, metric.device)
+        x = metric[frames]
+        size = x.new_ones(x.shape[:2], dtype=torch.float32)
+        while plan.num_kept > count:
+            most = plan.num_kept // 2
+            remove = min(plan.num_kept - count, most if step is None else min(step, most))
+            latest = bipartite_plan(x, remove, lambda_div=0.0)
+            x, size, plan = apply_plan(x, latest, size), merged_size(size, latest), compose(plan, latest)
+        target[frames] = plan.keep.gather(1, plan.into)
+    return plan_of(in_clip(target))
