@@ -10,12 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import videoprune
-from videoprune.config import EncoderPrune, LLMPrune, PruneConfig, preset, preset_names
+from videoprune.config import EncoderPrune, FusionPrune, LLMPrune, PruneConfig, preset, preset_names
 
 
-@pytest.mark.parametrize("name", ["aggressive", "balanced", "evoprune", "light", "meteor", "none"])
+def test_the_promised_presets_are_there() -> None:
+    assert {"aggressive", "balanced", "evoprune", "light", "meteor", "none"} <= set(preset_names())
+
+
+@pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads(name: str) -> None:
-    assert name in preset_names()
     assert PruneConfig.from_dict(preset(name).as_dict()) == preset(name)
 
 
@@ -34,6 +37,14 @@ def test_none_prunes_nothing() -> None:
         ({"encoder": {"neighbors": 2.5}}, "encoder.neighbors=2.5; allowed: int"),
         ({"encoder": {"proportional_attention": 1}}, "encoder.proportional_attention=1; allowed: bool"),
         ({"encoder": 3}, "encoder.*=3; allowed: a mapping"),
+        ({"encoder": {"method": None}}, "encoder.method=None; allowed: str"),
+        ({"encoder": {"method": "cooperative"}}, "encoder.method='cooperative'; allowed: none, evoprune"),
+        ({"fusion": {"method": "mine"}}, "fusion.method='mine'; allowed: none, cooperative, separate"),
+        ({"llm": {"method": "fastv"}}, "llm.method='fastv'; allowed: none, adaptive, fixed, aim"),
+        (
+            {"encoder": {"method": "meteor", "temporal": 0.5}},
+            "encoder.temporal=0.5 with encoder.method='meteor'; allowed: evoprune",
+        ),
         ({"fusion": {"keep": 1.5}}, r"fusion.keep=1.5; allowed"),
         ({"llm": {"layers": [0.5, 0.2]}}, "llm.layers=.*ascending"),
         ({"llm": {"layers": [0.5], "ratios": [0.5, 0.2]}}, "llm.ratios=.*one for each"),
@@ -47,6 +58,14 @@ def test_none_prunes_nothing() -> None:
 def test_mistakes_are_named(data: dict, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         PruneConfig.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("part", "stage"), [(EncoderPrune, "encoder"), (FusionPrune, "fusion"), (LLMPrune, "llm")]
+)
+def test_a_part_made_directly_is_checked_too(part: type, stage: str) -> None:
+    with pytest.raises(ValueError, match=f"{stage}.method='best'; allowed: none, "):
+        part(method="best")
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:

@@ -12,26 +12,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-OwnMethod = Literal["none", "evoprune", "meteor", "random", "uniform"]
-ClipLevelMethod = Literal[
-    "frames",
-    "pool",
-    "visionzip",
-    "prumerge_plus",
-    "divprune",
-    "evs",
-    "vidcom2",
-    "holitom",
-    "flashvid",
-    "aim",
-    "tome",
-    "earlytom",
-]
-EncoderMethod = Literal[OwnMethod, ClipLevelMethod]
 Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
 BudgetRule = Literal["rank", "equal", "reverse"]
-FusionMethod = Literal["none", "cooperative", "separate", "random", "uniform"]
-LLMMethod = Literal["none", "adaptive", "fixed", "aim", "random", "uniform"]
+Stage = Literal["encoder", "fusion", "llm"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +23,7 @@ class EncoderPrune:
 
     method: `evoprune` merges (EvoPrune), `meteor` drops at the ends of the depth's thirds (METEOR, stage 1),
     `random` and `uniform` are controls that drop at the encoder's end; the others are rivals that choose there among
-    all tokens of a clip (`prune.rivals`). keep: tokens at the encoders' ends over
+    all tokens of a clip; `prune/registry.py` has them all. keep: tokens at the encoders' ends over
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
     config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
     the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
@@ -52,7 +35,7 @@ class EncoderPrune:
     the blocks. Both need `evoprune` and a stock model.
     """
 
-    method: EncoderMethod = "none"
+    method: str = "none"
     keep: float = 1.0
     budget: BudgetRule = "equal"
     schedule: Schedule = "skip"
@@ -66,16 +49,17 @@ class EncoderPrune:
     temporal: float = 0.0
 
     def __post_init__(self) -> None:
+        _known("encoder", self.method)
         _in_range("encoder.keep", self.keep, 0.0, 1.0, open_low=True)
         _in_range("encoder.critical_ratio", self.critical_ratio, 0.0, 1.0)
         _in_range("encoder.neighbors", self.neighbors, 1, 10_000)
         _in_range("encoder.temporal", self.temporal, 0.0, 1.0)
-        if self.method not in ("none", "evoprune"):
-            for name, value in (("frames", self.frames != "equal"), ("temporal", self.temporal)):
-                if value:
-                    raise ValueError(
-                        f"encoder.{name}={getattr(self, name)!r} with encoder.method={self.method!r}; allowed: evoprune"
-                    )
+        for name, value in (("frames", self.frames != "equal"), ("temporal", self.temporal)):
+            if value and self.method != "none" and self.method not in (allowed := _by_content()):
+                raise ValueError(
+                    f"encoder.{name}={getattr(self, name)!r} with encoder.method={self.method!r}; allowed: "
+                    f"{', '.join(allowed)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -85,15 +69,16 @@ class FusionPrune:
     keep: tokens handed to the LLM over tokens that arrive. redundancy: `sum` as METEOR writes it, or `mean`, in
     which an encoder with more tokens does not weigh more. scope: compare within a frame, or over the whole clip.
     A model of one encoder has no other to compare with: there the tokens that differ most from each other stay, always
-    over the whole clip (`models/clip_methods.py`), and redundancy and scope mean nothing.
+    over the whole clip (`prune/fusion.py`), and redundancy and scope mean nothing.
     """
 
-    method: FusionMethod = "none"
+    method: str = "none"
     keep: float = 1.0
     redundancy: Literal["sum", "mean"] = "mean"
     scope: Literal["frame", "clip"] = "frame"
 
     def __post_init__(self) -> None:
+        _known("fusion", self.method)
         _in_range("fusion.keep", self.keep, 0.0, 1.0, open_low=True)
 
 
@@ -113,7 +98,7 @@ class LLMPrune:
     PyramidDrop), or the `previous` one's, the last that computed on all (FastV, AIM).
     """
 
-    method: LLMMethod = "none"
+    method: str = "none"
     keep: float = 1.0
     layers: tuple[float, ...] = (0.125, 0.375, 0.625)
     ratios: tuple[float, ...] = ()
@@ -124,6 +109,7 @@ class LLMPrune:
     attention: Literal["next", "previous"] = "next"
 
     def __post_init__(self) -> None:
+        _known("llm", self.method)
         _in_range("llm.keep", self.keep, 0.0, 1.0, open_low=True)
         _in_range("llm.top_heads", self.top_heads, 1, 10_000)
         for f in self.layers:
@@ -195,6 +181,23 @@ def preset(name: str) -> PruneConfig:
     if name not in preset_names():
         raise ValueError(f"preset={name!r}; allowed: {', '.join(preset_names())}")
     return PruneConfig.from_dict(yaml.safe_load(path.read_text()) or {})
+
+
+def _known(stage: Stage, method: str) -> None:
+    """Raises ValueError for a method that the registry does not have. `none` loads no torch."""
+    if method == "none":
+        return
+    from videoprune.prune.registry import names
+
+    if method not in names(stage):
+        raise ValueError(f"{stage}.method={method!r}; allowed: {', '.join(('none', *names(stage)))}")
+
+
+def _by_content() -> tuple[str, ...]:
+    """Methods that `encoder.temporal` and `encoder.frames` may go with."""
+    from videoprune.prune.registry import INSIDE
+
+    return tuple(name for name, method in INSIDE.items() if method.by_content)
 
 
 def _in_range(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from videoprune.config import PruneConfig
 from videoprune.cost.operations import Cost, cost
@@ -10,26 +11,38 @@ from videoprune.cost.shapes import ModelShape
 from videoprune.cost.token_flow import token_flow
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """A question about one clip. frames: of the video. tokens: of the unpruned prompt, padding included. question: text
+    behind the clip, which the LLM's cuts look at; None: all text. size: height and width of frames, for encoders that
+    take any."""
+
+    frames: int
+    tokens: int
+    question: int | None = None
+    size: tuple[int, int] | None = None
+
+
 def predict(
     shape: ModelShape,
-    frames: int,
-    prompt_tokens: int,
-    config: PruneConfig,
+    prompt: Prompt,
+    prune: PruneConfig,
     *,
-    size: tuple[int, int] | None = None,
-    question_tokens: int | None = None,
     visual_by_layer: Sequence[float] | None = None,
     bytes_per_value: int = 2,
-    causal: bool = False,
 ) -> Cost:
-    """Operations and cache of one prompt with one clip: see `token_flow` and `cost`, whose arguments these are."""
+    """Operations up to the first token, and cache.
+
+    visual_by_layer: visual tokens that were measured on each layer of the LLM; None: as the configuration wants. Raises
+    ValueError for what does not fit the shape.
+    """
     flow = token_flow(
         shape,
-        config,
-        frames,
-        prompt_tokens=prompt_tokens,
-        size=size,
-        question_tokens=question_tokens,
+        prune,
+        prompt.frames,
+        prompt_tokens=prompt.tokens,
+        size=prompt.size,
+        question_tokens=prompt.question,
         visual_by_layer=visual_by_layer,
     )
-    return cost(shape, flow, bytes_per_value=bytes_per_value, causal=causal)
+    return cost(shape, flow, bytes_per_value=bytes_per_value)

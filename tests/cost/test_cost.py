@@ -10,7 +10,8 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
-from pipelines.measure.cost import predict
+from pipelines.measure.cost import Prompt
+from pipelines.measure.cost import predict as predict_prompt
 from tests.models.tiny import random_clip, tiny_model
 from tests.plug.stock import BUILDERS, clips, inputs, stock_model
 from videoprune.config import PruneConfig, config_dir
@@ -27,8 +28,9 @@ from videoprune.cost.shapes import LanguageShape, VisionShape
 from videoprune.cost.token_flow import token_flow
 from videoprune.models.random_weights import random_inputs, shape_names
 from videoprune.models.shapes import language_shape, model_shape
-from videoprune.plug.apply import apply, trace
-from videoprune.plug.encoder_pass import VisionRun
+from videoprune.plug.apply import apply
+from videoprune.plug.current_pass import trace
+from videoprune.plug.encoder_pass import EncoderPass
 
 KINDS = sorted(BUILDERS)
 WITHIN = 0.02
@@ -45,6 +47,12 @@ CONFIGS = {
     "random": {"encoder": {"method": "random", "keep": 0.25}, "llm": {**FIXED, "method": "random"}},
     "previous layer": {"encoder": EVO, "llm": {**FIXED, "queries": "last", "attention": "previous"}},
     "aim": {"llm": {**FIXED, "method": "aim", "ratios": [0.4, 0.0], "attention": "previous"}},
+    "over the clip": {"encoder": {"method": "divprune", "keep": 0.25}, "llm": FIXED},
+    "over the clip, by attention and keys": {"encoder": {"method": "visionzip", "keep": 0.25}},
+    "a control, then the clip": {
+        "encoder": {"method": "uniform", "keep": 0.5},
+        "fusion": {"method": "cooperative", "keep": 0.5},
+    },
     "as two stages": {"encoder": {**EVO, "keep": 0.5}, "fusion": {"method": "cooperative", "keep": 0.6}},
 }
 
@@ -63,6 +71,10 @@ def counted():
 
 def video_frames(kind: str) -> int:
     return 6 if kind.startswith("qwen") else 3  # Qwen-VL joins two of them
+
+
+def predict(shape, frames, tokens, config, *, question_tokens=None, size=None, **more):
+    return predict_prompt(shape, Prompt(frames, tokens, question_tokens, size), config, **more)
 
 
 def expected(model, batch, config, **more):
@@ -99,14 +111,14 @@ def test_pruned_models(kind, name):
     config = PruneConfig.from_dict(CONFIGS[name])
     model, batch = wide_windows() if kind == "qwen2_5_vl" else stock_model(kind), batch_for(kind)
     apply(model, config)
-    with counted() as counter:
+    with counted() as counter, trace() as found:
         model(**batch, logits_to_keep=1)
     cost, dense = expected(model, batch, config), expected(model, batch, PruneConfig())
     assert cost.first_token == pytest.approx(counter.get_total_flops(), rel=WITHIN)
     assert flop_ideal(dense, cost) > 1.0
     frames, prompt = video_frames(kind), batch["input_ids"].shape[1]
     flow = token_flow(model_shape(model.config), config, frames, prompt_tokens=prompt, size=SIZE)
-    assert flow.visual == trace(model).layers[0]
+    assert flow.visual == found[0].llm_layers
 
 
 def wide_windows():
@@ -121,9 +133,9 @@ def wide_windows():
 def test_windows_as_they_were(monkeypatch):
     """Given the windows of a run, its blocks are reckoned exactly; only padding to the longest is on top."""
     seen: list[tuple[int, ...]] = []
-    stretches = VisionRun.stretches
+    stretches = EncoderPass.stretches
     monkeypatch.setattr(
-        VisionRun,
+        EncoderPass,
         "stretches",
         lambda self, windowed: seen.append(tuple(stretches(self, windowed))) or seen[-1],
     )
@@ -150,7 +162,7 @@ def test_windows_as_they_were(monkeypatch):
     assert vision_flops(shape, patches, seen) <= embedding + linear + sum(attention)
 
 
-@pytest.mark.parametrize("prune", ["none", "evoprune", "meteor", "random", "all stages"])
+@pytest.mark.parametrize("prune", ["none", "evoprune", "meteor", "random", "over the clip", "all stages"])
 def test_several_encoders(prune):
     stages = {"encoder": EVO, "fusion": {"method": "cooperative", "keep": 0.6}, "llm": FIXED}
     meteor = {
@@ -162,19 +174,20 @@ def test_several_encoders(prune):
         "evoprune": {"encoder": EVO},
         "meteor": meteor,
         "random": CONFIGS["random"],
+        "over the clip": {**CONFIGS["over the clip"], "fusion": stages["fusion"]},
         "all stages": stages,
     }
     config = PruneConfig.from_dict(made[prune])
     model, frames = tiny_model(("siglip", "clip", "dinov2", "convnext")), 3
     ids = torch.tensor([[5, 6, 7, 8, 9]])
-    with counted() as counter:
+    with counted() as counter, trace() as found:
         tokens = model.encode([random_clip(frames)], config)
-        _, layers = model.generate(ids, torch.ones_like(ids), tokens, prune=config, max_new_tokens=1)
+        model.generate(ids, torch.ones_like(ids), tokens, settings=model.settings(config), max_new_tokens=1)
     shape = model_shape(model.config)
     prompt = frames * sum(e.dense for e in shape.encoders) + 5
     cost = predict(shape, frames, prompt, config)
     flow = token_flow(shape, config, frames, prompt_tokens=prompt)
-    assert flow.visual == layers.row(0)
+    assert flow.visual == found[0].llm_layers
     assert model.retained_count(frames, config)["encoders"] == sum(e.left for e in flow.encoders)
     assert cost.first_token == pytest.approx(counter.get_total_flops(), rel=WITHIN)
     assert len(cost.encoder) == 4

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import typing
-
 import pytest
 import torch
 
 from tests.models.tiny import tiny_model
 from tests.plug.stock import BUILDERS, clips, inputs, stock_model
-from tests.plug.test_apply import QUESTIONS, config, run
 from videoprune.config import EncoderPrune, PruneConfig
-from videoprune.plug.apply import apply, remove, trace
-from videoprune.prune.over_clip import choose, is_clip_method
-from videoprune.prune.rivals import CLIP_METHODS
+from videoprune.plug.apply import apply, remove
+from videoprune.plug.current_pass import trace
+from videoprune.prune.registry import OVER_CLIP, ClipTokens
 from videoprune.types import VideoFrames
 
 KINDS = sorted(BUILDERS)
-RIVALS = [m for m in CLIP_METHODS if is_clip_method(m)]
+RIVALS = list(OVER_CLIP)
 FRAMES = 3
+QUESTIONS = [[7, 8, 9], [10, 11]]
 
 
-def test_the_configuration_knows_every_rival():
-    names = typing.get_args(typing.get_type_hints(EncoderPrune)["method"])
-    assert set(names) == {"none", "evoprune", "meteor", *CLIP_METHODS}
+def config(**parts: dict) -> PruneConfig:
+    return PruneConfig.from_dict(parts)
+
+
+@torch.no_grad()
+def run(model, batch, new: int = 0):
+    if new:
+        return model.generate(**batch, max_new_tokens=new, do_sample=False)
+    return model(**batch).logits
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -33,10 +37,11 @@ def test_counts_are_exact_and_a_batch_equals_its_rows(kind, method):
     batch = inputs(kind, made, QUESTIONS[:2])
     before = run(model, batch)
     apply(model, config(encoder={"method": method, "keep": 0.5}))
-    together, seen = run(model, batch), trace(model)
+    with trace() as seen:
+        together = run(model, batch)
     per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
     expected = round(0.5 * FRAMES * per_frame) + (kind == "llava_onevision")
-    assert [row[0] for row in seen.layers] == [expected] * 2
+    assert [one.llm_layers[0] for one in seen] == [expected] * 2
     assert not together.isnan().any()
     text = run(model, batch, 3)
     for i, clip in enumerate(made):
@@ -56,11 +61,12 @@ def test_fusion_keeps_its_share_of_what_left_the_encoder(kind, method, fusion):
     if method != "none":
         parts["encoder"] = {"method": method, "keep": 0.5}
     apply(model, config(**parts))
-    together = run(model, batch)
+    with trace() as seen:
+        together = run(model, batch)
     share = 0.5 if method == "none" else 0.25
     per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
     expected = round(share * FRAMES * per_frame) + (kind == "llava_onevision")
-    assert [row[0] for row in trace(model).layers] == [expected] * 2
+    assert [one.llm_layers[0] for one in seen] == [expected] * 2
     if "random" in (method, fusion):
         return
     for i, clip in enumerate(made):
@@ -70,8 +76,9 @@ def test_fusion_keeps_its_share_of_what_left_the_encoder(kind, method, fusion):
 
 def test_choose_keeps_clips_apart():
     x = torch.randn(5, 4, 8, generator=torch.Generator().manual_seed(1))
-    both = choose("divprune", x, [3, 5], [2, 3])
-    first, second = choose("divprune", x[:2], [3], [2]), choose("divprune", x[2:], [5], [3])
+    choose = OVER_CLIP["divprune"].choose
+    both = choose(ClipTokens(x), [3, 5], [2, 3])
+    first, second = choose(ClipTokens(x[:2]), [3], [2]), choose(ClipTokens(x[2:]), [5], [3])
     assert both.keep[0].tolist() == first.keep[0].tolist() + [8 + k for k in second.keep[0].tolist()]
     into = [i if i < 0 else i + 3 for i in second.into[0].tolist()]
     assert both.into[0].tolist() == first.into[0].tolist() + into
@@ -80,9 +87,9 @@ def test_choose_keeps_clips_apart():
 @pytest.mark.parametrize("method", RIVALS)
 def test_several_encoders_take_what_needs_no_attention(method):
     model, prune = tiny_model(), PruneConfig(encoder=EncoderPrune(method=method, keep=0.4))
-    if CLIP_METHODS[method].needs:
+    if OVER_CLIP[method].needs:
         with pytest.raises(ValueError, match=f"encoder.method='{method}' needs the attention of one encoder"):
-            model.resolve(prune)
+            model.settings(prune)
         return
     tokens = model.encode([clip_of(3), clip_of(2, seed=1)], prune)
     per_frame = sum(t.dense for t in model.towers)
@@ -97,7 +104,7 @@ def test_several_encoders_take_what_needs_no_attention(method):
 
 def test_several_encoders_refuse_what_looks_into_one():
     with pytest.raises(ValueError, match=r"encoder.temporal=0.5, encoder.frames='equal'"):
-        tiny_model().resolve(config(encoder={"method": "evoprune", "keep": 0.5, "temporal": 0.5}))
+        tiny_model().settings(config(encoder={"method": "evoprune", "keep": 0.5, "temporal": 0.5}))
 
 
 def clip_of(frames: int, seed: int = 0) -> VideoFrames:

@@ -22,10 +22,10 @@ from videoprune.cost.shapes import (
     LanguageShape,
     Matrix,
     ModelShape,
-    Product,
     TokenFlow,
     VisionShape,
 )
+from videoprune.prune.kinds import Product
 
 
 @dataclass(frozen=True)

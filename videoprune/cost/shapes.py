@@ -1,7 +1,7 @@
 """What a model computes with, and on how many tokens, as plain numbers: what costs are reckoned from.
 
-`models.shapes` reads a `ModelShape` from a model's configuration, `models.token_flow` says how many tokens go where,
-`eval.cost` turns both into operations and bytes. A frame of Qwen-VL is `temporal` frames of the video.
+`models.shapes` reads a `ModelShape` from a model's configuration, `token_flow` says how many tokens go where,
+`operations` turns both into operations and bytes. A frame of Qwen-VL is `temporal` frames of the video.
 
 Shapes: D width of an encoder, W width of the LLM.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from videoprune.prune.kinds import Product
+
 Matrix = tuple[int, int]  # inputs, outputs
-Product = tuple[int, int, int, int]  # b products of (m, k) with (k, n): b, m, k, n
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """How many tokens go where under a pruning configuration, known before any pixel: `token_flow`.
 
-The counts are those of `early`, `vision_run` and `llm_prune`; the products are those of choosing tokens there. What the
-pixels decide is taken on average: a merged frame's units are spread over its windows evenly, and adaptive pruning in
-the LLM keeps `llm.keep` on a geometric row. Counts that were measured can be given instead.
+The counts are those of `prune.counts`; the products are what each method of `prune.registry` says that choosing takes.
+What the pixels decide is taken on average: a merged frame's units are spread over its windows evenly, and adaptive
+pruning in the LLM keeps `llm.keep` on a geometric row. Counts that were measured can be given instead.
 
 Shapes: F frames, P prefix tokens (CLS), n patches of a frame, u patches of a unit, H heads, d head width.
 """
@@ -13,24 +13,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
+from videoprune.config import EncoderPrune, FusionPrune, LLMPrune, PruneConfig
 from videoprune.cost.shapes import (
     ConvShape,
     EncoderFlow,
     LanguageShape,
     ModelShape,
-    Product,
     TokenFlow,
     VisionShape,
 )
-from videoprune.models.early import retained_counts
-from videoprune.plug.encoder_pass import kept_of_clip, kept_units, removals
-from videoprune.plug.llm_pass import cut_layers, cut_ratios
 from videoprune.prune.budget import allocate
-from videoprune.prune.meteor import cut_blocks
-from videoprune.prune.over_clip import is_clip_method
-from videoprune.prune.rivals.llm import AIM_ITERATIONS
-from videoprune.prune.schedule import merge_counts
+from videoprune.prune.counts import (
+    cut_layers,
+    cut_ratios,
+    fused_count,
+    kept_of_clip,
+    kept_units,
+    removals,
+    retained_counts,
+)
+from videoprune.prune.kinds import BlockSize, CutSize, Depth, Product, attention_products
+from videoprune.prune.registry import BY_FRAME, FUSION, INSIDE, LLM, OVER_CLIP, ClipSize
 
 
 def token_flow(
@@ -56,9 +59,9 @@ def token_flow(
     if text < 1:
         raise ValueError(f"prompt_tokens={prompt_tokens}; allowed: more than the {dense} visual tokens")
     fused, products = arrived, []
-    if shape.fuses and config.fusion.method != "none":
-        fused = max(1, round(config.fusion.keep * arrived))
-        products += _fusion_products(shape, config, frames) if fused < arrived else []
+    if shape.fuses:
+        fused = fused_count(arrived, config)
+        products += _fusion_products(shape, config, frames, arrived)
     visual = _visual_by_layer(config.llm, fused, shape.language.layers)
     if visual_by_layer is not None:
         visual = tuple(round(n) for n in visual_by_layer)
@@ -82,25 +85,44 @@ def _only_encoder(
     units = (rows // side) * (columns // side)
     inside = config.encoder.keep if config.encoder.method != "none" else 1.0
     fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
-    remove = (*removals(config.encoder, vision.used_blocks, units, inside),)
+    depth = Depth(vision.used_blocks, units, kept_units(units, inside), vision.prefix)
+    remove = removals(config.encoder, depth)
     flow = _vision_flow(
         vision, config.encoder, frames, units, remove, windows=_windows(vision, rows, columns)
     )
     pooled = math.ceil(rows / vision.pool) * math.ceil(columns / vision.pool) if vision.pool > 1 else units
     each = kept_units(pooled, inside)
-    arrived = frames * pooled if vision.pool > 1 else frames * each  # what the choice over the clip looks at
+    over_clip = config.encoder.method in OVER_CLIP and inside < 1
+    # What the choice over the clip looks at.
+    arrived = frames * pooled if vision.pool > 1 or over_clip else frames * each
     left = frames * each
-    if fuse < 1 or vision.pool > 1 or is_clip_method(config.encoder.method):
+    if fuse < 1 or vision.pool > 1 or over_clip:
         left = kept_of_clip(frames, pooled, inside * fuse)
-    chosen_alike = config.encoder.method in ("none", "evoprune", "meteor") and config.fusion.method not in (
-        "random",
-        "uniform",
+    choosing = (
+        [] if left == arrived else _clip_products(vision, shape.language, config, frames, arrived, left)
     )
-    if left < arrived and chosen_alike and (fuse < 1 or vision.pool > 1):
-        projected = vision.pool > 1 or not vision.projects_all  # else the choice falls before the projector
-        width = shape.language.hidden if projected else vision.width
-        flow = replace(flow, pruning=(*flow.pruning, (1, arrived, width, arrived)))
+    flow = replace(flow, pruning=(*flow.pruning, *choosing))
     return [flow], frames * pooled + shape.extra, left + shape.extra
+
+
+def _clip_products(
+    vision: VisionShape, llm: LanguageShape, config: PruneConfig, frames: int, arrived: int, left: int
+) -> list[Product]:
+    """Choosing `left` of the `arrived` tokens of a clip of one encoder: a method over the clip, or stage 2."""
+    encoder, fusion = config.encoder.method, config.fusion.method
+    projected = vision.pool > 1 or not vision.projects_all  # else the choice falls before the projector
+    width, each = llm.hidden if projected else vision.width, arrived // frames
+    if encoder in OVER_CLIP:
+        patches = vision.dense if vision.pool > 1 else each * vision.unit_side**2
+        last = BlockSize(frames, patches, vision.width, vision.heads, prefix=vision.prefix)
+        looked = attention_products(last) if "attention" in OVER_CLIP[encoder].needs else []
+        size = ClipSize(frames, each, width, vision.width // vision.heads)
+        return [*looked, *OVER_CLIP[encoder].products(size, left)]
+    if vision.pool > 1:
+        if encoder in BY_FRAME:
+            return []  # behind pooling a control takes stage 2's place
+        fusion = "cooperative" if fusion == "none" else fusion
+    return [] if fusion == "none" else FUSION[fusion].within_operations(arrived, width)
 
 
 def _fused_encoders(
@@ -118,20 +140,13 @@ def _tower_flow(
     dense, final = shape.dense, counts[-1]
     if isinstance(shape, ConvShape):
         products: list[Product] = []
-        if config.method == "evoprune" and final < dense:
-            products = _merge_rounds(frames, dense, final, shape.widths[-1])
+        if config.method in INSIDE:
+            size = BlockSize(frames, dense, shape.widths[-1], heads=1)
+            products = INSIDE[config.method].at_end_operations(config, size, final)
         left = frames * final
         return EncoderFlow(frames, frames * dense, (), (), left, left, tuple(products))
-    remove = [0] * shape.blocks
-    if config.method == "evoprune" and final < dense:
-        p = shape.prefix
-        remove = list(merge_counts(shape.blocks, dense + p, final + p, config.schedule, protected=p))
-    elif config.method == "meteor":
-        before = dense
-        for end, after in zip(cut_blocks(shape.blocks), counts, strict=True):
-            remove[end] += before - after
-            before = after
-    flow = _vision_flow(shape, config, frames, dense, tuple(remove))
+    remove = removals(config, Depth(shape.blocks, dense, final, shape.prefix, cuts=counts))
+    flow = _vision_flow(shape, config, frames, dense, remove)
     return replace(flow, projected=frames * final, left=frames * final)
 
 
@@ -153,7 +168,8 @@ def _vision_flow(
         taps += [frames * now] if block in shape.taps else []
         gone = remove[block] if block < len(remove) else 0
         if gone:
-            products += _step_products(shape, config, frames, left, first=left == units)
+            size = BlockSize(frames, left, shape.width, shape.heads, u, shape.prefix, first=left == units)
+            products += INSIDE[config.method].operations(config, size)
         left -= gone
         if block + 1 < shape.used_blocks:  # a cut behind the last used block shortens only what the LLM gets
             now = left
@@ -169,47 +185,22 @@ def _vision_flow(
     )
 
 
-def _step_products(
-    shape: VisionShape, config: EncoderPrune, frames: int, units: int, *, first: bool
-) -> list[Product]:
-    """Products of one merge (EvoPrune) or one cut (METEOR) of frames of `units` units."""
-    if config.method == "meteor":
-        return [] if first else _importance(shape, frames, units)
-    products: list[Product] = []
-    if config.lambda_att or math.floor(config.critical_ratio * units):
-        products += _importance(shape, frames, units)
-    width = shape.width // shape.heads if config.metric == "keys" else shape.width
-    return [*products, _pairs(frames, units, width)]
-
-
-def _importance(shape: VisionShape, frames: int, units: int) -> list[Product]:
-    """Attention from CLS, or from all tokens where there is none."""
-    n, d, rows = units * shape.unit_side**2 + shape.prefix, shape.width // shape.heads, frames * shape.heads
-    if shape.prefix:
-        return [(rows, 1, d, n)]
-    return [(rows, n, d, n), (rows, 1, n, n)]
-
-
-def _pairs(frames: int, tokens: int, width: int) -> Product:
-    """Sources against destinations."""
-    return (frames, -(-tokens // 2), width, tokens // 2)
-
-
-def _merge_rounds(frames: int, tokens: int, final: int, width: int) -> list[Product]:
-    """Merging what has left the encoder, at most half in a round."""
-    found = []
-    while tokens > final:
-        found.append(_pairs(frames, tokens, width))
-        tokens -= min(tokens - final, tokens // 2)
+def _fusion_products(shape: ModelShape, config: PruneConfig, frames: int, arrived: int) -> list[Product]:
+    """Behind the projectors of several encoders: a rival's choice over the clip, then stage 2."""
+    found: list[Product] = []
+    if config.encoder.method in OVER_CLIP:
+        size = ClipSize(frames, arrived // frames, shape.language.hidden, 0)
+        kept = fused_count(arrived, replace(config, fusion=FusionPrune()))
+        found += OVER_CLIP[config.encoder.method].products(size, kept) if kept < arrived else []
+        arrived = kept
+    if (
+        config.fusion.method != "none"
+        and fused_count(arrived, replace(config, encoder=EncoderPrune())) < arrived
+    ):
+        groups = frames if config.fusion.scope == "frame" else 1
+        fusion = FUSION[config.fusion.method]
+        found += fusion.across_operations(len(shape.encoders), groups, shape.language.hidden)
     return found
-
-
-def _fusion_products(shape: ModelShape, config: PruneConfig, frames: int) -> list[Product]:
-    if config.fusion.method != "cooperative":
-        return []
-    groups = frames if config.fusion.scope == "frame" else 1
-    many = len(shape.encoders)
-    return [(1, many, many, groups * shape.language.hidden)]
 
 
 def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ...]:
@@ -229,23 +220,13 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
 def _cut_products(
     config: LLMPrune, shape: LanguageShape, visual: Sequence[int], text: int, asking: int
 ) -> list[Product]:
-    """At each cut: queries of the question, keys of all tokens, and their attention; for `aim` queries of all.
-
-    The layer before a cut computes on as many tokens as arrive at the cut: `attention` changes nothing here.
-    """
-    if config.method not in ("adaptive", "fixed", "aim"):
-        return []
+    """Choosing at each cut. The layer before a cut computes on as many tokens as arrive at the cut, so
+    `llm.attention` changes nothing here."""
     found: list[Product] = []
-    for cut in cut_layers(config, shape.layers):
-        n = visual[cut - 1] + text
-        q = n if config.method == "aim" else 1 if config.queries == "last" else asking
-        summed = (AIM_ITERATIONS * shape.heads, 1, n, n) if config.method == "aim" else (shape.heads, 1, q, n)
-        found += [
-            (1, q, shape.hidden, shape.heads * shape.head_dim),
-            (1, n, shape.hidden, shape.kv_heads * shape.head_dim),
-            (shape.heads, q, shape.head_dim, n),
-            summed,
-        ]
+    for cut in cut_layers(config, shape.layers) if config.method != "none" else ():
+        heads = (shape.heads, shape.kv_heads, shape.head_dim)
+        size = CutSize(visual[cut - 1] + text, asking, shape.hidden, *heads)
+        found += LLM[config.method].operations(config, size)
     return found
 
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 
+@torch.no_grad()
 def adaptive_counts(
     attention: Tensor,
     visual_mask: Tensor,

@@ -9,8 +9,47 @@ import math
 
 import torch
 
+from videoprune.prune.kinds import ByFrame
 from videoprune.prune.merge import drop_others
 from videoprune.types import KeepPlan
+
+
+class RandomPlaces(ByFrame):
+    """Drawn without replacement, anew in each frame."""
+
+    source = "control: drawn without replacement"
+
+    def plan(
+        self,
+        frames: int,
+        tokens: int,
+        keep: int,
+        *,
+        grid: tuple[int, int] | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> KeepPlan:
+        return random_plan(frames, tokens, keep, generator=generator, device=device)
+
+
+class UniformPlaces(ByFrame):
+    """Evenly spaced over the grid, or over the order without a grid."""
+
+    source = "control: evenly spaced in every frame"
+
+    def plan(
+        self,
+        frames: int,
+        tokens: int,
+        keep: int,
+        *,
+        grid: tuple[int, int] | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> KeepPlan:
+        if grid is None:
+            return uniform_plan(frames, tokens, keep, device=device)
+        return uniform_grid_plan(frames, *grid, keep, device=device)
 
 
 def random_plan(

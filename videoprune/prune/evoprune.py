@@ -9,17 +9,81 @@ E = floor(n / 2) destinations, D width.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from videoprune.config import EncoderPrune
 from videoprune.prune.diversity import mean_of_largest
-from videoprune.prune.merge import identity_plan
+from videoprune.prune.kinds import (
+    BlockSize,
+    BlockTokens,
+    Depth,
+    InsideEncoder,
+    Product,
+    attention_products,
+    pair_products,
+)
+from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
+from videoprune.prune.schedule import merge_counts, smallest_count
 from videoprune.prune.similarity import products_of
 from videoprune.types import KeepPlan
 
 
+class EvoPrune(InsideEncoder):
+    """Pairs merge after the blocks that `encoder.schedule` names."""
+
+    source = "EvoPrune, arXiv 2603.03681"
+    merges = True
+    by_content = True
+
+    def removals(self, config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
+        p = depth.prefix
+        return merge_counts(depth.num_blocks, depth.units + p, depth.final + p, config.schedule, protected=p)
+
+    def smallest(self, config: EncoderPrune, num_blocks: int, units: int) -> int:
+        return smallest_count(num_blocks, units, config.schedule)
+
+    def looks(self, config: EncoderPrune) -> bool:
+        return bool(config.critical_ratio or config.lambda_att) or config.metric == "keys"
+
+    def decide(self, tokens: BlockTokens, remove: int, config: EncoderPrune) -> KeepPlan:
+        critical = math.floor(config.critical_ratio * tokens.x.shape[1])
+        return bipartite_plan(
+            tokens.keys() if config.metric == "keys" else tokens.x,
+            remove,
+            importance=tokens.attention() if critical or config.lambda_att else None,
+            lambda_div=config.lambda_div,
+            lambda_att=config.lambda_att,
+            critical=critical,
+            neighbors=config.neighbors,
+        )
+
+    def operations(self, config: EncoderPrune, size: BlockSize) -> list[Product]:
+        asked = config.lambda_att or math.floor(config.critical_ratio * size.units)
+        width = size.width // size.heads if config.metric == "keys" else size.width
+        return [*(attention_products(size) if asked else []), pair_products(size.frames, size.units, width)]
+
+    def at_end(self, x: Tensor, final: int, config: EncoderPrune) -> tuple[Tensor, Tensor, KeepPlan]:
+        """The pair score on finished features, in rounds of at most half; there is no attention to protect by."""
+        size, plan = x.new_ones(x.shape[:2]), identity_plan(x.shape[0], x.shape[1], x.device)
+        while x.shape[1] > final:
+            r = min(x.shape[1] - final, x.shape[1] // 2)
+            step = bipartite_plan(x, r, lambda_div=config.lambda_div, neighbors=config.neighbors)
+            x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
+        return x, size, plan
+
+    def at_end_operations(self, config: EncoderPrune, size: BlockSize, final: int) -> list[Product]:
+        found, tokens = [], size.units
+        while tokens > final:
+            found.append(pair_products(size.frames, tokens, size.width))
+            tokens -= min(tokens - final, tokens // 2)
+        return found
+
+
+@torch.no_grad()
 def bipartite_plan(
     metric: Tensor,
     remove: int,

@@ -1,87 +1,197 @@
-"""METEOR, stage 2 (arXiv 2507.20842): prune the tokens of all encoders together, after projection.
+"""Stage 2, behind the projectors: tokens of all encoders together (METEOR, arXiv 2507.20842), or of a clip of one.
 
 Shapes: B rows, N tokens of all encoders, D width of the LLM, C encoders, G groups (frames).
 """
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from videoprune.prune.budget import allocate
-from videoprune.prune.controls import evenly_spaced
+from videoprune.prune.controls import evenly_spaced, random_plan, uniform_plan
+from videoprune.prune.kinds import Product
+from videoprune.prune.merge import concatenate
+from videoprune.prune.rivals.max_min import max_min_mask
+from videoprune.prune.rivals.tokens import plan_of_kept
 from videoprune.prune.select import top_k_per_group
 from videoprune.prune.similarity import cross_encoder_redundancy, own_redundancy
 from videoprune.types import KeepPlan
 
-Method = Literal["cooperative", "separate", "random", "uniform"]
+
+@dataclass(frozen=True)
+class FusionTokens:
+    """Tokens of several encoders: z (B, N, D). encoder: int64 (N,), 0..C - 1. group: int64 (N,), 0..G - 1, the frame of
+    each token; all 0 where the whole clip is compared. counts: how many of each group stay. redundancy: as in
+    `FusionPrune`. generator: of random methods."""
+
+    z: Tensor
+    encoder: Tensor
+    group: Tensor
+    counts: tuple[int, ...]
+    redundancy: Literal["mean", "sum"] = "mean"
+    generator: torch.Generator | None = None
 
 
+class Fusion(ABC):
+    """A method of stage 2. source: the paper."""
+
+    source: ClassVar[str]
+
+    @abstractmethod
+    def across(self, tokens: FusionTokens) -> KeepPlan:
+        """Several encoders: counts[g] tokens of every group stay, the others are dropped."""
+
+    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
+        """One encoder: `keep` of one clip's tokens x (N, D) stay, one row.
+
+        There is no other encoder to compare with, so the tokens that differ most from each other stay: greedy max-min
+        of the cosine distance (DivPrune, arXiv 2503.02175), in stretches where there are thousands (`max_min_mask`).
+        """
+        return plan_of_kept(max_min_mask(x, keep)[None])
+
+    def across_operations(self, encoders: int, groups: int, width: int) -> list[Product]:
+        """The matrix products of `across`."""
+        return []
+
+    def within_operations(self, tokens: int, width: int) -> list[Product]:
+        """The matrix products of `within`."""
+        return [(1, tokens, width, tokens)]
+
+
+class Cooperative(Fusion):
+    """The tokens that the other encoders say least, over all encoders together."""
+
+    source = "METEOR, arXiv 2507.20842"
+
+    def across(self, tokens: FusionTokens) -> KeepPlan:
+        alike = cross_encoder_redundancy(
+            tokens.z, tokens.encoder, reduce=tokens.redundancy, group=tokens.group
+        )
+        return top_k_per_group(-alike, tokens.group, tokens.counts)
+
+    def across_operations(self, encoders: int, groups: int, width: int) -> list[Product]:
+        return [(1, encoders, encoders, groups * width)]
+
+
+class Separate(Fusion):
+    """Within each encoder the tokens least like its others, each encoder in proportion to its tokens."""
+
+    source = "METEOR, arXiv 2507.20842, its ablation"
+
+    def across(self, tokens: FusionTokens) -> KeepPlan:
+        encoders = int(tokens.encoder.max()) + 1 if tokens.encoder.numel() else 1
+        cell = tokens.group * encoders + tokens.encoder
+        sizes = torch.bincount(cell, minlength=len(tokens.counts) * encoders).tolist()
+        rows = [sizes[start : start + encoders] for start in range(0, len(sizes), encoders)]
+        quota = [q for count, row in zip(tokens.counts, rows, strict=True) for q in _split(count, row)]
+        return top_k_per_group(-own_redundancy(tokens.z, tokens.encoder, group=tokens.group), cell, quota)
+
+
+class RandomFusion(Fusion):
+    """Drawn without replacement."""
+
+    source = "control: drawn without replacement"
+
+    def across(self, tokens: FusionTokens) -> KeepPlan:
+        device = tokens.generator.device if tokens.generator else None
+        drawn = torch.rand(tokens.z.shape[:2], generator=tokens.generator, device=device)
+        return top_k_per_group(drawn.to(tokens.z.device), tokens.group, tokens.counts)
+
+    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
+        return random_plan(1, len(x), keep, generator=generator, device=x.device)
+
+    def within_operations(self, tokens: int, width: int) -> list[Product]:
+        return []
+
+
+class UniformFusion(Fusion):
+    """Evenly spaced in the order given."""
+
+    source = "control: evenly spaced"
+
+    def across(self, tokens: FusionTokens) -> KeepPlan:
+        scores = torch.zeros(
+            tokens.z.shape[1], device=tokens.z.device
+        )  # 1 at evenly spaced tokens of every group
+        for g, count in enumerate(tokens.counts):
+            members = (tokens.group == g).nonzero()[:, 0]
+            scores[members[evenly_spaced(len(members), count)]] = 1.0
+        return top_k_per_group(scores.expand(tokens.z.shape[:2]), tokens.group, tokens.counts)
+
+    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
+        return uniform_plan(1, len(x), keep, device=x.device)
+
+    def within_operations(self, tokens: int, width: int) -> list[Product]:
+        return []
+
+
+FUSION: dict[str, Fusion] = {
+    "cooperative": Cooperative(),
+    "separate": Separate(),
+    "random": RandomFusion(),
+    "uniform": UniformFusion(),
+}
+
+
+@torch.no_grad()
 def fuse_plan(
     z: Tensor,
     encoder: Tensor,
     keep: int,
     *,
-    method: Method,
+    method: str,
     redundancy: Literal["mean", "sum"] = "mean",
     group: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> KeepPlan:
-    """Keep `keep` of the tokens z (B, N, D); the others are dropped.
+    """Several encoders: keep `keep` of the tokens z (B, N, D) by `method`; the others are dropped.
 
     encoder: int64 (N,), 0..C - 1. group: int64 (N,), 0..G - 1, the frame of each token, or None for one
     group: comparisons stay within a group, and `keep` is split exactly, in proportion to the groups' tokens.
-    `cooperative`: the tokens that the other encoders say least, over all encoders together (METEOR);
-    `redundancy` is the `reduce` of `cross_encoder_redundancy`. `separate`: within each encoder the tokens
-    least like its others, each encoder in proportion to its tokens. `random`: drawn from `generator`, on its
-    own device. `uniform`: evenly spaced in the order given.
+    redundancy: the `reduce` of `cross_encoder_redundancy`. generator: on its own device.
     Raises ValueError for an unknown method or a `keep` that is not in 0..N.
     """
-    batch, tokens = z.shape[:2]
-    if method not in get_args(Method):
-        raise ValueError(f"method={method!r}; allowed: {', '.join(get_args(Method))}")
+    tokens = z.shape[1]
+    _check_method(method)
     if not 0 <= keep <= tokens:
         raise ValueError(f"keep={keep}; allowed: 0..{tokens}, the number of tokens")
     for name, label in (("encoder", encoder), ("group", group)):
         if label is not None and tuple(label.shape) != (tokens,):
             raise ValueError(f"{name}: shape {tuple(label.shape)}; allowed: {(tokens,)}")
     frame = torch.zeros_like(encoder) if group is None else group
-    sizes = torch.bincount(frame).tolist()
-    counts = _split(keep, sizes)
-    if method == "separate":
-        return _separate(z, encoder, frame, counts)
-    if method == "cooperative":
-        scores = -cross_encoder_redundancy(z, encoder, reduce=redundancy, group=frame)
-    elif method == "random":
-        drawn = torch.rand(batch, tokens, generator=generator, device=generator.device if generator else None)
-        scores = drawn.to(z.device)
-    else:
-        scores = _even_scores(frame, sizes, counts).expand(batch, tokens)
-    return top_k_per_group(scores, frame, counts)
+    counts = _split(keep, torch.bincount(frame).tolist())
+    return FUSION[method].across(FusionTokens(z, encoder, frame, counts, redundancy, generator))
+
+
+@torch.no_grad()
+def fuse_clips(
+    method: str,
+    x: Tensor,
+    keep: Sequence[int],
+    tokens: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> KeepPlan:
+    """One encoder: `keep[i]` of the `tokens[i]` tokens of clip i stay, x (sum of tokens, D).
+
+    -> one plan over all tokens, one row; nothing merges. Raises ValueError for an unknown method.
+    """
+    _check_method(method)
+    parts = zip(x.split(list(tokens)), keep, strict=True)
+    return concatenate([FUSION[method].within(part, count, generator) for part, count in parts])
+
+
+def _check_method(method: str) -> None:
+    if method not in FUSION:
+        raise ValueError(f"method={method!r}; allowed: {', '.join(FUSION)}")
 
 
 def _split(keep: int, sizes: list[int]) -> tuple[int, ...]:
     """`keep` in proportion to the sizes, at least one for each while that is possible."""
     minimum = 1 if keep >= sum(s > 0 for s in sizes) else 0
     return allocate(keep, sizes, sizes, minimum=minimum)
-
-
-def _separate(z: Tensor, encoder: Tensor, frame: Tensor, counts: tuple[int, ...]) -> KeepPlan:
-    encoders = int(encoder.max()) + 1 if encoder.numel() else 1
-    cell = frame * encoders + encoder
-    sizes = torch.bincount(cell, minlength=len(counts) * encoders).tolist()
-    quota = [
-        q for g, count in enumerate(counts) for q in _split(count, sizes[g * encoders : (g + 1) * encoders])
-    ]
-    return top_k_per_group(-own_redundancy(z, encoder, group=frame), cell, quota)
-
-
-def _even_scores(frame: Tensor, sizes: list[int], counts: tuple[int, ...]) -> Tensor:
-    """1 at evenly spaced tokens of every group, 0 elsewhere: (N,)."""
-    scores = torch.zeros(frame.shape[0], device=frame.device)
-    for g, (size, count) in enumerate(zip(sizes, counts, strict=True)):
-        members = (frame == g).nonzero()[:, 0]
-        scores[members[evenly_spaced(size, count)]] = 1.0
-    return scores

@@ -9,6 +9,7 @@ Shapes: B rows, H heads, Hq query heads, Hk key heads, N tokens, Q queries, S ke
 from __future__ import annotations
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -114,7 +115,7 @@ def text_to_visual_attention(
     S). chunk: queries at once.
     -> (B, Hq, S), zero outside visual keys, and for rows without a valid query.
     """
-    batch, q_heads, queries, width = q_text.shape
+    batch, q_heads, queries, _ = q_text.shape
     k_heads, keys = k.shape[1:3]
     if k_heads == 0 or q_heads % k_heads:
         raise ValueError(f"k has {k_heads} heads; allowed: a divisor of the queries' {q_heads}")
@@ -123,7 +124,7 @@ def text_to_visual_attention(
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; allowed: 1 or more")
     dtype = torch.promote_types(q_text.dtype, torch.float32)
-    grouped = q_text.reshape(batch, k_heads, q_heads // k_heads, queries, width)
+    grouped = rearrange(q_text, "b (k g) q d -> b k g q d", k=k_heads)  # the g query heads of a key head
     k_t = k.to(dtype).transpose(2, 3)  # (B, Hk, d, S)
     paid = torch.zeros(batch, k_heads, q_heads // k_heads, keys, dtype=dtype, device=k.device)
     for start in range(0, queries, chunk):
@@ -131,7 +132,8 @@ def text_to_visual_attention(
         seen = key_mask[:, None] & (key_positions[:, None] <= query_positions[:, rows, None])  # (B, chunk, S)
         counts = (query_mask[:, rows] & seen.any(dim=2)).to(dtype)  # a query that sees nothing pays nothing
         part = grouped[:, :, :, rows].to(dtype) * scale
-        logits = (part.flatten(2, 3) @ k_t).unflatten(2, part.shape[2:4])  # (B, Hk, Hq / Hk, chunk, S)
+        logits = rearrange(part, "b k g q d -> b k (g q) d") @ k_t
+        logits = rearrange(logits, "b k (g q) s -> b k g q s", q=part.shape[3])
         logits.masked_fill_(~seen[:, None, None], torch.finfo(dtype).min)
         paid += (counts[:, None, None, None] @ logits.softmax(dim=-1)).squeeze(3)
     mean = paid.flatten(1, 2) / query_mask.sum(dim=1).clamp(min=1)[:, None, None]

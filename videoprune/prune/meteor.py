@@ -13,12 +13,39 @@ import math
 import torch
 from torch import Tensor
 
+from videoprune.config import EncoderPrune
+from videoprune.prune.budget import meteor_counts
+from videoprune.prune.kinds import BlockSize, BlockTokens, Depth, InsideEncoder, Product, attention_products
 from videoprune.prune.merge import drop_others
 from videoprune.prune.select import top_k_plan
 from videoprune.prune.similarity import cosine_to_mean
 from videoprune.types import KeepPlan
 
 NUM_CUTS = 3
+
+
+class Meteor(InsideEncoder):
+    """Three cuts, the first by closeness to the mean token, the others by attention."""
+
+    source = "METEOR, arXiv 2507.20842"
+
+    def removals(self, config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
+        removed, before = [0] * depth.num_blocks, depth.units
+        counts = depth.cuts or meteor_counts(depth.units, depth.final, NUM_CUTS)
+        for block, after in zip(cut_blocks(depth.num_blocks), counts, strict=True):
+            removed[block] += before - after
+            before = after
+        return tuple(removed)
+
+    def looks(self, config: EncoderPrune) -> bool:
+        return True
+
+    def decide(self, tokens: BlockTokens, remove: int, config: EncoderPrune) -> KeepPlan:
+        attention = None if tokens.first else tokens.attention()
+        return stage1_plan(tokens.x, tokens.x.shape[1] - remove, attention=attention)
+
+    def operations(self, config: EncoderPrune, size: BlockSize) -> list[Product]:
+        return [] if size.first else attention_products(size)
 
 
 def cut_blocks(num_blocks: int) -> tuple[int, ...]:
@@ -41,6 +68,7 @@ def deep_scores(attention: Tensor) -> Tensor:
     return attention if attention.ndim == 2 else attention.mean(dim=1)
 
 
+@torch.no_grad()
 def stage1_plan(x: Tensor, keep: int, *, attention: Tensor | None = None, protect_first: int = 0) -> KeepPlan:
     """Keep `keep` tokens of x (B, N, D): by `deep_scores` where attention is given, else by `shallow_scores`.
 

@@ -7,12 +7,14 @@ Shapes: B rows, N tokens, D width, C encoders, G groups (frames).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 
@@ -32,9 +34,11 @@ def products_of(dtype: torch.dtype, device: torch.device) -> Iterator[None]:
     """Within it, float32 matrix products of numbers that come from `dtype` run as fast as that allows, and stay exact.
 
     Two bfloat16 numbers multiply to a float32 number, so a CPU may read such operands as bfloat16 and sum in
-    float32: four times as fast where it has instructions for it. A torch that cannot be told so goes on as ever.
+    float32: four times as fast where it has instructions for it. A torch that cannot be told so goes on as ever. So
+    does one with several threads of Python: torch has one such switch for all, and another's products may need float32.
     """
-    narrow = dtype == torch.bfloat16 and device.type == "cpu"
+    alone = threading.active_count() == 1
+    narrow = dtype == torch.bfloat16 and device.type == "cpu" and alone
     switch = getattr(torch.backends.mkldnn, "matmul", None) if narrow else None
     before = getattr(switch, "fp32_precision", None)
     if switch is None or before is None:
@@ -74,7 +78,8 @@ def cross_encoder_redundancy(
         raise ValueError(f"reduce={reduce!r}; allowed: sum, mean")
     # Sum the others instead of taking oneself from the whole: no cancellation, and exactly 0 for one encoder.
     others = 1.0 - torch.eye(encoders, dtype=u.dtype, device=u.device)
-    facing = torch.einsum("el,bgld->bged", others, total.unflatten(1, (groups, encoders))).flatten(1, 2)
+    by_group = rearrange(total, "b (g l) d -> b g l d", g=groups)
+    facing = rearrange(torch.einsum("el,bgld->bged", others, by_group), "b g e d -> b (g e) d")
     return _dot_with_cell(u, facing, cell)
 
 

@@ -69,6 +69,7 @@ def frame_counts(
     return tuple(smooth)
 
 
+@torch.no_grad()
 def temporal_plan(x: Tensor, remove: Sequence[int]) -> KeepPlan:
     """Merge the `remove[t]` tokens of frame t that changed least into the same place of the frame before.
 

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from videoprune.prune.rivals.clip import ClipTokens
+from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.types import KeepPlan
 
 FEW = settings(max_examples=60, deadline=None)

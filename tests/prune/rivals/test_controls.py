@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
 
 from tests.prune.rivals.clips import FEW, clips_and_counts, even, kept_only, make_clip, middles, targets
 from videoprune.prune.merge import apply_plan
-from videoprune.prune.rivals.clip import ClipTokens
-from videoprune.prune.rivals.controls import frames, pool, random_tokens, uniform
+from videoprune.prune.rivals.controls import frames, pool
+from videoprune.prune.rivals.tokens import ClipTokens
 
 
 def blank(count: int, rows: int, columns: int, *, grid: bool = True) -> ClipTokens:
@@ -26,9 +25,6 @@ def per_frame(clip: ClipTokens, target: list[int]) -> list[int]:
 def test_counts_by_frame(case: tuple[ClipTokens, int]) -> None:
     clip, keep = case
     n = clip.per_frame
-    chosen = targets(uniform(clip, keep))
-    assert per_frame(clip, chosen) == even(keep, clip.frames)
-    assert targets(random_tokens(clip, keep)).count(-1) == clip.num_tokens - keep
     whole = per_frame(clip, targets(frames(clip, keep)))
     used = [t for t in range(clip.frames) if whole[t]]
     assert used == middles(clip.frames, -(-keep // n))
@@ -61,8 +57,8 @@ def test_known_layouts() -> None:
     assert targets(pool(blank(1, 1, 6), 3)) == [0, 0, 2, 2, 4, 4]
     assert targets(pool(blank(1, 2, 3, grid=False), 2)) == [1, 1, 1, 4, 4, 4]
     assert targets(pool(blank(2, 1, 2), 1)) == [-1, -1, 2, 2]
-    assert targets(uniform(blank(1, 4, 4), 4)) == kept_only({5, 7, 13, 15}, 16)
-    assert targets(uniform(blank(1, 4, 4, grid=False), 4)) == kept_only({2, 6, 10, 14}, 16)
+    assert targets(frames(blank(1, 4, 4), 4)) == kept_only({5, 7, 13, 15}, 16)
+    assert targets(frames(blank(1, 4, 4, grid=False), 4)) == kept_only({2, 6, 10, 14}, 16)
     assert targets(frames(blank(4, 1, 3), 5)) == kept_only({3, 4, 5, 9, 11}, 12)
 
 
@@ -72,13 +68,3 @@ def test_pooling_by_two_is_average_pooling() -> None:
     picture = clip.x.view(3, 6, 6, -1).permute(0, 3, 1, 2)
     expected = torch.nn.functional.avg_pool2d(picture, 2).flatten(2).transpose(1, 2)
     torch.testing.assert_close(small.view(3, 9, -1), expected)
-
-
-def test_random_follows_its_generator() -> None:
-    clip = make_clip(4, 16)
-    one, two, other = (
-        targets(random_tokens(clip, 20, generator=torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
-    )
-    assert one == two != other
-    with pytest.raises(ValueError, match=r"keep=65; allowed: 1\.\.64"):
-        random_tokens(clip, 65)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, best, clips_and_counts, cosine, even, make_clip, mean, targets
-from videoprune.prune.rivals.clip import ClipTokens
 from videoprune.prune.rivals.earlytom import earlytom, earlytom_frames, frame_segments
+from videoprune.prune.rivals.tokens import ClipTokens
 
 Frame = list[list[float]]
 KNOBS = {"tau": 0.6, "ema": 0.9, "max_length": 8}

@@ -22,8 +22,8 @@ from tests.prune.rivals.clips import (
 )
 from tests.prune.rivals.test_holitom import Parts, peaks_oracle
 from tests.prune.rivals.test_whole_clip import max_min_oracle
-from videoprune.prune.rivals.clip import ClipTokens
 from videoprune.prune.rivals.flashvid import cut, flashvid
+from videoprune.prune.rivals.tokens import ClipTokens
 
 
 def cut_oracle(x: list[list[list[float]]], threshold: float, min_segments: int) -> Parts:

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, best, clips_and_counts, cosine, even, make_clip, middles, targets
 from videoprune.prune.rivals.choose import even_counts, nearest, spread_mask, top_mask
-from videoprune.prune.rivals.clip import ClipTokens
 from videoprune.prune.rivals.prumerge import prumerge_plus
+from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.visionzip import visionzip
 
 

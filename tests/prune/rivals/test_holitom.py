@@ -21,9 +21,9 @@ from tests.prune.rivals.clips import (
     shares,
     targets,
 )
-from videoprune.prune.rivals.clip import ClipTokens
 from videoprune.prune.rivals.density_peaks import density_peaks
 from videoprune.prune.rivals.holitom import holitom, segments
+from videoprune.prune.rivals.tokens import ClipTokens
 
 Parts = list[tuple[int, int]]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, clips_and_counts, cosine, even, make_clip, mean, targets
 from videoprune.prune.rivals.aim import aim
-from videoprune.prune.rivals.clip import ClipTokens
+from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.tome import tome
 
 

@@ -23,10 +23,10 @@ from tests.prune.rivals.clips import (
     targets,
 )
 from videoprune.prune.budget import allocate
-from videoprune.prune.rivals.clip import ClipTokens
 from videoprune.prune.rivals.divprune import divprune
 from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.max_min import max_min_mask, max_min_order
+from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.vidcom2 import vidcom2
 
 
@@ -70,7 +70,7 @@ def test_weighted_order_and_blocks(case: tuple[ClipTokens, int]) -> None:
         for x, w in zip(clip.x.tolist(), clip.attention.tolist(), strict=True)
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("videoprune.prune.rivals.max_min._ENTRIES", 1)
+        patch.setattr("videoprune.prune.rivals.max_min.ENTRIES", 1)
         assert max_min_order(clip.x, clip.per_frame, clip.attention).tolist() == found
 
 
@@ -89,7 +89,7 @@ def test_long_clips_choose_in_stretches(case: tuple[ClipTokens, int], longest: i
         start += length
     for entries in (1, 2**24):  # distances in blocks, one stretch at a time; all at once
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("videoprune.prune.rivals.max_min._ENTRIES", entries)
+            patch.setattr("videoprune.prune.rivals.max_min.ENTRIES", entries)
             found = max_min_mask(x, keep, longest=longest)
         assert set(found.nonzero()[:, 0].tolist()) == expected
     assert len(expected) == keep

@@ -8,12 +8,14 @@ from __future__ import annotations
 import torch
 
 from videoprune.prune.rivals.choose import even_counts
-from videoprune.prune.rivals.clip import ClipTokens, clip_method
-from videoprune.prune.rivals.matching import repeated_matching
+from videoprune.prune.rivals.matching import matching_products, repeated_matching
+from videoprune.prune.rivals.tokens import ClipTokens, over_clip
 from videoprune.types import KeepPlan
 
 
-@clip_method()
+@over_clip(
+    "AIM, arXiv 2412.03248", products=lambda size, keep: matching_products(size, size.width, keep, None)
+)
 def aim(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
     """Merge the most similar neighbours within each frame, halving its tokens in each round.
 

@@ -1,4 +1,4 @@
-"""Controls that never look at a token, for a whole clip: random, uniform grid, fewer frames, lower resolution.
+"""Controls that never look at a token, for a whole clip: fewer frames, lower resolution.
 
 Shapes: T frames, n tokens of a frame, N = T * n.
 """
@@ -12,25 +12,13 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from videoprune.prune.controls import evenly_spaced, random_plan, uniform_grid_plan, uniform_plan
+from videoprune.prune.controls import evenly_spaced, uniform_grid_plan, uniform_plan
 from videoprune.prune.rivals.choose import even_counts
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, in_clip, plan_of
+from videoprune.prune.rivals.tokens import ClipTokens, in_clip, over_clip, plan_of
 from videoprune.types import KeepPlan
 
 
-@clip_method()
-def random_tokens(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
-    """`keep` tokens drawn without replacement from the whole clip. generator: None for torch's global one."""
-    return random_plan(1, clip.num_tokens, keep, generator=generator, device=clip.x.device)
-
-
-@clip_method()
-def uniform(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
-    """An even share of `keep` for each frame, spread over the grid, or over the order without a grid."""
-    return _by_count(clip, even_counts(keep, clip.frames), lambda count: _spread(clip, count))
-
-
-@clip_method()
+@over_clip("control: fewer frames")
 def frames(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
     """Fewer frames: evenly spaced frames, all whole but the last, which is thinned evenly to the exact count."""
     wanted = evenly_spaced(clip.frames, -(-keep // clip.per_frame))
@@ -39,7 +27,7 @@ def frames(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = N
     return _by_count(clip, counts, lambda count: _spread(clip, count))
 
 
-@clip_method()
+@over_clip("control: lower resolution by average pooling")
 def pool(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
     """Lower resolution: each frame's grid is cut in an even share of `keep` rectangles, each is averaged.
 

@@ -8,14 +8,23 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from einops import rearrange
 
+from videoprune.prune.kinds import Product
 from videoprune.prune.rivals.choose import even_counts, first_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, plan_of_kept
-from videoprune.prune.rivals.max_min import max_min_order
+from videoprune.prune.rivals.max_min import ENTRIES, max_min_order
+from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, over_clip, plan_of_kept
 from videoprune.types import KeepPlan
 
 
-@clip_method()
+def _products(size: ClipSize, keep: int) -> list[Product]:
+    """Every token against every other, once where all distances fit in memory, else once more for the kept ones."""
+    n = size.frames * size.tokens
+    again = [] if n**2 <= ENTRIES else [(keep, n, size.width, 1)]
+    return [(1, n, size.width, n), *again]
+
+
+@over_clip("DivPrune, arXiv 2503.02175", products=_products)
 def divprune(
     clip: ClipTokens,
     keep: int,
@@ -34,7 +43,7 @@ def divprune(
     if scope not in ("clip", "frame"):
         raise ValueError(f"scope={scope!r}; allowed: clip, frame")
     if scope == "clip":
-        x, counts = clip.x.flatten(0, 1)[None], torch.tensor([keep], device=clip.x.device)
+        x, counts = rearrange(clip.x, "t n d -> 1 (t n) d"), torch.tensor([keep], device=clip.x.device)
     else:
         x, counts = clip.x, torch.tensor(even_counts(keep, clip.frames), device=clip.x.device)
     order = max_min_order(x, int(counts.max()))  # greedy: a smaller choice begins a larger one

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videoprune.prune.merge import apply_plan
 from videoprune.prune.rivals.choose import even_counts, top_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, given, plan_of
+from videoprune.prune.rivals.tokens import ClipTokens, given, over_clip, plan_of
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
@@ -62,7 +62,7 @@ def frame_segments(x: Tensor, *, tau: float, ema: float, max_length: int) -> lis
     return list(zip(starts, [*(s - 1 for s in starts[1:]), x.shape[0] - 1], strict=True))
 
 
-@clip_method("attention")
+@over_clip("EarlyTom, arXiv 2605.30010 (a variant: frames merge at the encoder's end)", needs=("attention",))
 def earlytom(
     clip: ClipTokens,
     keep: int,

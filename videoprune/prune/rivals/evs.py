@@ -8,13 +8,13 @@ from __future__ import annotations
 import torch
 
 from videoprune.prune.rivals.choose import spread_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, plan_of_kept
+from videoprune.prune.rivals.tokens import ClipTokens, over_clip, plan_of_kept
 from videoprune.prune.select import top_k_plan
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
 
-@clip_method()
+@over_clip("Efficient Video Sampling, arXiv 2510.14624")
 def evs(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
     """The whole first frame, then the tokens least like the same place in the frame before, clip-wide.
 

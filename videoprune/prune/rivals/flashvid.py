@@ -15,16 +15,33 @@ import torch
 from torch import Tensor
 
 from videoprune.prune.budget import allocate
+from videoprune.prune.kinds import Product
 from videoprune.prune.merge import apply_plan, compose
 from videoprune.prune.rivals.choose import even_counts, first_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, given, plan_of, plan_of_kept, positions
 from videoprune.prune.rivals.density_peaks import density_peaks
 from videoprune.prune.rivals.max_min import max_min_order
+from videoprune.prune.rivals.tokens import (
+    ClipSize,
+    ClipTokens,
+    given,
+    over_clip,
+    plan_of,
+    plan_of_kept,
+    positions,
+)
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
+_SEGMENTS = 8
 
-@clip_method("attention")
+
+def _products(size: ClipSize, keep: int) -> list[Product]:
+    """Distances within each frame, and the links to the frame before, with as few segments as can be."""
+    t, n, d = size.frames, size.tokens, size.width
+    return [(t, n, d, n), (t - min(_SEGMENTS, t), n, d, n)]
+
+
+@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products)
 def flashvid(
     clip: ClipTokens,
     keep: int,
@@ -32,7 +49,7 @@ def flashvid(
     alpha: float = 0.7,
     threshold: float = 0.8,
     segment_threshold: float = 0.9,
-    min_segments: int = 8,
+    min_segments: int = _SEGMENTS,
     relevance: bool = True,
     neighbors: int = 7,
     generator: torch.Generator | None = None,

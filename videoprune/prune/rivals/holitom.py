@@ -11,13 +11,13 @@ from torch import Tensor
 from videoprune.prune.budget import allocate
 from videoprune.prune.merge import apply_plan, compose
 from videoprune.prune.rivals.choose import top_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, given, plan_of, positions
 from videoprune.prune.rivals.density_peaks import density_peaks
+from videoprune.prune.rivals.tokens import ClipTokens, given, over_clip, plan_of, positions
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
 
-@clip_method("attention")
+@over_clip("HoliTom, arXiv 2505.21334", needs=("attention",))
 def holitom(
     clip: ClipTokens,
     keep: int,

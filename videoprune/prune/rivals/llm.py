@@ -79,6 +79,7 @@ def aim_pagerank(attention: Tensor, valid: Tensor, *, iterations: int = AIM_ITER
     return score
 
 
+@torch.no_grad()
 def aim_scores(q: Tensor, k: Tensor, *, scale: float, valid: Tensor) -> Tensor:
     """AIM: importance of every token of a layer: `aim_pagerank` in each head, then the root mean square over heads.
 

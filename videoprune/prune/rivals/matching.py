@@ -9,9 +9,22 @@ import torch
 from torch import Tensor
 
 from videoprune.prune.evoprune import bipartite_plan
+from videoprune.prune.kinds import Product, pair_products
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
-from videoprune.prune.rivals.clip import in_clip, plan_of
+from videoprune.prune.rivals.choose import even_counts
+from videoprune.prune.rivals.tokens import ClipSize, in_clip, plan_of
 from videoprune.types import KeepPlan
+
+
+def matching_products(size: ClipSize, width: int, keep: int, step: int | None) -> list[Product]:
+    """The products of `repeated_matching` with an even share of `keep` for each frame, on tokens of `width`."""
+    counts, found = even_counts(keep, size.frames), []
+    for count in sorted(set(counts) - {0}):
+        tokens, frames = size.tokens, counts.count(count)
+        while tokens > count:
+            found.append(pair_products(frames, tokens, width))
+            tokens -= min(tokens - count, tokens // 2 if step is None else step, tokens // 2)
+    return found
 
 
 def repeated_matching(metric: Tensor, counts: list[int], step: int | None) -> KeepPlan:

@@ -15,9 +15,10 @@ from videoprune.prune.rivals.choose import even_counts
 from videoprune.prune.similarity import unit
 
 LONGEST_STRETCH = 2048
-_ENTRIES = 2**24  # distances held at once: 64 MiB in float32
+ENTRIES = 2**24  # distances held at once: 64 MiB in float32
 
 
+@torch.no_grad()
 def max_min_order(x: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
     """The first `count` tokens of each group in the order in which the greedy search takes them.
 
@@ -29,7 +30,7 @@ def max_min_order(x: Tensor, count: int, weight: Tensor | None = None) -> Tensor
     all tokens in every step, else in blocks.
     """
     u = unit(x)
-    whole = u.shape[0] * u.shape[1] ** 2 <= _ENTRIES
+    whole = u.shape[0] * u.shape[1] ** 2 <= ENTRIES
     far = (1 - u @ u.transpose(1, 2)).clamp_(min=0) if whole else None  # (G, m, m)
     group, order = torch.arange(u.shape[0], device=u.device), []
     first = _to_nearest_other(u, far)
@@ -57,7 +58,7 @@ def max_min_mask(x: Tensor, keep: int, *, longest: int = LONGEST_STRETCH) -> Ten
     kept = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for length in sorted(set(lengths)):
         same = [i for i, n in enumerate(lengths) if n == length]
-        at_once = max(1, _ENTRIES // length**2)
+        at_once = max(1, ENTRIES // length**2)
         for some in (same[i : i + at_once] for i in range(0, len(same), at_once)):
             part = torch.stack([x[starts[i] : starts[i] + length] for i in some])  # (G, length, D)
             order = max_min_order(part, max(counts[i] for i in some))
@@ -72,7 +73,7 @@ def _to_nearest_other(u: Tensor, far: Tensor | None) -> Tensor:
     far: (G, m, m), the distances if they are there.
     """
     groups, tokens, _ = u.shape
-    step = max(1, _ENTRIES // (groups * tokens))
+    step = max(1, ENTRIES // (groups * tokens))
     found = u.new_empty(groups, tokens)
     for start in range(0, tokens, step):
         rows = torch.arange(start, min(start + step, tokens), device=u.device)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 
 from videoprune.prune.rivals.choose import even_counts, nearest, spread_mask, top_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, given, in_clip, plan_of
+from videoprune.prune.rivals.tokens import ClipTokens, given, in_clip, nearest_products, over_clip, plan_of
 from videoprune.types import KeepPlan
 
 
-@clip_method("attention", "keys")
+@over_clip("LLaVA-PruMerge, arXiv 2403.15388", needs=("attention", "keys"), products=nearest_products)
 def prumerge_plus(
     clip: ClipTokens, keep: int, *, whisker: float = 1.5, generator: torch.Generator | None = None
 ) -> KeepPlan:

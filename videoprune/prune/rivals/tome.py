@@ -5,13 +5,21 @@ from __future__ import annotations
 import torch
 
 from videoprune.prune.rivals.choose import even_counts
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, given
-from videoprune.prune.rivals.matching import repeated_matching
+from videoprune.prune.rivals.matching import matching_products, repeated_matching
+from videoprune.prune.rivals.tokens import ClipTokens, given, over_clip
 from videoprune.types import KeepPlan
 
+_STEP = 16
 
-@clip_method("keys")
-def tome(clip: ClipTokens, keep: int, *, r: int = 16, generator: torch.Generator | None = None) -> KeepPlan:
+
+@over_clip(
+    "ToMe, arXiv 2210.09461",
+    needs=("keys",),
+    products=lambda size, keep: matching_products(size, size.key_width, keep, _STEP),
+)
+def tome(
+    clip: ClipTokens, keep: int, *, r: int = _STEP, generator: torch.Generator | None = None
+) -> KeepPlan:
     """Bipartite soft matching on the keys, r tokens of each frame in a round, until the count is reached.
 
     The paper merges r tokens in every block of the encoder; there it is `bipartite_plan` with lambda_div=0.

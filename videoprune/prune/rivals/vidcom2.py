@@ -12,12 +12,12 @@ from torch import Tensor
 
 from videoprune.prune.budget import allocate
 from videoprune.prune.rivals.choose import top_mask
-from videoprune.prune.rivals.clip import ClipTokens, clip_method, plan_of_kept
+from videoprune.prune.rivals.tokens import ClipTokens, over_clip, plan_of_kept
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
 
-@clip_method()
+@over_clip("Video Compression Commander, arXiv 2505.14454")
 def vidcom2(
     clip: ClipTokens,
     keep: int,

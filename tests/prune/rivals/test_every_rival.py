@@ -13,14 +13,14 @@ from hypothesis import given
 
 from tests.prune.rivals.clips import FEW, clips_and_counts, make_clip, targets
 from videoprune.prune.merge import apply_plan
-from videoprune.prune.rivals import CLIP_METHODS, ClipTokens
+from videoprune.prune.registry import OVER_CLIP, ClipTokens
 
-EVERY = pytest.mark.parametrize("name", CLIP_METHODS)
+EVERY = pytest.mark.parametrize("name", OVER_CLIP)
 
 
 @EVERY
 def test_entries_are_documented(name: str) -> None:
-    entry = CLIP_METHODS[name]
+    entry = OVER_CLIP[name]
     assert re.search(r"arXiv \d{4}\.\d{5}|^control: ", entry.source)
     assert inspect.getdoc(entry.function)
     parameters = list(inspect.signature(entry.function).parameters.values())
@@ -30,7 +30,7 @@ def test_entries_are_documented(name: str) -> None:
 
 def test_all_that_was_promised_is_there() -> None:
     wanted = "visionzip prumerge_plus divprune evs aim vidcom2 holitom flashvid earlytom tome"
-    assert set(CLIP_METHODS) == {*wanted.split(), "random", "uniform", "frames", "pool"}
+    assert set(OVER_CLIP) == {*wanted.split(), "frames", "pool"}
 
 
 @EVERY
@@ -38,24 +38,24 @@ def test_all_that_was_promised_is_there() -> None:
 @given(case=clips_and_counts())
 def test_counts_are_exact(name: str, case: tuple[ClipTokens, int]) -> None:
     clip, keep = case
-    plan = CLIP_METHODS[name].function(clip, keep)
+    plan = OVER_CLIP[name](clip, keep)
     assert plan.num_kept == keep
     assert plan.num_tokens == clip.num_tokens
     targets(plan)
-    everything = CLIP_METHODS[name].function(clip, clip.num_tokens)
+    everything = OVER_CLIP[name](clip, clip.num_tokens)
     assert targets(everything) == list(range(clip.num_tokens))
 
 
 @EVERY
 def test_needs_are_needed_and_enough(name: str) -> None:
-    entry, clip = CLIP_METHODS[name], make_clip(3, 6)
+    entry, clip = OVER_CLIP[name], make_clip(3, 6)
     for part in ("attention", "keys"):
         less = dataclasses.replace(clip, **{part: None})
         if part in entry.needs:
             with pytest.raises(ValueError, match=f"{part}=None"):
-                entry.function(less, 4)
-        elif name != "random":
-            assert targets(entry.function(less, 4)) == targets(entry.function(clip, 4))
+                entry(less, 4)
+        else:
+            assert targets(entry(less, 4)) == targets(entry(clip, 4))
 
 
 @EVERY
@@ -69,7 +69,7 @@ def test_plain_clips(name: str) -> None:
                 torch.full((frames, tokens, 2), value, dtype=dtype),
             )
             for keep in range(1, frames * tokens + 1):
-                plan = CLIP_METHODS[name].function(clip, keep)
+                plan = OVER_CLIP[name](clip, keep)
                 assert plan.num_kept == len({i for i in targets(plan) if i >= 0}) == keep
 
 
@@ -77,22 +77,22 @@ def test_plain_clips(name: str) -> None:
 def test_no_gradient_enters_the_choice_but_merging_passes_it(name: str) -> None:
     clip = make_clip(2, 6)
     x = clip.x.clone().requires_grad_()
-    plan = CLIP_METHODS[name].function(dataclasses.replace(clip, x=x), 5, generator=torch.Generator())
-    again = CLIP_METHODS[name].function(clip, 5, generator=torch.Generator())
+    plan = OVER_CLIP[name](dataclasses.replace(clip, x=x), 5, generator=torch.Generator())
+    again = OVER_CLIP[name](clip, 5, generator=torch.Generator())
     assert targets(plan) == targets(again)
     apply_plan(x.flatten(0, 1)[None], plan).sum().backward()
     assert x.grad is not None
     assert x.grad.sum() == pytest.approx(5 * x.shape[2])
 
 
-@pytest.mark.parametrize("name", sorted(set(CLIP_METHODS) - {"random", "uniform", "frames", "pool"}))
+@pytest.mark.parametrize("name", sorted(set(OVER_CLIP) - {"frames", "pool"}))
 def test_all_tensors_are_made_where_the_clip_is(name: str) -> None:
     """The default device holds no data here, so a tensor that is made on it by mistake would raise."""
     for still, keep in product((0.0, 0.98), (3, 13, 30)):
         clip = make_clip(5, 12, still=still)
-        expected = CLIP_METHODS[name].function(clip, keep)
+        expected = OVER_CLIP[name](clip, keep)
         with torch.device("meta"):
-            plan = CLIP_METHODS[name].function(clip, keep)
+            plan = OVER_CLIP[name](clip, keep)
         assert torch.equal(plan.into, expected.into)
 
 
@@ -100,7 +100,7 @@ def test_all_tensors_are_made_where_the_clip_is(name: str) -> None:
 def test_impossible_counts(name: str) -> None:
     for keep in (0, -1, 13):
         with pytest.raises(ValueError, match=rf"keep={keep}; allowed: 1\.\.12"):
-            CLIP_METHODS[name].function(make_clip(2, 6), keep)
+            OVER_CLIP[name](make_clip(2, 6), keep)
 
 
 def test_a_clip_checks_itself() -> None:

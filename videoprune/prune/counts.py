@@ -1,0 +1,99 @@
+"""How many tokens survive where, known before any pixel: behind encoders, behind the fusion, at the LLM's cuts.
+
+A unit is what becomes one token of the LLM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
+from videoprune.prune.adaptive import geometric_ratios
+from videoprune.prune.budget import encoder_budget, meteor_counts
+from videoprune.prune.kinds import Depth
+from videoprune.prune.meteor import NUM_CUTS
+from videoprune.prune.registry import INSIDE, LLM, OVER_CLIP
+
+
+class Encoder(Protocol):
+    """What the budget needs to know of an encoder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dense(self) -> int: ...
+
+
+def kept_units(units: int, keep: float) -> int:
+    """Units of a frame that leave the encoder."""
+    return min(units, max(1, round(keep * units)))
+
+
+def kept_of_clip(frames: int, units: int, keep: float) -> int:
+    """Units of a whole clip that leave the encoder where one budget spans its frames, at least one a frame."""
+    return min(frames * units, max(frames, round(keep * frames * units)))
+
+
+def removals(config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
+    """Units to remove after each of the blocks that the LLM's features come from; none where the method chooses at
+    the encoder's end. Raises ValueError if `encoder.schedule` cannot reach the count."""
+    if config.method not in INSIDE or depth.final == depth.units:
+        return (0,) * depth.num_blocks
+    return INSIDE[config.method].removals(config, depth)
+
+
+def retained_counts(
+    towers: Sequence[Encoder], config: EncoderPrune, ranks: dict[str, list[float]] | None
+) -> dict[str, tuple[int, ...]]:
+    """Patch tokens of a frame after each of METEOR's three cuts, by encoder; the last is what leaves the encoder.
+
+    The total after each cut falls geometrically to `config.keep` of the dense tokens and is shared by
+    `config.budget` (METEOR, section 3.2). A method over the clip takes nothing before the fusion. ranks: by encoder,
+    one per cut. Raises ValueError if `budget="rank"` or `"reverse"` and ranks are missing.
+    """
+    dense = [t.dense for t in towers]
+    if config.method == "none" or config.keep == 1 or config.method in OVER_CLIP:
+        return {t.name: (t.dense,) * NUM_CUTS for t in towers}
+    final = max(round(config.keep * sum(dense)), len(towers))
+    rows: list[tuple[int, ...]] = []
+    capacity = tuple(dense)
+    for cut, total in enumerate(meteor_counts(sum(dense), final, NUM_CUTS)):
+        at_cut = None if ranks is None else [ranks[t.name][cut] for t in towers]
+        capacity = encoder_budget(min(total, sum(capacity)), capacity, rule=config.budget, ranks=at_cut)
+        rows.append(capacity)
+    return {t.name: tuple(r[i] for r in rows) for i, t in enumerate(towers)}
+
+
+def fused_count(arrived: int, config: PruneConfig) -> int:
+    """Tokens of a clip that leave the fusion of several encoders; a method over the clip takes its share there too."""
+    if config.encoder.method in OVER_CLIP:
+        arrived = max(1, round(config.encoder.keep * arrived))
+    return arrived if config.fusion.method == "none" else max(1, round(config.fusion.keep * arrived))
+
+
+def cut_layers(config: LLMPrune, num_layers: int) -> tuple[int, ...]:
+    """Layers, counted from 0, before which tokens leave; never layer 0, whose cache length counts positions."""
+    return tuple(sorted({_cut_layer(f, num_layers) for f in config.layers}))
+
+
+def cut_ratios(config: LLMPrune, num_layers: int) -> tuple[float, ...]:
+    """Share of the fused tokens that each of `cut_layers` leaves: `ratios`, or the geometric row that gives `keep`,
+    which is also what `adaptive` is reckoned with.
+
+    Where a model is so shallow that several fractions fall on one layer, the last of their ratios counts.
+    """
+    if not config.ratios or by_lambda(config):
+        return geometric_ratios(config.keep, cut_layers(config, num_layers), num_layers)
+    ends = {_cut_layer(f, num_layers): r for f, r in zip(config.layers, config.ratios, strict=True)}
+    return tuple(ends[layer] for layer in sorted(ends))
+
+
+def by_lambda(config: LLMPrune) -> bool:
+    """Whether the tokens that the LLM keeps are counted by `llm.lambda_`."""
+    return config.method in LLM and LLM[config.method].by_lambda
+
+
+def _cut_layer(fraction: float, num_layers: int) -> int:
+    return min(max(round(fraction * num_layers), 1), num_layers - 1)

@@ -1,0 +1,234 @@
+"""What a method has to say, by where it acts: inside the encoder, at its end frame by frame, or inside the LLM.
+
+Over a whole clip at the encoder's end: `rivals.tokens.OverClip`. Behind the projector: `fusion.Fusion`. `registry` has
+all methods by name. A method is a class without state, so threads may share it; it decides without gradients, and what
+is merged by its plan passes them.
+
+Shapes: F frames, n units of a frame (what becomes one token of the LLM), D width, d head width, B rows, H heads.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from videoprune.config import EncoderPrune, LLMPrune
+from videoprune.prune.merge import apply_plan, merged_size
+from videoprune.types import KeepPlan
+
+Product = tuple[int, int, int, int]  # b products of (m, k) with (k, n): b, m, k, n
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How far a frame has to shrink: from `units` to `final` units behind `num_blocks` blocks.
+
+    prefix: tokens in front (CLS) that stay. cuts: units after each of METEOR's cuts where a budget over several
+    encoders fixed them; None: the method's own way.
+    """
+
+    num_blocks: int
+    units: int
+    final: int
+    prefix: int = 0
+    cuts: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class BlockSize:
+    """What a choice behind one block looks at: frames of `units` units of `unit` patches and `prefix` tokens.
+
+    width, heads: of the encoder. first: whether it is the first removal.
+    """
+
+    frames: int
+    units: int
+    width: int
+    heads: int
+    unit: int = 1
+    prefix: int = 0
+    first: bool = True
+
+    @property
+    def tokens(self) -> int:
+        return self.units * self.unit + self.prefix
+
+
+@dataclass(frozen=True)
+class CutSize:
+    """What a cut inside the LLM looks at: `tokens` arrive, text included, `asking` of them are the question.
+
+    hidden, heads, kv_heads, head_dim: of the LLM.
+    """
+
+    tokens: int
+    asking: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def _missing(name: str) -> Callable[..., Any]:
+    def raise_(*_: Any) -> Any:
+        raise ValueError(f"{name}: not given; needed by this method")
+
+    return raise_
+
+
+_NO_ATTENTION, _NO_KEYS = _missing("attention"), _missing("keys")
+_NO_TEXT, _NO_QUERIES = _missing("text_attention"), _missing("queries_keys")
+
+
+@dataclass(frozen=True)
+class BlockTokens:
+    """The units of frames behind one block.
+
+    x: (F, n, D), means of their patches. first: whether this is the first removal. attention() -> (F, n), what each
+    unit receives, 1 is the average. keys() -> (F, n, d), head means. The two are reckoned when they are called, and
+    there only if `InsideEncoder.looks` says so; else they raise ValueError.
+    """
+
+    x: Tensor
+    first: bool = True
+    attention: Callable[[], Tensor] = _NO_ATTENTION
+    keys: Callable[[], Tensor] = _NO_KEYS
+
+
+class InsideEncoder(ABC):
+    """Removes units between the blocks of an encoder. source: the paper. merges: nothing is dropped, so every place has
+    a survivor. by_content: `encoder.temporal` and `encoder.frames` may go with it."""
+
+    source: ClassVar[str]
+    merges: ClassVar[bool] = False
+    by_content: ClassVar[bool] = False
+
+    @abstractmethod
+    def removals(self, config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
+        """Units to remove from a frame after each block; they sum to depth.units - depth.final."""
+
+    @abstractmethod
+    def decide(self, tokens: BlockTokens, remove: int, config: EncoderPrune) -> KeepPlan:
+        """Which units go: a plan over (F, n) that keeps n - remove. Call `plan`, which checks it."""
+
+    def looks(self, config: EncoderPrune) -> bool:
+        """Whether `decide` asks for attention or keys."""
+        return False
+
+    def smallest(self, config: EncoderPrune, num_blocks: int, units: int) -> int:
+        """The fewest of `units` units that its removals can leave."""
+        return 1
+
+    def operations(self, config: EncoderPrune, size: BlockSize) -> list[Product]:
+        """The matrix products of one `decide`."""
+        return []
+
+    def at_end_operations(self, config: EncoderPrune, size: BlockSize, final: int) -> list[Product]:
+        """The matrix products of `at_end`, from size.units to `final`."""
+        return self.operations(config, replace(size, first=True)) if final < size.units else []
+
+    def plan(self, tokens: BlockTokens, remove: int, config: EncoderPrune) -> KeepPlan:
+        """`decide`, without gradients.
+
+        Raises ValueError if `remove` is not in 0..n, or if the method asks for what is not there.
+        """
+        frames, count = tokens.x.shape[:2]
+        if not 0 <= remove <= count:
+            raise ValueError(f"remove={remove}; allowed: 0..{count}, the units of a frame")
+        with torch.no_grad():
+            plan = self.decide(tokens, remove, config)
+        wanted = (frames, count - remove)
+        assert tuple(plan.keep.shape) == wanted, f"{type(self).__name__} kept {plan.keep.shape}, not {wanted}"
+        return plan
+
+    def at_end(self, x: Tensor, final: int, config: EncoderPrune) -> tuple[Tensor, Tensor, KeepPlan]:
+        """For an encoder that cannot lose tokens inside (ConvNeXt): reduce what leaves it, x (F, n, D), to `final`.
+
+        -> tokens (F, final, D), sizes (F, final), and the plan.
+        """
+        plan = self.plan(BlockTokens(x), x.shape[1] - final, config)
+        size = x.new_ones(x.shape[:2])
+        return apply_plan(x, plan, size), merged_size(size, plan), plan
+
+
+class ByFrame(ABC):
+    """Keeps some places of each frame at the encoder's end and never looks at them: a control."""
+
+    source: ClassVar[str]
+
+    @abstractmethod
+    def plan(
+        self,
+        frames: int,
+        tokens: int,
+        keep: int,
+        *,
+        grid: tuple[int, int] | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> KeepPlan:
+        """`keep` of the `tokens` tokens of each frame stay: a plan over (frames, tokens). grid: rows and columns."""
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """The tokens that arrive at a cut inside the LLM.
+
+    visual: bool (B, n), visual tokens. valid: bool (B, n), False at padding. wanted: int64 (B,), how many visual tokens
+    the cut's fixed share leaves, at most those there. scale: (B,), factor of lambda by row, or None. generator: of
+    random methods. text_attention(last) -> (B, H, n), what the question, or its last token, pays to each token.
+    queries_keys() -> rotated q (B, H, n, d), k (B, Hk, n, d), scale of the logits. Both are reckoned when called.
+    """
+
+    visual: Tensor
+    valid: Tensor
+    wanted: Tensor
+    scale: Tensor | None = None
+    generator: torch.Generator | None = None
+    text_attention: Callable[[bool], Tensor] = _NO_TEXT
+    queries_keys: Callable[[], tuple[Tensor, Tensor, float]] = _NO_QUERIES
+
+
+class InsideLLM(ABC):
+    """Drops visual tokens before some layers of the LLM. source: the paper. needs_attention: it calls text_attention
+    or queries_keys. by_lambda: counts are its own, by `llm.lambda_`; else the cut's fixed share is kept."""
+
+    source: ClassVar[str]
+    needs_attention: ClassVar[bool] = False
+    by_lambda: ClassVar[bool] = False
+
+    @abstractmethod
+    def rank(self, tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
+        """How many stay, int64 (B,), often `tokens.wanted`, and scores (B, n), the highest of which stay."""
+
+    def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
+        """The matrix products of one cut."""
+        return []
+
+    def choose(self, tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
+        """`rank`, without gradients. Raises ValueError if more is asked for than is there, and without `llm.lambda_` if
+        the method needs it."""
+        if self.by_lambda and config.lambda_ is None:
+            raise ValueError(f"llm.lambda_=None; needed for llm.method={config.method!r}")
+        with torch.no_grad():
+            counts, scores = self.rank(tokens, config)
+        assert scores.shape == tokens.visual.shape, f"{type(self).__name__}: scores {tuple(scores.shape)}"
+        return counts, scores
+
+
+def attention_products(size: BlockSize) -> list[Product]:
+    """The attention that units of a block receive: from CLS, or from all tokens where there is none."""
+    rows, d, n = size.frames * size.heads, size.width // size.heads, size.tokens
+    if size.prefix:
+        return [(rows, 1, d, n)]
+    return [(rows, n, d, n), (rows, 1, n, n)]
+
+
+def pair_products(frames: int, tokens: int, width: int) -> Product:
+    """Every other token of a frame against those between them: a bipartite match."""
+    return (frames, -(-tokens // 2), width, tokens // 2)

@@ -1,0 +1,95 @@
+"""All methods by name, where they act, and what one has to write: docs/add-a-method.md.
+
+A new method is one file and one entry here, or one entry set from outside: `INSIDE["mine"] = Mine()`. Settings,
+models and costs look it up here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from videoprune.prune.controls import RandomPlaces, UniformPlaces
+from videoprune.prune.evoprune import EvoPrune
+from videoprune.prune.fusion import FUSION, Fusion, FusionTokens
+from videoprune.prune.kinds import (
+    BlockSize,
+    BlockTokens,
+    ByFrame,
+    CutSize,
+    Depth,
+    InsideEncoder,
+    InsideLLM,
+    LayerTokens,
+    Product,
+)
+from videoprune.prune.llm import Adaptive, Aim, EvenTokens, Fixed, RandomTokens
+from videoprune.prune.meteor import Meteor
+from videoprune.prune.rivals.aim import aim
+from videoprune.prune.rivals.controls import frames, pool
+from videoprune.prune.rivals.divprune import divprune
+from videoprune.prune.rivals.earlytom import earlytom
+from videoprune.prune.rivals.evs import evs
+from videoprune.prune.rivals.flashvid import flashvid
+from videoprune.prune.rivals.holitom import holitom
+from videoprune.prune.rivals.prumerge import prumerge_plus
+from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
+from videoprune.prune.rivals.tome import tome
+from videoprune.prune.rivals.vidcom2 import vidcom2
+from videoprune.prune.rivals.visionzip import visionzip
+
+__all__ = [
+    "BY_FRAME",
+    "FUSION",
+    "INSIDE",
+    "LLM",
+    "OVER_CLIP",
+    "BlockSize",
+    "BlockTokens",
+    "ByFrame",
+    "ClipSize",
+    "ClipTokens",
+    "CutSize",
+    "Depth",
+    "Fusion",
+    "FusionTokens",
+    "InsideEncoder",
+    "InsideLLM",
+    "LayerTokens",
+    "OverClip",
+    "Product",
+    "names",
+    "over_clip",
+]
+
+# encoder.method: between its blocks; at its end frame by frame; at its end over the whole clip.
+INSIDE: dict[str, InsideEncoder] = {"evoprune": EvoPrune(), "meteor": Meteor()}
+BY_FRAME: dict[str, ByFrame] = {"random": RandomPlaces(), "uniform": UniformPlaces()}
+OVER_CLIP: dict[str, OverClip] = {
+    "frames": frames,
+    "pool": pool,
+    "visionzip": visionzip,
+    "prumerge_plus": prumerge_plus,
+    "divprune": divprune,
+    "evs": evs,
+    "vidcom2": vidcom2,
+    "holitom": holitom,
+    "flashvid": flashvid,
+    "aim": aim,
+    "tome": tome,
+    "earlytom": earlytom,
+}
+# llm.method. That of fusion.method is `fusion.FUSION`.
+LLM: dict[str, InsideLLM] = {
+    "adaptive": Adaptive(),
+    "fixed": Fixed(),
+    "aim": Aim(),
+    "random": RandomTokens(),
+    "uniform": EvenTokens(),
+}
+
+
+def names(stage: Literal["encoder", "fusion", "llm"]) -> tuple[str, ...]:
+    """What `<stage>.method` may be, besides `none`."""
+    if stage == "encoder":
+        return (*INSIDE, *BY_FRAME, *OVER_CLIP)
+    return tuple(FUSION if stage == "fusion" else LLM)

@@ -1,0 +1,189 @@
+"""What every method over a clip takes, one clip's visual tokens, and how it hands back its plan.
+
+A method gives each token a target: the token of the clip that it ends in (itself if it survives), or -1 if
+it is dropped. `plan_of` turns the targets into a `KeepPlan` over the T * n tokens, frame after frame.
+
+Shapes: T frames, n tokens of a frame, N = T * n, D width, d key width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from videoprune.prune.kinds import Product
+from videoprune.prune.merge import concatenate, identity_plan
+from videoprune.types import KeepPlan
+
+Need = Literal["attention", "keys"]
+_COMMON = ("clip", "keep", "generator")
+
+
+@dataclass(frozen=True)
+class ClipTokens:
+    """One clip's visual tokens at one place of the model.
+
+    x: floating (T, n, D). attention: (T, n), importance of each token in the encoder's last block (CLS-to-patch
+    attention, or attention received where there is no CLS), or None. keys: (T, n, d), head-mean keys of that
+    block, or None. grid: (rows, columns) of a frame's tokens, row by row, or None.
+    """
+
+    x: Tensor
+    attention: Tensor | None = None
+    keys: Tensor | None = None
+    grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.x.ndim != 3 or not self.x.is_floating_point() or self.x.shape[0] * self.x.shape[1] == 0:
+            raise ValueError(
+                f"x: {self.x.dtype} {tuple(self.x.shape)}; allowed: floating (T, n, D), at least one token"
+            )
+        lead = tuple(self.x.shape[:2])
+        if self.attention is not None and tuple(self.attention.shape) != lead:
+            raise ValueError(f"attention: shape {tuple(self.attention.shape)}; allowed: {lead}, as x has")
+        if self.keys is not None and (self.keys.ndim != 3 or tuple(self.keys.shape[:2]) != lead):
+            raise ValueError(f"keys: shape {tuple(self.keys.shape)}; allowed: {(*lead, 'd')}, as x has")
+        if self.grid is not None and self.grid[0] * self.grid[1] != lead[1]:
+            raise ValueError(f"grid={self.grid}; allowed: rows * columns = {lead[1]}, the tokens of a frame")
+
+    @property
+    def frames(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def per_frame(self) -> int:
+        return self.x.shape[1]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.frames * self.per_frame
+
+
+@dataclass(frozen=True)
+class ClipSize:
+    """Sizes of one clip's `ClipTokens`: frames, tokens of a frame, widths of x and of the keys."""
+
+    frames: int
+    tokens: int
+    width: int
+    key_width: int
+
+
+def _no_products(size: ClipSize, keep: int) -> list[Product]:
+    return []
+
+
+@dataclass(frozen=True)
+class OverClip:
+    """A method that looks at a whole clip at the encoder's end: it keeps exactly `keep` of its tokens, called as
+    entry(clip, keep, *, generator=None, and knobs of its own). `over_clip` makes one of a function.
+
+    needs: what it reads of the clip besides x. source: the paper. products: its matrix products, from the sizes of the
+    clip and `keep`; what the pixels decide (clusters, segments) is left out.
+    """
+
+    function: Callable[..., KeepPlan]
+    source: str
+    needs: frozenset[Need] = frozenset()
+    products: Callable[[ClipSize, int], list[Product]] = _no_products
+
+    @property
+    def knobs(self) -> tuple[str, ...]:
+        """Names of its own settings."""
+        return tuple(n for n in inspect.signature(self.function).parameters if n not in _COMMON)
+
+    def __call__(
+        self, clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None, **knobs: Any
+    ) -> KeepPlan:
+        """One plan over the clip's T * n tokens, frame after frame, decided without gradients.
+
+        Keeping all gives the identity. Raises ValueError if the clip lacks one of `needs` or `keep` is not in 1..N.
+        """
+        name = self.function.__name__
+        for need in sorted(self.needs):
+            if getattr(clip, need) is None:
+                raise ValueError(f"{need}=None; {name} needs it")
+        if not 1 <= keep <= clip.num_tokens:
+            raise ValueError(f"keep={keep}; allowed: 1..{clip.num_tokens}, the tokens of the clip")
+        if keep == clip.num_tokens:
+            return identity_plan(1, keep, clip.x.device)
+        with torch.no_grad():
+            plan = self.function(clip, keep, generator=generator, **knobs)
+        assert plan.num_kept == keep, f"{name} kept {plan.num_kept} of {keep}"
+        return plan
+
+    def choose(
+        self,
+        tokens: ClipTokens,
+        keep: Sequence[int],
+        clips: Sequence[int],
+        generator: torch.Generator | None = None,
+    ) -> KeepPlan:
+        """Several clips in a row: keep[i] tokens of clip i, which has clips[i] of the frames in `tokens`.
+
+        -> one plan over all tokens, one row. Raises ValueError as for one clip.
+        """
+        first, plans = 0, []
+        for frames, count in zip(clips, keep, strict=True):
+            part = slice(first, first + frames)
+            attention, keys = (None if t is None else t[part] for t in (tokens.attention, tokens.keys))
+            clip = ClipTokens(tokens.x[part], attention, keys, tokens.grid)
+            plans.append(self(clip, count, generator=generator))
+            first += frames
+        return concatenate(plans)
+
+
+def over_clip(
+    source: str,
+    needs: Sequence[Need] = (),
+    products: Callable[[ClipSize, int], list[Product]] = _no_products,
+) -> Callable[[Callable[..., KeepPlan]], OverClip]:
+    """Make an `OverClip` of function(clip, keep, *, generator=None, and its knobs), which may then trust its inputs."""
+    return lambda function: OverClip(function, source, frozenset(needs), products)
+
+
+def nearest_products(size: ClipSize, keep: int) -> list[Product]:
+    """Each token's key against all keys of its frame."""
+    return [(size.frames, size.tokens, size.key_width, size.tokens)]
+
+
+def given(tensor: Tensor | None) -> Tensor:
+    """A part of the clip that `OverClip` has checked, in at least float32."""
+    assert tensor is not None
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def positions(clip: ClipTokens) -> Tensor:
+    """Each token's own place in the clip: int64 (T, n)."""
+    return rearrange(torch.arange(clip.num_tokens, device=clip.x.device), "(t n) -> t n", t=clip.frames)
+
+
+def in_clip(local: Tensor) -> Tensor:
+    """Targets within a frame, int64 (T, n) of 0..n - 1 or -1 -> targets within the clip."""
+    frames, tokens = local.shape
+    start = tokens * torch.arange(frames, device=local.device)[:, None]
+    return (local + start).where(local >= 0, -1)
+
+
+def plan_of(target: Tensor) -> KeepPlan:
+    """The plan in which each token ends in its target: int64 (T, n), places in the clip, -1 for dropped.
+
+    A token that points at itself survives; every target must survive.
+    """
+    target = target.flatten()  # (N,)
+    own = target == torch.arange(target.shape[0], device=target.device)
+    index = own.cumsum(dim=0) - 1  # a survivor's place among the survivors
+    into = index[target.clamp(min=0)].where(target >= 0, -1)
+    return KeepPlan(keep=own.nonzero().T, into=into[None])
+
+
+def plan_of_kept(kept: Tensor) -> KeepPlan:
+    """The plan that keeps the True tokens of bool (T, n) and drops the others."""
+    place = torch.arange(kept.numel(), device=kept.device).view_as(kept)
+    return plan_of(place.where(kept, -1))
