@@ -5,8 +5,9 @@ Shapes: B clips, T frames, N tokens, K kept tokens, D width, H x W pixels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -138,12 +139,37 @@ class VisualTokens:
 
 
 @dataclass(frozen=True)
-class PruneTrace:
-    """Plain numbers about one pass. All counts are visual tokens of one clip.
+class Survivors:
+    """What became of each token that the LLM would get of one encoder unpruned: for pictures.
 
-    dense: tokens without any pruning. encoder: by encoder name, (tokens in, tokens out).
-    fused: tokens handed to the LLM. llm_layers: visual tokens that each LLM layer computes on.
-    seconds: wall time by stage.
+    grid: rows and columns of a frame's n tokens. owner: int64 (F, n), the token that each one merged into, its own
+    number where it did not merge, -1 where it was dropped. left, fused, last: bool (F, n), whether it leaves the
+    encoder, reaches the LLM, and the LLM's last layer. F counts the encoder's frames: Qwen-VL joins two of the video.
+    """
+
+    grid: tuple[int, int]
+    owner: Tensor
+    left: Tensor
+    fused: Tensor
+    last: Tensor
+
+
+@dataclass(frozen=True)
+class Places:
+    """Which of a prompt's dense visual tokens, counted from 0, reach the LLM (`fused`), and its last layer (`last`)."""
+
+    fused: tuple[int, ...]
+    last: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Plain numbers about one prompt. All counts are visual tokens.
+
+    dense: without any pruning. encoder: by encoder name, (tokens in, tokens out), where it ran in the same call.
+    fused: handed to the LLM. llm_layers: those that each LLM layer computes on.
+    seconds: wall time by stage; stages do not overlap: preprocess, encode, encode_prune, fuse of a clip; llm,
+    llm_prune of an answer. places, survivors: only where they are asked for.
     """
 
     dense: int
@@ -151,6 +177,8 @@ class PruneTrace:
     fused: int
     llm_layers: tuple[int, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    places: Places | None = None
+    survivors: dict[str, Survivors] | None = None
 
     @property
     def llm_average(self) -> float:
@@ -163,6 +191,7 @@ class PruneTrace:
         return self.llm_average / self.dense if self.dense else 1.0
 
     def as_dict(self) -> dict[str, Any]:
+        """The counts, for records."""
         return {
             "dense": self.dense,
             "encoder": {k: list(v) for k, v in self.encoder.items()},
@@ -171,6 +200,19 @@ class PruneTrace:
             "llm_average": round(self.llm_average, 2),
             "retention": round(self.retention, 4),
         }
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One clip after stages 1 and 2: it serves any number of questions.
+
+    trace: counts and seconds up to here. features: what the model that made it takes back, and how its prompt says
+    where the clip is; no pixels. survivors: what pictures of the clip need, where it was asked for.
+    """
+
+    trace: Trace
+    features: Any
+    survivors: Any = None
 
 
 @dataclass(frozen=True)
@@ -201,4 +243,57 @@ class Answer:
 
     text: str
     choice: str
-    trace: PruneTrace
+    trace: Trace
+
+
+# Stages of one question, in order. Their seconds are disjoint: they add up to the whole.
+ENCODE_STAGES = ("preprocess", "encode", "encode_prune", "fuse")
+STAGES = ("decode", *ENCODE_STAGES, "llm", "llm_prune")
+
+
+class ResultRow(TypedDict):
+    """One question of a run: a line of results.jsonl.
+
+    prediction: the letter read from `text`, or what a benchmark's protocol reads there; "": none. outcome: as `Outcome`
+    has it; of a failed row `kind` says what failed (a video's reason, an exception's type), `reason` is a sentence and
+    `traceback` that of the exception, "" where there was none. tokens: `Trace.as_dict`, None for a failed row. seconds:
+    by stage, of shared work the question's share. key: what the row was made from; meta: what scores need beyond.
+    """
+
+    question_id: str
+    video_id: str
+    category: str
+    duration: str
+    question: str
+    answer: str
+    prediction: str
+    text: str
+    correct: bool
+    outcome: OutcomeKind
+    kind: str
+    reason: str
+    traceback: str
+    backend: str
+    fallback_reason: str
+    tokens: dict[str, Any] | None
+    seconds: dict[str, float]
+    meta: NotRequired[dict[str, Any]]
+    key: NotRequired[str]
+
+
+_ROW_TYPES: dict[str, Any] = {"correct": bool, "tokens": dict | None, "seconds": dict, "meta": dict}
+_LATER_FIELDS = {"kind": "", "traceback": ""}  # rows of older runs lack them
+
+
+def result_row(data: Mapping[str, Any]) -> ResultRow:
+    """`data`, made here or read from a file, as a checked row. Raises ValueError that names question and field."""
+    row = {**_LATER_FIELDS, **data}
+    name = f"row of question {row.get('question_id')!r}"
+    known = ResultRow.__annotations__.keys()
+    if lost := sorted(known - row.keys() - {"meta", "key"}):
+        raise ValueError(f"{name}: without {', '.join(lost)}; allowed: rows with all of {', '.join(known)}")
+    for key in known & row.keys():
+        if not isinstance(row[key], _ROW_TYPES.get(key, str)):
+            raise ValueError(f"{name}: {key}={row[key]!r}; allowed: {_ROW_TYPES.get(key, str)}")
+    Outcome(row["outcome"], row["reason"])  # allowed kinds; a failure must say why
+    return cast(ResultRow, row)

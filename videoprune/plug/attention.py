@@ -1,4 +1,4 @@
-"""Frames of a packed sequence: equal lengths are stacked, so that one call serves all of them.
+"""Attention within stretches of a packed sequence: equal ones are stacked, so that one call serves all of them.
 
 Shapes: F frames, n tokens of a frame, N = sum of all n, H heads, d head width.
 """
@@ -14,50 +14,6 @@ from torch.nn import functional as F
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 FLASH = ("flash_attention_2", "flash_attention_3")
-
-
-class FrameRows:
-    """Rows of a packed (N, ...) tensor by frame, in groups of equal length.
-
-    groups: frames that belong together, where that is known from before; all of a group have one length.
-    """
-
-    def __init__(self, lengths: Sequence[int], groups: list[list[int]] | None = None) -> None:
-        self.lengths = tuple(lengths)
-        self.starts = [0]
-        for n in self.lengths:
-            self.starts.append(self.starts[-1] + n)
-        self.groups = groups or [
-            [i for i, n in enumerate(self.lengths) if n == length] for length in sorted(set(self.lengths))
-        ]
-
-    @property
-    def total(self) -> int:
-        return self.starts[-1]
-
-    def split(self, x: Tensor) -> list[Tensor]:
-        """(N, ...) -> one (F_g, n_g, ...) per group."""
-        if len(self.groups) == 1:
-            return [x.unflatten(0, (len(self.lengths), self.lengths[0]))]
-        return [torch.stack([x[self.starts[i] : self.starts[i + 1]] for i in group]) for group in self.groups]
-
-    def changed(self, lengths: Sequence[int]) -> FrameRows:
-        """The same groups with a new length for each."""
-        by_frame = [0] * len(self.lengths)
-        for group, n in zip(self.groups, lengths, strict=True):
-            for i in group:
-                by_frame[i] = n
-        return FrameRows(by_frame, self.groups)
-
-    def join(self, parts: Sequence[Tensor]) -> Tensor:
-        """One (F_g, m_g, ...) per group -> (M, ...), frames in their order; the lengths may have changed."""
-        if len(parts) == 1:
-            return parts[0].flatten(0, 1)
-        rows: list[Tensor] = [parts[0]] * len(self.lengths)
-        for group, part in zip(self.groups, parts, strict=True):
-            for i, row in zip(group, part, strict=True):
-                rows[i] = row
-        return torch.cat(rows)
 
 
 def attend(
@@ -152,3 +108,16 @@ def biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple
     ones = q.new_ones(*q.shape[:2], 2)
     q, k = (F.pad(torch.cat((t, extra), 2), (0, more - 2)) for t, extra in ((q, ones), (k, parts)))
     return q, k, F.pad(v, (0, more))
+
+
+def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as additive logits of the same shape."""
+    bias = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device)
+    return bias.masked_fill_(~allowed, torch.finfo(dtype).min)
+
+
+def causal_mask(valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """Prefill mask of tokens valid (B, n) as additive logits (B, 1, n, n): earlier and own place, padding never."""
+    n = valid.shape[1]
+    causal = torch.ones(n, n, dtype=torch.bool, device=valid.device).tril()
+    return additive_mask((causal & valid[:, None, :])[:, None], dtype)

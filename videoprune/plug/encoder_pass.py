@@ -1,7 +1,7 @@
-"""One pass of a stock vision encoder in which tokens merge or leave between its blocks.
+"""One pass of a vision encoder in which tokens merge or leave between its blocks.
 
-A family's adapter says where frames and units lie; the rest is here. A unit is what becomes one token of the LLM:
-a patch, or the 2 x 2 patches (InternVL, Qwen-VL; 3 x 3 or 4 x 4 in SmolVLM) that the model joins behind the encoder.
+A family says where frames and units lie (`Layout`); the rest is here. A unit is what becomes one token of the LLM: a
+patch, or the 2 x 2 patches (InternVL, Qwen-VL; 3 x 3 or 4 x 4 in SmolVLM) that the model joins behind the encoder.
 Whole units merge, patch by patch, so every survivor is a valid one.
 
 Shapes: F frames, P prefix tokens (CLS), U units of all frames, u patches of a unit, M units that left, D width,
@@ -10,8 +10,9 @@ H heads, d head width, N packed tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -19,130 +20,118 @@ from torch import Tensor
 from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune, FusionPrune
 from videoprune.plug.attention import attend
-from videoprune.plug.packing import UnitRows
-from videoprune.prune.budget import allocate, meteor_counts
-from videoprune.prune.controls import random_plan, uniform_plan
-from videoprune.prune.evoprune import bipartite_plan
+from videoprune.plug.encoder_end import EncoderEnd, own_places
+from videoprune.plug.over_time import comparing_block, merge_over_time
+from videoprune.plug.packing import PackedUnits, unit_means
+from videoprune.prune.counts import kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
-from videoprune.prune.merge import (
-    apply_plan,
-    compose,
-    concatenate,
-    gather,
-    identity_plan,
-    merged_size,
-    unmerge,
-)
-from videoprune.prune.meteor import NUM_CUTS, cut_blocks, stage1_plan
-from videoprune.prune.over_clip import choose, fuse_clips, is_clip_method, needs_heads
-from videoprune.prune.schedule import merge_counts, smallest_count
-from videoprune.prune.temporal import frame_counts, novelty, temporal_plan
+from videoprune.prune.merge import apply_plan, compose, gather, identity_plan, merged_size, unmerge
+from videoprune.prune.registry import INSIDE, BlockTokens, Depth
 from videoprune.types import KeepPlan
 
-# Tokens merge over time after this share of the blocks; budgets alone are made after the first block.
-_TEMPORAL_DEPTH = 0.25
+
+@dataclass(frozen=True)
+class Layout:
+    """Where frames and units lie in one call of an encoder.
+
+    lengths: packed tokens of each frame, prefix included. unit: patches of a unit. windows: packed tokens of each
+    attention window, for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: not known.
+    grid: rows and columns of a frame's units (of the first one, if they differ). order: (all units,) the place, row by
+    row, that each unit comes from; None: its own.
+    """
+
+    lengths: Sequence[int]
+    unit: int = 1
+    prefix: int = 0
+    windows: Sequence[int] | None = None
+    clips: Sequence[int] | None = None
+    grid: tuple[int, int] | None = None
+    order: Tensor | None = None
 
 
-def kept_units(units: int, keep: float) -> int:
-    """Units of a frame that leave the encoder: exact, and known before any pixel."""
-    return min(units, max(1, round(keep * units)))
+@dataclass(frozen=True)
+class EncoderGoal:
+    """What an encoder has to reach. blocks: how many the LLM's features come through. config, keep: of stage 1.
+    fusion: what leaves is pruned once more, over the clip. cuts: units of a frame after each of METEOR's cuts, where
+    several encoders share a budget; None: as `keep` wants. seed: of controls."""
+
+    blocks: int
+    config: EncoderPrune
+    keep: float = 1.0
+    fusion: FusionPrune = field(default_factory=FusionPrune)
+    cuts: tuple[int, ...] | None = None
+    seed: int = 0
 
 
-def kept_of_clip(frames: int, units: int, keep: float) -> int:
-    """Units of a whole clip that leave the encoder where one budget spans its frames, at least one a frame."""
-    return min(frames * units, max(frames, round(keep * frames * units)))
-
-
-def removals(config: EncoderPrune, num_blocks: int, units: int, keep: float) -> tuple[int, ...]:
-    """Units to remove after each of the `num_blocks` blocks that the LLM's features come from."""
-    return _removals(config, num_blocks, units, kept_units(units, keep))
-
-
-def _removals(config: EncoderPrune, num_blocks: int, units: int, final: int) -> tuple[int, ...]:
-    if config.method == "evoprune":
-        return merge_counts(num_blocks, units, final, config.schedule)
-    removed = [0] * num_blocks
-    if config.method == "meteor":
-        before = units
-        for block, after in zip(cut_blocks(num_blocks), meteor_counts(units, final, NUM_CUTS), strict=True):
-            removed[block] += before - after
-            before = after
-    return tuple(removed)
-
-
-class VisionRun:
+class EncoderPass:
     """State of one pass: what each unit has become, and how blocks attend now. Made anew for every pass."""
 
     def __init__(
         self,
-        config: EncoderPrune,
-        keep: float,
-        num_blocks: int,
-        lengths: Sequence[int],
-        *,
-        unit: int,
-        prefix: int,
-        seed: int,
-        windows: Sequence[int] | None = None,
+        name: str,
+        layout: Layout,
+        goal: EncoderGoal,
         clips: Sequence[int] | None = None,
-        grid: tuple[int, int] | None = None,
-        fusion: FusionPrune | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
-        """lengths: packed tokens of each frame, prefix included. windows: packed tokens of each attention window,
-        for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: every frame alone.
-        grid: rows and columns of a frame's units (of the first one, if they differ). fusion: what leaves the encoder
-        is pruned once more, over the clip."""
-        self.config, self.grid, self.keep = config, grid, keep
-        self.fusion = fusion.method if fusion is not None else "none"
-        self.fuse = fusion.keep if fusion is not None and self.fusion != "none" else 1.0
-        self.fused: KeepPlan | None = None  # that last step
-        # A rival: it looks at all that leaves the encoder.
-        self.at_end = keep < 1 and is_clip_method(config.method)
-        self.dense = [(n - prefix) // unit for n in lengths]
-        self.final = [kept_units(n, keep) for n in self.dense]
-        self.clips = list(clips) if clips is not None else [1] * len(lengths)
-        assert sum(self.clips) == len(lengths), (self.clips, len(lengths))
-        self.num_blocks, self.last_block = num_blocks, num_blocks - 1
-        self.clock = Stopwatch()
-        self.generator = torch.Generator().manual_seed(seed)
+        """name: of the encoder. clips: frames of each clip; None: every frame alone."""
+        self.name, self.layout, self.goal, self.config = name, layout, goal, goal.config
+        self.dense = [(n - layout.prefix) // layout.unit for n in layout.lengths]
+        self.final = [goal.cuts[-1] if goal.cuts else kept_units(n, goal.keep) for n in self.dense]
+        self.clips = list(clips) if clips is not None else [1] * len(layout.lengths)
+        assert sum(self.clips) == len(layout.lengths), (self.clips, len(layout.lengths))
+        self.last_block = goal.blocks - 1
+        self.clock = Stopwatch()  # of choosing and merging
+        self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
         self.window: Tensor | None = None  # (N,) window of each token
-        if windows is not None:
-            self.window = torch.repeat_interleave(torch.arange(len(windows)), torch.tensor(windows))
-        self.compared: int | None = None  # the block after which frames are compared with each other
-        if config.method == "evoprune" and keep < 1 and (config.temporal or config.frames == "novelty"):
-            self.compared = math.floor(_TEMPORAL_DEPTH * num_blocks) if config.temporal else 0
-        self.rows = UnitRows(self.dense, unit=unit, prefix=prefix, kinds=self.final)
-        self.remove: list[tuple[int, ...]] = []
-        self.wanted: set[int] = set()
+        if layout.windows is not None:
+            self.window = torch.repeat_interleave(
+                torch.arange(len(layout.windows)), torch.tensor(layout.windows)
+            )
+        self.rows = PackedUnits(self.dense, unit=layout.unit, prefix=layout.prefix, kinds=self.final)
+        self.rope: tuple[Tensor, ...] = ()  # rotary rows of packed tokens
+        self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
+        self.inside = INSIDE.get(self.config.method)
+        self.end = EncoderEnd(self)
+        self.marked = 0  # places behind the encoder that hold no token
+        self.countable = True  # whether a place is one token of the LLM
+        self.remove: list[tuple[int, ...]] = []  # by group of frames, by block
+        self.wanted: set[int] = set()  # blocks behind which something happens
+        self.compared = comparing_block(self.config, goal.keep, goal.blocks)
         if self.compared is None:
             self._schedule(0)
         else:
             self.wanted.add(self.compared)
-        if self.at_end and needs_heads(config.method):
+        if self.end.needs_heads:
             self.wanted.add(self.last_block)
-        evo = bool(config.critical_ratio or config.lambda_att) or config.metric == "keys"
-        self.looks = config.method != "evoprune" or evo  # whether choosing looks at queries and keys
-        self.heads: tuple[Tensor, Tensor, float] | None = None  # queries, keys (H, N, d) of the last block
-        # (all units,) the place, row by row, that each unit comes from; None: its own.
-        self.order: Tensor | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Time spent on choosing and merging."""
-        return self.clock.seconds
+        self.looks = self.inside is None or self.inside.looks(self.config)
 
     @property
     def unit(self) -> int:
-        return self.rows.unit
+        return self.layout.unit
+
+    def units(self) -> list[tuple[int, int]]:
+        """Units of each frame before, and that left the encoder or leave it by the schedule."""
+        return list(zip(self.dense, self.kept(), strict=True))
+
+    def units_by_clip(self) -> list[list[tuple[int, int]]]:
+        """The same, clip by clip, as far as it is known where clips end."""
+        units, clips = self.units(), self.layout.clips or self.clips
+        return [units[end - n : end] for n, end in zip(clips, accumulate(clips), strict=True)]
+
+    def starts(self) -> list[tuple[int, int]]:
+        """(first frame, frames) of each clip."""
+        return [(end - n, n) for n, end in zip(self.clips, accumulate(self.clips), strict=True)]
 
     def _schedule(self, start: int) -> None:
         """Removals of each group after the blocks from `start` on."""
         self.remove = []
         for group in self.rows.units.groups:
             now, final = self.rows.units.lengths[group[0]], self.final[group[0]]
-            self.remove.append((0,) * start + _removals(self.config, self.num_blocks - start, now, final))
+            depth = Depth(self.goal.blocks - start, now, final, cuts=self.goal.cuts)
+            self.remove.append((0,) * start + removals(self.config, depth))
         self.wanted = {i for row in self.remove for i, r in enumerate(row) if r}
 
     def attend(
@@ -164,7 +153,7 @@ class VisionRun:
 
     def after(self, block: int, x: Tensor, extra: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         """Shorten packed x (N, D), and rows that belong to its tokens (N, ...), as the schedule wants it."""
-        if block not in self.wanted or self.at_end:
+        if block not in self.wanted or self.end.chooses:
             return x, list(extra)
         with self.clock.on(x.device):
             return self._shorten(block, x, extra)
@@ -172,12 +161,13 @@ class VisionRun:
     def _shorten(self, block: int, x: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         self.wanted.discard(block)
         front, units = self.rows.split(x)
-        if block == self.compared:
-            step, rows = self._compare(units)
-        else:
-            parts = self.rows.units.split(units)
-            plans = [self._plan(g, block, one) for g, one in enumerate(parts)]
-            step, rows = self.rows.whole(plans), self.rows.after(plans)
+        with torch.no_grad():
+            if block == self.compared:
+                step, rows = merge_over_time(self, unit_means(units))
+            else:
+                parts = self.rows.units.split(units)
+                plans = [self._plan(g, block, one) for g, one in enumerate(parts)]
+                step, rows = self.rows.whole(plans), self.rows.after(plans)
         narrowed = [self._narrow(e, step, rows) for e in extra]
         x = rows.join(front, self._merge(units, step, rows))
         if block == self.compared:
@@ -185,7 +175,7 @@ class VisionRun:
         self.heads = None
         return x, narrowed
 
-    def _merge(self, units: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
+    def _merge(self, units: Tensor, step: KeepPlan, rows: PackedUnits) -> Tensor:
         """Carry out one step on the units (U, u, D) and on all that is kept by token; `rows` is what they become."""
         size = units.new_ones(self.rows.tokens.total, dtype=torch.float32) if self.size is None else self.size
         front, sizes = self.rows.split(size)
@@ -198,73 +188,22 @@ class VisionRun:
         self.rows = rows
         return merged
 
-    def _compare(self, units: Tensor) -> tuple[KeepPlan, UnitRows]:
-        """Budgets by novelty, and the merges over time: the step over all units (U, u, D), and the rows after it."""
-        x, plans = _means(units), []
-        final: list[int] = []
-        lengths: list[int] = []
-        place = 0
-        for first, frames in self._starts():
-            counts = self.dense[first : first + frames]
-            u = x[place : place + sum(counts)]
-            if len(set(counts)) > 1:
-                raise ValueError(f"frames of {sorted(set(counts))} tokens in one clip; allowed: one size")
-            u = u.unflatten(0, (frames, -1))
-            left, ends = self._budgets(u)
-            plans.append(temporal_plan(u, [counts[0] - n for n in left]))
-            final, lengths = final + ends, lengths + left
-            place += sum(counts)
-        self.final = final
-        return concatenate(plans), self.rows.changed(lengths, final)
-
-    def _budgets(self, u: Tensor) -> tuple[list[int], list[int]]:
-        """Units u (T, U, D) of one clip: how many each frame has after merging over time, and at the end."""
-        frames, units = u.shape[:2]
-        total = kept_of_clip(frames, units, self.keep)
-        weights = novelty(u).tolist() if self.config.frames == "novelty" else [1.0] * frames
-        over_time = round(self.config.temporal * (frames * units - total)) if frames > 1 else 0
-        if not over_time:
-            blocks = self.num_blocks - (self.compared or 0) - 1
-            least = min(smallest_count(blocks, units, self.config.schedule), total // frames)
-            return [units] * frames, list(frame_counts(weights, total, units, minimum=least))
-        rest = (frames - 1) * units - min(over_time, (frames - 1) * (units - 1))
-        left = [units, *frame_counts(weights[1:], rest, units)]
-        return left, list(allocate(total, left, left))
-
-    def _starts(self) -> list[tuple[int, int]]:
-        """(first frame, frames) of each clip."""
-        found, first = [], 0
-        for frames in self.clips:
-            found.append((first, frames))
-            first += frames
-        return found
-
     def _plan(self, group: int, block: int, units: Tensor) -> KeepPlan:
         """The step for one group's units (F, n, u, D)."""
         frames, count = units.shape[:2]
         remove = self.remove[group][block]
         if not remove:
             return identity_plan(frames, count, units.device)
-        q, k, scale = self.heads or (units, units, 0.0)  # hidden states alone need none
-        if self.config.method == "meteor":
-            first = block == min(i for i, r in enumerate(self.remove[group]) if r)
-            attention = None if first else self.importance(group, q, k, scale)
-            return stage1_plan(_means(units), count - remove, attention=attention)
-        critical = math.floor(self.config.critical_ratio * count)
-        attention = None
-        if critical or self.config.lambda_att:
-            attention = self.importance(group, q, k, scale)
-        if self.config.metric == "keys":
-            units = self._keys(group, k)
-        return bipartite_plan(
-            _means(units),
-            remove,
-            importance=attention,
-            lambda_div=self.config.lambda_div,
-            lambda_att=self.config.lambda_att,
-            critical=critical,
-            neighbors=self.config.neighbors,
+        assert self.inside is not None
+        first = block == min(i for i, r in enumerate(self.remove[group]) if r)
+        q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
+        tokens = BlockTokens(
+            unit_means(units),
+            first=first,
+            attention=lambda: self.importance(group, q, k, scale),
+            keys=lambda: unit_means(self._keys(group, k)),
         )
+        return self.inside.plan(tokens, remove, self.config)
 
     def _keys(self, group: int, k: Tensor) -> Tensor:
         """Head means of the keys (H, N, d) of one group: (F, n, u, d)."""
@@ -292,39 +231,10 @@ class VisionRun:
             raise ValueError(f"frames of {sorted(set(self.dense))} tokens in one call; allowed: one size")
         return self.importance(0, q, k, scale), self._keys(0, k).mean(2)
 
-    def choose(self, units: Tensor) -> Tensor:
-        """A rival's choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
-        with self.clock.on(units.device):
-            if self.plan is None:
-                self.plan = self._chosen(_means(units))
-                self.heads = None
-            return apply_plan(units.flatten(1)[None], self.plan)[0].unflatten(1, units.shape[1:])
-
-    def _chosen(self, x: Tensor) -> KeepPlan:
-        attention, keys = self.last_heads()
-        return choose(
-            self.config.method,
-            x.unflatten(0, (len(self.dense), -1)),
-            [kept_of_clip(n, self.dense[first], self.keep) for first, n in self._starts()],
-            self.clips,
-            attention=attention,
-            keys=keys,
-            grid=self.grid if self.order is None else None,  # windows change the order
-            generator=self.generator,
-        )
-
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""
         if self.plan is None:
-            plans = []
-            for group in self.rows.units.groups:
-                frames, n, k = len(group), self.dense[group[0]], self.final[group[0]]
-                if self.config.method == "random":
-                    plans.append(random_plan(frames, n, k, generator=self.generator, device=device))
-                elif self.config.method == "uniform":
-                    plans.append(uniform_plan(frames, n, k, device=device))
-                else:
-                    plans.append(identity_plan(frames, n, device))
+            plans = [self.end.control(group, device) for group in self.rows.units.groups]
             self.plan = self.rows.whole(plans)
         return self.plan
 
@@ -347,57 +257,31 @@ class VisionRun:
         fill: what dropped and merged places hold; None: each merged unit gets its survivor's value. end: these are
         the features that the LLM will get, so rivals choose here; before, they leave everything as it is.
         """
-        if self.at_end:
+        if self.end.chooses or (self.end.fuses and end and fill is not None):
             if not end or fill is None:
                 return units
-            merged = self.choose(units)
-            assert self.plan is not None
-            return unmerge(merged[None], _own_places(self.plan), fill=fill)[0]
-        if self.fuse < 1 and end and fill is not None:
             with self.clock.on(units.device):
-                left = self._fuse(units)
-            assert self.plan is not None
-            return unmerge(left[None], _own_places(self.plan), fill=fill)[0]
+                left = self.end.choose(units) if self.end.chooses else units
+                left = self.end.fuse(left) if self.end.fuses else left
+            return self._marked(left)
         plan = self.finish(units.device)
         if plan.num_kept == plan.num_tokens:
             return units
         if self.size is None:  # nothing left on the way: the controls
             if fill is None:
                 return units
-            return units.masked_fill(~self.left(units.device).view(-1, *[1] * (units.ndim - 1)), fill)
-        place = plan if fill is None else _own_places(plan)
-        return unmerge(units[None], place, fill=fill or 0.0)[0]
+            return self._marked(units[plan.keep[0]], fill, end)
+        if fill is None:
+            return unmerge(units[None], plan)[0]
+        return self._marked(units, fill, end)
 
-    def _fuse(self, units: Tensor) -> Tensor:
-        """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
-        if self.fused is None:
-            plan, frames = self.finish(units.device), self.kept()
-            if units.shape[0] > plan.num_kept:
-                units = units[plan.keep[0]]
-            counts = [sum(frames[first : first + n]) for first, n in self._starts()]
-            dense = [kept_of_clip(n, self.dense[first], self.keep * self.fuse) for first, n in self._starts()]
-            keep = [min(a, b) for a, b in zip(dense, counts, strict=True)]
-            self.fused = fuse_clips(self.fusion, _means(units), keep, counts, self.generator)
-            self.plan = compose(plan, self.fused)
-        elif units.shape[0] == sum(self.dense):
-            assert self.plan is not None
-            return units[self.plan.keep[0]]
-        return gather(units[None], self.fused)[0]
+    def _marked(self, left: Tensor, fill: float = float("nan"), end: bool = True) -> Tensor:
+        assert self.plan is not None
+        if end:
+            self.marked = self.plan.num_tokens - self.plan.num_kept
+        return unmerge(left[None], own_places(self.plan), fill=fill)[0]
 
-    def _narrow(self, x: Tensor, step: KeepPlan, rows: UnitRows) -> Tensor:
+    def _narrow(self, x: Tensor, step: KeepPlan, rows: PackedUnits) -> Tensor:
         """Rows (N, ...) of the survivors."""
         front, units = self.rows.split(x)
         return rows.join(front, gather(units[None], step)[0])
-
-
-def _means(units: Tensor) -> Tensor:
-    """What units are compared by: the mean of their patches, (..., u, D) -> (..., D); rows (U, D) are it already."""
-    if units.ndim == 2:
-        return units
-    return units[..., 0, :] if units.shape[-2] == 1 else units.mean(-2)
-
-
-def _own_places(plan: KeepPlan) -> KeepPlan:
-    """The plan as if it merged nothing: only the survivors' own places hold something."""
-    every = torch.arange(plan.num_kept, device=plan.keep.device).expand_as(plan.keep)
-    return KeepPlan(plan.keep, torch.full_like(plan.into, -1).scatter(1, plan.keep, every))

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from videoprune.plug.attention import FLASH
 from videoprune.prune.importance import text_to_visual_attention
-from videoprune.prune.rivals.llm import aim_scores
+
+SUPPORTED_ATTENTION = ("sdpa", "eager", *FLASH)
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,6 @@ def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, *, last: bool)
     )
 
 
-def aim_importance(at: LayerInput, valid: Tensor) -> Tensor:
-    """AIM's importance of every token, text included, by PageRank over the layer's attention: (B, n), float32.
-
-    valid: bool (B, n). Costs 2 n^2 H d operations for the attention and 2 n^2 H for each of the walk's steps; see
-    `aim_scores`.
-    """
-    q, k = queries_keys(at, at.hidden.shape[1])
-    return aim_scores(q, k, scale=scaling(at.layer), valid=valid)
-
-
 def queries_keys(at: LayerInput, rows: int) -> tuple[Tensor, Tensor]:
     """The layer's own rotated queries of the last `rows` tokens (B, H, rows, d) and all keys (B, Hk, n, d)."""
     attention, (cos, sin) = at.layer.self_attn, at.rope
@@ -86,3 +78,16 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     half = turned.shape[-1] // 2
     swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
     return torch.cat([turned * cos + swapped * sin, rest], -1)
+
+
+def attention_kind(language_model: nn.Module) -> str:
+    """The text model's attention implementation, as it is set now.
+
+    Raises ValueError for one whose masks cannot differ by layer.
+    """
+    kind: str = language_model.config._attn_implementation  # type: ignore[union-attr, assignment]
+    if kind not in SUPPORTED_ATTENTION:
+        raise ValueError(
+            f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(SUPPORTED_ATTENTION)}"
+        )
+    return kind

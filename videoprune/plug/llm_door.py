@@ -1,9 +1,9 @@
-"""The language side of a pruned stock model: visual tokens that the encoder dropped never enter the LLM, and more
-leave between its layers, while the model around it goes on counting in whole prompts.
+"""The door of a text model: here a pass is told whether it is a prefill or a step, and visual tokens that the encoder
+dropped stay outside, while the model around goes on counting in whole prompts.
 
 A dropped place holds NaN in the embeddings that reach the LLM: whatever a family does on the way (split, reorder,
-scatter), the mark goes with it. Here such places are cut out, positions included, before the first layer, and the
-hidden states that come back have the prompt's full length again (zero where nothing was computed).
+scatter), the mark goes with it. Such places are cut out, positions included, before the first layer, and the hidden
+states that come back have the prompt's full length again (zero where nothing was computed).
 
 Shapes: B rows, S tokens of the prompt, n tokens left, W width.
 """
@@ -11,139 +11,141 @@ Shapes: B rows, S tokens of the prompt, n tokens left, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicCache
+from transformers import DynamicCache
 
-from videoprune.config import LLMPrune
-from videoprune.plug.llm_pass import LayerTrace, PrunedRun, check_attention, decoder_layers
-
-_RUN = "_videoprune_run"
-
-
-def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:
-    """Which places of a prompt (..., S) visual tokens take: bool (..., S)."""
-    return torch.isin(ids, torch.tensor(placeholders, device=ids.device))
+from videoprune.plug.current_pass import Pass, current, traces
+from videoprune.plug.joints import Joints, decoder_layers
+from videoprune.plug.kept_keys import PrunedCache
+from videoprune.plug.llm_attention import attention_kind
+from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt, Step
+from videoprune.plug.prompt_trace import dense_traces, pruned_traces
 
 
-class LanguageHooks:
-    """Hooks on a stock text model. `traces` holds the layer counts of the last prefill."""
+class LlmDoor:
+    """Hooks on one text model and its layers. owner: whose passes they read."""
 
-    def __init__(
-        self,
-        core: nn.Module,
-        language_model: nn.Module,
-        placeholders: tuple[int, ...],
-        config: LLMPrune,
-        seed: int,
-        calibrated: float | None = None,
-    ) -> None:
-        """calibrated: visual tokens that lambda was found for; for other counts it is scaled. None: it is not."""
-        self.calibrated = calibrated
-        self.language_model, self.placeholders, self.config, self.seed = (
-            language_model,
-            placeholders,
-            config,
-            seed,
-        )
-        self.layers = decoder_layers(language_model)
-        self.trace = LayerTrace()
-        self.visual: Tensor | None = None  # bool (B, S) of the coming prefill
-        self.active: PrunedRun | None = None
-        self.places: Tensor | None = None  # (B, n) places of the prefill's tokens in the prompt
-        self.length = 0
-        self.notes = False  # whether to note the places below
-        self.fused: list[list[int]] = []  # by row, which of the prompt's visual places reach the LLM, from 0
-        self.dense: list[int] | None = None  # by row, visual places of the prompt
+    def __init__(self, owner: Any, language_model: nn.Module, joints: Joints) -> None:
+        self.owner, self.joints = owner, joints
+        self.language_model = language_model
+        self.layers = list(decoder_layers(language_model))
         self.handles = [
-            core.register_forward_pre_hook(self._note_placeholders, with_kwargs=True),
-            core.register_forward_hook(self._forget_placeholders),
-            language_model.register_forward_pre_hook(self._before, with_kwargs=True),
-            language_model.register_forward_hook(self._after, with_kwargs=True),
+            language_model.register_forward_pre_hook(self.enter, with_kwargs=True),
+            language_model.register_forward_hook(self.leave, with_kwargs=True, always_call=True),
         ]
         for index, layer in enumerate(self.layers):
-            hook = lambda module, args, kwargs, i=index: self._before_layer(i, module, args, kwargs)  # noqa: E731
-            self.handles.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+            hook = LayerHook(self, index)
+            self.handles.append(layer.register_forward_pre_hook(hook.before, with_kwargs=True))
 
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
 
-    def _note_placeholders(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        ids = args[0] if args else kwargs.get("input_ids")
-        if ids is None:
-            embeds = kwargs["inputs_embeds"]
-            table = module.get_input_embeddings().weight  # type: ignore[operator]
-            self.visual = torch.stack([(embeds == table[p]).all(-1) for p in self.placeholders]).any(0)
-        else:
-            self.visual = visual_places(ids, self.placeholders)
-
-    def _forget_placeholders(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
-        self.visual = None
-
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        cache, embeds = kwargs.get("past_key_values"), kwargs.get("inputs_embeds")
-        self.active, self.places = None, None
-        if embeds is None or self.visual is None:
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerCall | None:
+        now = current(self.owner)
+        if now is None:
             return None
+        embeds, cache = kwargs.get("inputs_embeds"), self.joints.cache(kwargs)
+        if isinstance(cache, PrunedCache):
+            tokens: Any = embeds if embeds is not None else args[0] if args else kwargs.get("input_ids")
+            return args, self._step(now, kwargs, cache, tokens)
+        visual, now.visual = now.visual, None  # the prompt's places are for its prefill alone
+        if visual is None or embeds is None:
+            return None
+        # A pass from before `generate` knows each prompt once; beams and samples repeat it.
+        visual = visual.repeat_interleave(len(embeds) // len(visual), 0)
         if cache is not None and cache.get_seq_length():
-            return self._later_step(args, kwargs, cache, embeds)
-        dropped = embeds[..., 0].isnan()  # (B, S)
-        if not dropped.any() and (self.config.method == "none" or not self.visual.any()):
-            dense = self.visual.sum(1).tolist()
-            self.trace = LayerTrace([dense] * len(self.layers))
-            if self.notes:
-                self.dense, self.fused = dense, [list(range(n)) for n in dense]
-                self.trace.last_places = [list(range(n)) for n in dense]
+            self._check_later(now, visual, embeds)
             return None
-        check_attention(module)
-        if cache is not None and not isinstance(cache, DynamicCache):
+        dropped = self._dropped(now, embeds)
+        if dropped is None and (now.settings.config.llm.method == "none" or not bool(visual.any())):
+            dense_traces(now, visual, len(self.layers))
+            return None
+        attention_kind(module)
+        if cache is not None and type(cache) is not DynamicCache:
             raise ValueError(
-                f"past_key_values={type(cache).__name__}; allowed with pruning: DynamicCache, the default"
+                f"cache: {type(cache).__name__}; allowed with pruning: DynamicCache, the default"
             )
-        return args, self._prefill(kwargs, embeds, dropped)
+        if dropped is None:
+            dropped = torch.zeros_like(visual)
+        return args, self._prefill(now, kwargs, visual, dropped)
 
-    def _prefill(self, kwargs: dict[str, Any], embeds: Tensor, dropped: Tensor) -> dict[str, Any]:
-        assert self.visual is not None
-        mask = kwargs.get("attention_mask")
+    def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        now = current(self.owner)
+        if now is None:
+            return None
+        layers, now.layers, now.keys = now.layers, None, None
+        if out is None or not isinstance(layers, _Opened):  # an error, or a step
+            return None
+        cache = self.joints.made_cache(out)
+        if cache is not None:
+            PrunedCache.adopt(cache, layers.prefill.kept_keys(layers.length))
+        if traces() is not None:
+            pruned_traces(now, layers.prefill, layers.visual, layers.places)
+        out.last_hidden_state = layers.whole(out.last_hidden_state)
+        return out
+
+    def _dropped(self, now: Pass, embeds: Tensor) -> Tensor | None:
+        """Places that hold no token, bool (B, S); None if all do. Where nothing may drop, NaN is the model's own."""
+        if not now.settings.drops:
+            return None
+        dropped = embeds[..., 0].isnan()
+        marks, expected = int(dropped.sum()), now.expected_marks(len(embeds))
+        if expected is not None and marks != expected:
+            raise ValueError(
+                f"visual features: NaN at {marks} places, {expected} of them by the plan; the vision encoder or its "
+                f"projector overflowed ({embeds.dtype}); allowed: a dtype that holds its numbers, such as bfloat16"
+            )
+        return dropped if marks else None
+
+    def _check_later(self, now: Pass, visual: Tensor, embeds: Tensor) -> None:
+        """Visual tokens behind a prompt that is cached already: only as they are."""
+        if embeds.shape[1] > 1 and now.settings.prunes and bool(visual.any()):
+            raise ValueError(
+                "new images or videos in a later turn, or a prompt in chunks; allowed with pruning: all of them in "
+                "the first turn, at once"
+            )
+
+    def _step(self, now: Pass, kwargs: dict[str, Any], cache: PrunedCache, tokens: Tensor) -> dict[str, Any]:
+        """tokens: ids (B, m) or embeddings (B, m, W)."""
+        visual, now.visual = now.visual, None
+        if visual is not None:
+            self._check_later(now, visual, tokens)
+        cached = cache.get_seq_length()
+        later = cache.kept.begin_step(kwargs.get("attention_mask"), tokens.shape[1], cached)
+        now.layers, now.keys = Step(cache.kept, self.language_model, cached, later), cache.kept
+        return {**kwargs, "attention_mask": _own_masks(tokens)}
+
+    def _prefill(self, now: Pass, kwargs: dict[str, Any], visual: Tensor, dropped: Tensor) -> dict[str, Any]:
+        embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
         if mask is not None and mask.ndim != 2:
             raise ValueError(f"attention_mask: shape {tuple(mask.shape)}; allowed with pruning: (B, S)")
         attended = torch.ones_like(dropped) if mask is None else mask.bool()
         keep = attended & ~dropped
         length = int(keep.sum(1).max())
-        places = keep.to(torch.int8).argsort(dim=1, stable=True)[
-            :, -length:
-        ]  # survivors in order, at the right end
+        # Survivors in order, at the right end.
+        places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
+        kept = keep.gather(1, places)
+        prompt = Prompt(
+            visual.gather(1, places) & kept,
+            kept,
+            drafted=now.drafted(embeds.shape[1]),
+            scale=now.settings.lambda_scale(visual.gather(1, places) & kept),
+            deepstack=self._deepstack(kwargs, places),
+        )
+        config, seed = now.settings.config.llm, now.settings.config.seed
+        prefill = Prefill(config, prompt, self.language_model, len(self.layers), seed)
+        now.layers = _Opened(prefill, visual, places, embeds.shape[1])
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         index = places.expand(*positions.shape[:-2], -1, -1)
-        kept = keep.gather(1, places)
-        self.trace = LayerTrace(last_places=[] if self.notes else None)
-        visual = self.visual.gather(1, places) & kept
-        if self.notes:
-            rank = (self.visual.long().cumsum(1) - 1).gather(1, places)
-            self.dense = self.visual.sum(1).tolist()
-            self.fused = [row[seen].tolist() for row, seen in zip(rank, visual, strict=True)]
-        self.active = PrunedRun(
-            self.config,
-            visual,
-            kept,
-            len(self.layers),
-            self.trace,
-            None if self.calibrated is None else visual.sum(1) / self.calibrated,
-            self.seed,
-            deepstack=self._deepstack(kwargs, places),
-            attention=self.language_model.config._attn_implementation,  # type: ignore[union-attr, arg-type]
-        )
-        self.places, self.length = places, embeds.shape[1]
-        rows = embeds.gather(1, places[..., None].expand(-1, -1, embeds.shape[2]))
         return {
             **kwargs,
-            "inputs_embeds": rows.masked_fill(~kept[..., None], 0),
+            "inputs_embeds": _rows(embeds, places).masked_fill(~kept[..., None], 0),
             "position_ids": positions.expand(*positions.shape[:-2], places.shape[0], -1).gather(-1, index),
             "attention_mask": _own_masks(embeds),
         }
@@ -161,48 +163,52 @@ class LanguageHooks:
         for one in features:
             full = one.new_zeros(*at.shape, one.shape[-1])
             full[at] = one.nan_to_num()
-            rows.append(full.gather(1, places[..., None].expand(-1, -1, one.shape[-1])))
+            rows.append(_rows(full, places))
         return rows
 
-    def _later_step(self, args: tuple[Any, ...], kwargs: dict[str, Any], cache: Cache, embeds: Tensor) -> Any:
-        self.active = getattr(cache, _RUN, None)
-        if self.visual is not None and self.visual.any() and embeds.isnan().any():
-            raise ValueError(
-                "new images or videos in a later turn; allowed with pruning: all of them in the first"
-            )
-        if self.active is None:
-            return None
-        return args, {**kwargs, "attention_mask": _own_masks(embeds)}
 
-    def _before_layer(
+class LayerHook:
+    """What happens before one layer: whatever the door has opened."""
+
+    def __init__(self, door: LlmDoor, index: int) -> None:
+        self.door, self.index = door, index
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerCall | None:
+        now = current(self.door.owner)
+        if now is None or now.layers is None:
+            return None
+        call: LayerCall = now.layers.before_layer(self.index, module, args, kwargs)
+        return call
+
+
+class _Opened:
+    """A prefill under way. visual: bool (B, S). places: (B, n), the prefill's tokens in the prompt. length: S."""
+
+    def __init__(self, prefill: Prefill, visual: Tensor, places: Tensor, length: int) -> None:
+        self.prefill, self.visual, self.places, self.length = prefill, visual, places, length
+
+    def before_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        return None if self.active is None else self.active.before_layer(index, module, args, kwargs)
+    ) -> LayerCall:
+        return self.prefill.before_layer(index, module, args, kwargs)
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        if self.active is None or self.places is None:
-            return None
-        run, cache = self.active, out.past_key_values
-        if cache is not None:
-            setattr(cache, _RUN, run)
-            missing = self.length - self.places.shape[1]
-            cache.get_seq_length = MethodType(_logical_length(missing), cache)
-        hidden = out.last_hidden_state
-        at = self.places.gather(1, run.order)[..., None].expand(-1, -1, hidden.shape[2])
+    def whole(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the last layer (B, n', W) at their places in the prompt, (B, S, W)."""
+        at = self.places.gather(1, self.prefill.order)[..., None].expand(-1, -1, hidden.shape[2])
         full = hidden.new_zeros(hidden.shape[0], self.length, hidden.shape[2])
-        out.last_hidden_state = full.scatter(1, at, hidden * run.valid[..., None])
-        return out
+        return full.scatter(1, at, hidden * self.prefill.valid[..., None])
 
 
-def _logical_length(missing: int) -> Any:
-    """`get_seq_length` in tokens of the prompt: what `generate` counts in, though `missing` are not cached."""
+def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:
+    """Which places of a prompt (..., S) visual tokens take: bool (..., S)."""
+    return torch.isin(ids, torch.tensor(placeholders, device=ids.device))
 
-    def get_seq_length(cache: Cache, layer_idx: int = 0) -> int:
-        return type(cache).get_seq_length(cache, 0) + missing
 
-    return get_seq_length
+def _rows(x: Tensor, places: Tensor) -> Tensor:
+    """x (B, S, W) at places (B, n) -> (B, n, W)."""
+    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
 
 
 def _own_masks(embeds: Tensor) -> Tensor:
-    """A mask that the text model hands on untouched; every layer gets its own from `PrunedRun`."""
+    """A mask that the text model hands on untouched; every layer gets its own."""
     return torch.ones(embeds.shape[0], 1, 1, 1, dtype=torch.bool, device=embeds.device)

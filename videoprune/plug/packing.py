@@ -1,4 +1,6 @@
-"""Frames of packed units: a few prefix tokens (CLS) and whole units in each, lengths that shrink frame by frame.
+"""Frames packed one behind the other, whose lengths shrink frame by frame: rows by frame, and units of a frame.
+
+A unit is what becomes one token of the LLM. A frame holds a few prefix tokens (CLS) and whole units.
 
 Shapes: F frames, P prefix tokens, U units of all frames, u patches of a unit, N = F * P + U * u packed tokens.
 """
@@ -10,11 +12,54 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from videoprune.plug.attention import FrameRows
 from videoprune.types import KeepPlan
 
 
-class UnitRows:
+class FrameRows:
+    """Rows of a packed (N, ...) tensor by frame, in groups of equal length.
+
+    groups: frames that belong together, where that is known from before; all of a group have one length.
+    """
+
+    def __init__(self, lengths: Sequence[int], groups: list[list[int]] | None = None) -> None:
+        self.lengths = tuple(lengths)
+        self.starts = [0]
+        for n in self.lengths:
+            self.starts.append(self.starts[-1] + n)
+        self.groups = groups or [
+            [i for i, n in enumerate(self.lengths) if n == length] for length in sorted(set(self.lengths))
+        ]
+
+    @property
+    def total(self) -> int:
+        return self.starts[-1]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """(N, ...) -> one (F_g, n_g, ...) per group."""
+        if len(self.groups) == 1:
+            return [x.unflatten(0, (len(self.lengths), self.lengths[0]))]
+        return [torch.stack([x[self.starts[i] : self.starts[i + 1]] for i in group]) for group in self.groups]
+
+    def changed(self, lengths: Sequence[int]) -> FrameRows:
+        """The same groups with a new length for each."""
+        by_frame = [0] * len(self.lengths)
+        for group, n in zip(self.groups, lengths, strict=True):
+            for i in group:
+                by_frame[i] = n
+        return FrameRows(by_frame, self.groups)
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """One (F_g, m_g, ...) per group -> (M, ...), frames in their order; the lengths may have changed."""
+        if len(parts) == 1:
+            return parts[0].flatten(0, 1)
+        rows: list[Tensor] = [parts[0]] * len(self.lengths)
+        for group, part in zip(self.groups, parts, strict=True):
+            for i, row in zip(group, part, strict=True):
+                rows[i] = row
+        return torch.cat(rows)
+
+
+class PackedUnits:
     """units: how many each frame has. kinds: what else frames must share to be handled in one group."""
 
     def __init__(
@@ -34,10 +79,10 @@ class UnitRows:
         """Whether all frames have the same length."""
         return len(set(self.units.lengths)) == 1
 
-    def changed(self, units: Sequence[int], kinds: Sequence[Hashable] | None = None) -> UnitRows:
-        return UnitRows(units, unit=self.unit, prefix=self.prefix, kinds=kinds or self.kinds)
+    def changed(self, units: Sequence[int], kinds: Sequence[Hashable] | None = None) -> PackedUnits:
+        return PackedUnits(units, unit=self.unit, prefix=self.prefix, kinds=kinds or self.kinds)
 
-    def after(self, plans: Sequence[KeepPlan]) -> UnitRows:
+    def after(self, plans: Sequence[KeepPlan]) -> PackedUnits:
         """The rows that one plan for each group leaves."""
         kept = [0] * len(self.units.lengths)
         for group, plan in zip(self.units.groups, plans, strict=True):
@@ -88,3 +133,18 @@ class UnitRows:
     def _prefix_places(self, device: torch.device) -> Tensor:
         starts = torch.tensor(self.tokens.starts[:-1], device=device)
         return (starts[:, None] + torch.arange(self.prefix, device=device)).flatten()
+
+
+def unit_means(units: Tensor) -> Tensor:
+    """What units are compared by: the mean of their patches, (..., u, D) -> (..., D); rows (U, D) are it already."""
+    if units.ndim == 2:
+        return units
+    return units[..., 0, :] if units.shape[-2] == 1 else units.mean(-2)
+
+
+def plan_by_frame(plan: KeepPlan, frames: int) -> KeepPlan:
+    """A plan of one row over the units of all frames, which keeps as many of each -> one row a frame, (F, n)."""
+    keep, into = plan.keep.unflatten(1, (frames, -1))[0], plan.into.unflatten(1, (frames, -1))[0]
+    frame = torch.arange(frames, device=keep.device)[:, None]
+    own = into - keep.shape[1] * frame
+    return KeepPlan(keep - into.shape[1] * frame, own.where(into >= 0, -1))

@@ -10,32 +10,44 @@ Shapes: N patches, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videoprune.plug.replacement import Replacement
 
-def patch_convolutions(encoder: nn.Module) -> list[nn.Conv2d | nn.Conv3d]:
-    """Convolutions of `encoder` that see each place once: stride as wide as the kernel, nothing around."""
+
+class PatchProduct:
+    """The forward of one convolution, for inputs of exactly one kernel, (N, C, *kernel), as rows of a product.
+
+    owner: what `apply` put on the model. Outside its passes, and for other inputs, the convolution works as always.
+    """
+
+    def __init__(self, conv: nn.Conv2d | nn.Conv3d, active: Callable[[], bool]) -> None:
+        self.conv, self.active = conv, active
+        self.replaced = Replacement(conv, "forward", self.embed)
+
+    def embed(self, stock: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not self.active() or tuple(x.shape[2:]) != tuple(self.conv.kernel_size):
+            return stock(x, *args, **kwargs)
+        rows = F.linear(x.flatten(1), self.conv.weight.flatten(1), self.conv.bias)  # (N, D)
+        return rows.view(*rows.shape, *[1] * (x.ndim - 2))
+
+
+def patch_products(encoder: nn.Module, active: Callable[[], bool]) -> list[PatchProduct]:
+    """Replace the convolutions of `encoder` that see each place once: stride as wide as the kernel, nothing around.
+
+    One that has a `forward` of its own already is left alone: with offloaded weights (accelerate) only that one
+    has them at hand.
+    """
     return [
-        m
+        PatchProduct(m, active)
         for m in encoder.modules()
         if isinstance(m, (nn.Conv2d, nn.Conv3d))
+        and "forward" not in m.__dict__
         and tuple(m.stride) == tuple(m.kernel_size)
         and m.groups == 1
         and set(m.dilation) == {1}
         and m.padding in ((0,) * len(m.kernel_size), "valid")
     ]
-
-
-def as_product(conv: nn.Conv2d | nn.Conv3d) -> Callable[[Tensor], Tensor]:
-    """A forward for `conv` that takes inputs of exactly one kernel, (N, C, *kernel), as rows of a product."""
-    stock = conv.forward
-
-    def forward(x: Tensor) -> Tensor:
-        if tuple(x.shape[2:]) != tuple(conv.kernel_size):
-            return stock(x)
-        rows = F.linear(x.flatten(1), conv.weight.flatten(1), conv.bias)  # (N, D)
-        return rows.view(*rows.shape, *[1] * (x.ndim - 2))
-
-    return forward

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from videoprune.plug.families.base import Family
 from videoprune.plug.families.llava import LlavaNextVideo, LlavaOnevision
 from videoprune.plug.families.pixel_shuffle import InternVL, SmolVLM
 from videoprune.plug.families.qwen_vl import QwenVL
 from videoprune.plug.families.video_llama3 import VideoLlama3
+
+Family = LlavaOnevision | LlavaNextVideo | QwenVL | InternVL | SmolVLM | VideoLlama3
 
 FAMILIES: dict[str, type[Family]] = {
     kind: family

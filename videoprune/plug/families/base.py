@@ -1,5 +1,6 @@
-"""What a family of stock models has to say so that tokens can leave its encoder: `Family`, and the two shapes that
-encoders come in, frames in a batch (`Batched`) and frames in one packed sequence (`Packed`).
+"""What a vision encoder has to say so that tokens can leave it: `Encoder`, and the two shapes that encoders come in,
+frames in a batch (`Batched`) and frames in one packed sequence (`Packed`). `StockModel` adds the rest of a stock
+video language model.
 
 Shapes: F frames, P prefix tokens (CLS), N patches of a frame, u patches of a unit, D width.
 """
@@ -7,30 +8,76 @@ Shapes: F frames, P prefix tokens (CLS), N patches of a frame, u patches of a un
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from videoprune.plug.encoder_pass import VisionRun
-from videoprune.prune.rivals import CLIP_METHODS
+from videoprune.plug.current_pass import current
+from videoprune.plug.encoder_pass import EncoderPass, Layout
 
 NAN = float("nan")
-Hook = tuple[nn.Module, str, Callable[..., Any]]
+Hook = tuple[nn.Module, Literal["pre", "post"], Callable[..., Any]]
+Around = tuple[Any, str, Callable[..., Any]]
 
 
-class Family:
-    """One family. Subclasses name the parts of the model; the defaults are the most common names.
+class Encoder:
+    """One vision encoder. Subclasses name its parts; the defaults are the most common names.
 
-    model_types: `config.model_type` of the models it takes. methods: what it can do in the encoder.
+    owner: what `apply` put on the model: the current pass is looked up by it. name: of the encoder in traces.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
-    methods: ClassVar[tuple[str, ...]] = ("evoprune", "meteor", *CLIP_METHODS)
+    name: str = "vision"
     packed: ClassVar[bool] = False
     pools: ClassVar[bool] = False  # pooling mixes patches behind the encoder, tokens are chosen after it
-    videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
+    images_differ: ClassVar[bool] = False  # an image's patches reach the LLM in other numbers than its units
     prefix: int = 0
+    owner: Any = None
+
+    @property
+    def vision(self) -> nn.Module:
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """All blocks of the encoder."""
+        raise NotImplementedError
+
+    @property
+    def used_blocks(self) -> int:
+        """How many of them the LLM's features come through."""
+        return len(self.blocks)
+
+    def attention(self, block: nn.Module) -> nn.Module:
+        return block.self_attn  # type: ignore[return-value]
+
+    def windowed(self, index: int) -> bool:
+        """Whether block `index` attends within windows instead of frames."""
+        return False
+
+    def layout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout:
+        """Where frames and units lie in one call, with its arguments: see `Batched`, `Packed`."""
+        raise NotImplementedError
+
+    def hooks(self) -> list[Hook]:
+        """Hooks that bring what leaves the encoder back to the length that the model expects."""
+        raise NotImplementedError
+
+    def replaced(self) -> list[Around]:
+        """(object, name, method) for methods that have to be replaced: see `Replacement`."""
+        return []
+
+    def run(self) -> EncoderPass | None:
+        """What this encoder does in the current pass; None where nothing is pruned."""
+        now = current(self.owner)
+        return None if now is None else now.encoders.get(self.name)
+
+
+class StockModel:
+    """A stock video language model around an encoder. model_types: `config.model_type` of the models it takes."""
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
 
     def __init__(self, model: Any) -> None:
         self.model, self.core = model, model.model
@@ -50,47 +97,14 @@ class Family:
         found = (getattr(config, f"{kind}_token_id", None) for kind in ("image", "video"))
         return tuple(i for i in found if i is not None)
 
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """All blocks of the encoder."""
-        raise NotImplementedError
 
-    @property
-    def used_blocks(self) -> int:
-        """How many of them the LLM's features come through."""
-        return len(self.blocks)
-
-    def attention(self, block: nn.Module) -> nn.Module:
-        return block.self_attn  # type: ignore[return-value]
-
-    def windowed(self, index: int) -> bool:
-        """Whether block `index` attends within windows instead of frames."""
-        return False
-
-    def new_run(
-        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> VisionRun | None:
-        """The run for one pass of the encoder, called with its arguments, or None: see `Batched`, `Packed`."""
-        raise NotImplementedError
-
-    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
-        """(module, "pre" or "post", hook) that bring what leaves the encoder back to the length the model expects.
-
-        `run` gives the current pass.
-        """
-        raise NotImplementedError
-
-    def wrap(self, run: Callable[[], VisionRun | None]) -> dict[str, Callable[..., Any]]:
-        """Methods of the inner model to replace, by name."""
-        return {}
-
-
-class Batched(Family):
+class Batched(Encoder):
     """Frames in a batch: hidden states (F, P + N, D), patches row by row on a square grid."""
 
     blocks_path: ClassVar[str] = "encoder.layers"
     unit_side: int = 1
     fill: ClassVar[float | None] = NAN  # what dropped and merged patches hold behind the encoder
+    core: Any
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -103,13 +117,11 @@ class Batched(Family):
             raise ValueError(f"vision_feature_layer={layer}; allowed with pruning in the encoder: one layer")
         return len(self.blocks) + 1 + layer if layer < 0 else layer
 
-    def new_run(
-        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> VisionRun | None:
+    def layout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout:
         """Called at the first block: (F, P + N, D)."""
         frames, tokens = args[0].shape[:2]
         side = round((tokens - self.prefix) ** 0.5) // self.unit_side
-        return start([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grid=(side, side))
+        return Layout([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grid=(side, side))
 
     def unit_order(self, patches: int, device: torch.device) -> Tensor:
         """Patches of a frame in the order of their units, (N,)."""
@@ -126,7 +138,7 @@ class Batched(Family):
         order = self.unit_order(x.shape[1] - self.prefix, x.device)
         return torch.cat([x[:, : self.prefix], x[:, self.prefix :][:, order]], 1)
 
-    def to_grid(self, x: Tensor, run: VisionRun) -> Tensor:
+    def to_grid(self, x: Tensor, run: EncoderPass) -> Tensor:
         """Packed (F * P + M * u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
         front, units = run.rows.split(x)
         full = run.expand(units, fill=self.fill, end=True).flatten(0, 1).unflatten(0, (len(run.dense), -1))
@@ -134,34 +146,33 @@ class Batched(Family):
             full = full[:, self.unit_order(full.shape[1], x.device).argsort()]
         return full if front is None else torch.cat([front, full], 1)
 
-    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
-        def expand(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
-            current = run()
-            if current is None:
-                return None
-            states, used = out.get("hidden_states"), self.used_blocks
-            if used < len(self.blocks):
-                assert states is not None, "the model asks for the layer that its features come from"
-                x = self.to_grid(_last_cut(states[used], current), current)
-                out["hidden_states"] = tuple(x if i == used else None for i in range(len(states)))
-                return out
-            if (
-                states is not None and states[-1] is not None
-            ):  # the last one is before the encoder's last norm
-                last = self.to_grid(states[-1].flatten(0, 1), current)
-                out["hidden_states"] = (*[None] * (len(states) - 1), last)
-            out.last_hidden_state = self.to_grid(_last_cut(out.last_hidden_state, current), current)
+    def hooks(self) -> list[Hook]:
+        return [(self.vision, "post", self.expand_output)]
+
+    def expand_output(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
+        run = self.run()
+        if run is None:
+            return None
+        states, used = out.get("hidden_states"), self.used_blocks
+        if used < len(self.blocks):
+            assert states is not None, "the model asks for the layer that its features come from"
+            x = self.to_grid(last_cut(states[used], run), run)
+            out["hidden_states"] = tuple(x if i == used else None for i in range(len(states)))
             return out
+        # The last of the hidden states is before the encoder's last norm.
+        if states is not None and states[-1] is not None:
+            last = self.to_grid(states[-1].flatten(0, 1), run)
+            out["hidden_states"] = (*[None] * (len(states) - 1), last)
+        out.last_hidden_state = self.to_grid(last_cut(out.last_hidden_state, run), run)
+        return out
 
-        return [(self.vision, "post", expand)]
 
-
-def _last_cut(x: Tensor, run: VisionRun) -> Tensor:
+def last_cut(x: Tensor, run: EncoderPass) -> Tensor:
     """METEOR's last cut falls behind the last block: (F, P + n, D) -> packed (F * P + M * u, D)."""
     return run.after(run.last_block, x.flatten(0, 1))[0]
 
 
-class Packed(Family):
+class Packed(Encoder):
     """All frames in one sequence (N, D), patches already unit by unit, rotary rows beside them."""
 
     packed = True
@@ -177,26 +188,20 @@ class Packed(Family):
         """Patches of each frame, from (time, height, width) of each image or video."""
         return [h * w for t, h, w in grid_thw.tolist() for _ in range(t)]
 
-
-def last_cut(run: Callable[[], VisionRun | None]) -> Callable[..., Any]:
-    """A forward pre-hook on what follows the blocks: METEOR's last cut falls behind the last of them."""
-
-    def cut(module: nn.Module, args: Any, kwargs: Any) -> Any:
-        current = run()
-        if current is None:
+    def cut_input(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        """A forward pre-hook on what follows the blocks: METEOR's last cut falls behind the last of them."""
+        run = self.run()
+        if run is None:
             return None
-        x, _ = current.after(current.last_block, args[0])
+        x, _ = run.after(run.last_block, args[0])
         return (x, *args[1:]), kwargs
 
-    return cut
+    def expand_features(self, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
+        """A forward hook that puts the LLM's features, one row per unit that left, at their places among NaN."""
+        run = self.run()
+        return None if run is None else run.expand(out, fill=NAN, end=True)
 
-
-def expander(run: Callable[[], VisionRun | None], *, end: bool = True) -> Callable[..., Any]:
-    """A forward hook that puts a module's rows, one per unit that left, back at their places among NaN. end: they are
-    the LLM's features, not a tap on the way."""
-
-    def expand(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
-        current = run()
-        return None if current is None else current.expand(out, fill=NAN, end=end)
-
-    return expand
+    def expand_tap(self, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Tensor | None:
+        """The same for features that are tapped on the way (DeepStack)."""
+        run = self.run()
+        return None if run is None else run.expand(out, fill=NAN)

@@ -12,57 +12,58 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from videoprune.plug.encoder_pass import VisionRun, kept_of_clip
-from videoprune.plug.families.base import NAN, Batched
+from videoprune.plug.encoder_pass import EncoderPass
+from videoprune.plug.families.base import NAN, Around, Batched, StockModel
+from videoprune.prune.counts import kept_of_clip
+from videoprune.prune.fusion import fuse_clips
 from videoprune.prune.merge import apply_plan
-from videoprune.prune.over_clip import choose, fuse_clips
-from videoprune.prune.rivals import CLIP_METHODS
+from videoprune.prune.registry import BY_FRAME, OVER_CLIP, ClipTokens
 
 
-class LlavaNextVideo(Batched):
+class LlavaNextVideo(StockModel, Batched):
     """The last block but one; pooling joins squares of patches, images keep each patch, so squares go whole."""
 
     model_types = ("llava_next_video",)
-
-    @property
-    def prefix(self) -> int:  # type: ignore[override]
-        return 1
+    images_differ = True
+    prefix = 1
 
     @property
     def unit_side(self) -> int:  # type: ignore[override]
         return self.core.config.spatial_pool_stride
 
 
-class LlavaOnevision(Batched):
+class LlavaOnevision(StockModel, Batched):
     """Its pooling needs the full grid: merged patches get their survivor's value back, the grid is pooled, and the most
     different tokens of the clip stay, to the exact count (`fuse_clips`). Merging alike tokens of a frame instead was
     far worse at a tenth (docs/methods.md)."""
 
     model_types = ("llava_onevision",)
-    methods = ("evoprune", *CLIP_METHODS)
     fill = None
     pools = True
 
-    def wrap(self, run: Callable[[], VisionRun | None]) -> dict[str, Callable[..., Any]]:
-        pool, pack = self.core.apply_pooling, self.core.pack_image_features
+    def replaced(self) -> list[Around]:
+        return [
+            (self.core, "apply_pooling", self.pool_and_reduce),
+            (self.core, "pack_image_features", self.pack_and_reduce),
+        ]
 
-        def apply_pooling(image_features: Tensor) -> Tensor:
-            x, current = pool(image_features), run()
-            assert current is not None
-            with current.clock.on(x.device):
-                return _reduce(x, current, current.clips)
+    def pool_and_reduce(self, stock: Callable[..., Tensor], image_features: Tensor) -> Tensor:
+        x, run = stock(image_features), self.run()
+        if run is None:
+            return x
+        with run.clock.on(x.device):
+            return _reduce(x, run, run.clips)
 
-        def pack_image_features(*args: Any, **kwargs: Any) -> tuple[list[Tensor], Tensor]:
-            features, lengths = pack(*args, **kwargs)
-            current, newline = run(), kwargs.get("image_newline")
-            assert current is not None
-            with current.clock.on(features[0].device):
-                return [_reduce_image(f, newline, current) for f in features], lengths
+    def pack_and_reduce(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        features, lengths = stock(*args, **kwargs)
+        run, newline = self.run(), kwargs.get("image_newline")
+        if run is None:
+            return features, lengths
+        with run.clock.on(features[0].device):
+            return [_reduce_image(f, newline, run) for f in features], lengths
 
-        return {"apply_pooling": apply_pooling, "pack_image_features": pack_image_features}
 
-
-def _reduce_image(x: Tensor, newline: Tensor | None, run: VisionRun) -> Tensor:
+def _reduce_image(x: Tensor, newline: Tensor | None, run: EncoderPass) -> Tensor:
     """One packed image (n, W): patches are reduced, the ends of rows stay."""
     patch = torch.ones(len(x), dtype=torch.bool, device=x.device)
     if newline is not None:
@@ -72,36 +73,36 @@ def _reduce_image(x: Tensor, newline: Tensor | None, run: VisionRun) -> Tensor:
     return out
 
 
-def _reduce(x: Tensor, run: VisionRun, clips: Sequence[int], *, image: bool = False) -> Tensor:
+def _reduce(x: Tensor, run: EncoderPass, clips: Sequence[int], *, image: bool = False) -> Tensor:
     """Reduce pooled tokens x (F, n, W) of clips to their counts, at their own places, NaN at the others.
 
     image: x is one packed image, whose patches are no grid and carry no attention.
     """
     frames, tokens = x.shape[:2]
-    keep = [kept_of_clip(f, tokens, run.keep * run.fuse) for f in clips]
+    keep = [kept_of_clip(f, tokens, run.goal.keep * run.end.fusing) for f in clips]
     flat, method = x.flatten(0, 1), run.config.method
     if sum(keep) == frames * tokens:
         return x
-    if run.at_end:
-        side = round(tokens**0.5)
-        attention, keys = (None, None) if image else run.last_heads()
-        plan = choose(
-            method,
-            x,
-            keep,
-            clips,
-            attention=None if attention is None else _pooled(attention[..., None], side)[..., 0],
-            keys=None if keys is None else _pooled(keys, side),
-            grid=(side, side) if side * side == tokens else None,
-            generator=run.generator,
-        )
-        flat = apply_plan(flat[None], plan)[0]
-    else:
-        how = method if method in ("random", "uniform") else run.fusion
-        plan = fuse_clips(how, flat, keep, [f * tokens for f in clips], run.generator)
-        flat = flat[plan.keep[0]]
+    with torch.no_grad():
+        if run.end.chooses:
+            side = round(tokens**0.5)
+            attention, keys = (None, None) if image else run.last_heads()
+            pooled = ClipTokens(
+                x,
+                None if attention is None else _pooled(attention[..., None], side)[..., 0],
+                None if keys is None else _pooled(keys, side),
+                (side, side) if side * side == tokens else None,
+            )
+            plan = OVER_CLIP[method].choose(pooled, keep, clips, run.generator)
+        else:
+            how = method if method in BY_FRAME else run.goal.fusion.method
+            # Merged places hold copies: alike ones are what this choice leaves out, with or without fusion.
+            how = "cooperative" if how == "none" else how
+            plan = fuse_clips(how, flat, keep, [f * tokens for f in clips], run.generator)
+    left = apply_plan(flat[None], plan)[0]
     out = torch.full((frames * tokens, x.shape[2]), NAN, dtype=x.dtype, device=x.device)
-    out[plan.keep[0]] = flat
+    out[plan.keep[0]] = left
+    run.marked += frames * tokens - plan.num_kept
     return out.unflatten(0, (frames, tokens))
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from videoprune.plug.families.base import Batched
+from videoprune.plug.families.base import Batched, StockModel
 
 
-class InternVL(Batched):
+class InternVL(StockModel, Batched):
     """2 x 2 patches at a downsample_ratio of a half; a CLS token in front."""
 
     model_types = ("internvl",)
@@ -23,7 +23,7 @@ class InternVL(Batched):
         return block.attention  # type: ignore[return-value]
 
 
-class SmolVLM(Batched):
+class SmolVLM(StockModel, Batched):
     """scale_factor x scale_factor patches."""
 
     model_types = ("smolvlm",)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers.vision_utils import get_vision_window_index
 
-from videoprune.plug.encoder_pass import VisionRun
-from videoprune.plug.families.base import Hook, Packed, expander, last_cut
+from videoprune.plug.encoder_pass import Layout
+from videoprune.plug.families.base import Hook, Packed, StockModel
 
 
-class QwenVL(Packed):
+class QwenVL(StockModel, Packed):
     model_types = ("qwen2_5_vl", "qwen3_vl")
 
     @property
@@ -30,9 +30,7 @@ class QwenVL(Packed):
         full = getattr(self.core.visual, "fullatt_block_indexes", None)
         return full is not None and index not in full
 
-    def new_run(
-        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> VisionRun:
+    def layout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout:
         visual, grid = self.core.visual, kwargs["grid_thw"]
         windows = order = None
         if hasattr(visual, "fullatt_block_indexes"):
@@ -44,19 +42,23 @@ class QwenVL(Packed):
                 kwargs={},
             )
             windows = edges.diff().tolist()
-        run = start(
+        return Layout(
             self.frame_lengths(grid),
             unit=visual.spatial_merge_size**2,
             windows=windows,
             clips=grid[:, 0].tolist(),
             grid=self.grid(grid, visual.spatial_merge_size),
+            order=order,
         )
-        run.order = order
-        return run
 
-    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
+    def hooks(self) -> list[Hook]:
         """Survivors' rows of each DeepStack tap stay their own; those of units that merge later are left out."""
-        taps = getattr(self.core.visual, "deepstack_merger_list", ())
-        found: list[Hook] = [(tap, "post", expander(run, end=False)) for tap in taps]
-        merger = self.core.visual.merger
-        return [(merger, "pre", last_cut(run)), (merger, "post", expander(run)), *found]
+        visual = self.core.visual
+        found: list[Hook] = [
+            (visual.merger, "pre", self.cut_input),
+            (visual.merger, "post", self.expand_features),
+        ]
+        return [
+            *found,
+            *((tap, "post", self.expand_tap) for tap in getattr(visual, "deepstack_merger_list", ())),
+        ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from videoprune.plug.encoder_pass import VisionRun
-from videoprune.plug.families.base import NAN, Hook, Packed
+from videoprune.plug.encoder_pass import Layout
+from videoprune.plug.families.base import NAN, Hook, Packed, StockModel
 
 
-class VideoLlama3(Packed):
+class VideoLlama3(StockModel, Packed):
     model_types = ("video_llama_3",)
 
     @property
@@ -22,36 +22,31 @@ class VideoLlama3(Packed):
     def blocks(self) -> Sequence[nn.Module]:
         return list(self.core.vision_model.encoder.layers)
 
-    def new_run(
-        self, start: Callable[..., VisionRun], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> VisionRun:
+    def layout(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Layout:
         sides = set(kwargs["merge_sizes"].tolist())
         if len(sides) > 1:
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
         grid, side = kwargs["grid_thw"], sides.pop()
-        return start(
-            self.frame_lengths(grid),
-            unit=side**2,
-            clips=grid[:, 0].tolist(),
-            grid=self.grid(grid, side),
+        return Layout(
+            self.frame_lengths(grid), unit=side**2, clips=grid[:, 0].tolist(), grid=self.grid(grid, side)
         )
 
-    def hooks(self, run: Callable[[], VisionRun | None]) -> list[Hook]:
+    def hooks(self) -> list[Hook]:
         """The averaging sees zeros at dropped patches, and never mixes units; the projected rows carry the mark."""
+        return [
+            (self.core.vision_model.encoder, "post", self.fill_dropped),
+            (self.core.projector, "post", self.mark_dropped),
+        ]
 
-        def fill(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
-            current = run()
-            if current is None:
-                return None
-            x, _ = current.after(current.last_block, out.last_hidden_state)
-            units = x.unflatten(0, (-1, current.unit))
-            out.last_hidden_state = current.expand(units, fill=0.0, end=True).flatten(0, 1)
-            return out
+    def fill_dropped(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
+        run = self.run()
+        if run is None:
+            return None
+        x, _ = run.after(run.last_block, out.last_hidden_state)
+        units = x.unflatten(0, (-1, run.unit))
+        out.last_hidden_state = run.expand(units, fill=0.0, end=True).flatten(0, 1)
+        return out
 
-        def mark(module: nn.Module, args: Any, kwargs: Any, out: Any) -> Any:
-            current = run()
-            if current is None:
-                return None
-            return out.masked_fill(~current.left(out.device)[:, None], NAN)
-
-        return [(self.core.vision_model.encoder, "post", fill), (self.core.projector, "post", mark)]
+    def mark_dropped(self, module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> Any:
+        run = self.run()
+        return None if run is None else out.masked_fill(~run.left(out.device)[:, None], NAN)

@@ -1,0 +1,165 @@
+"""One `Pass` for each call of a model: made at the door that the call comes through, read by the hooks, gone with it.
+
+A pass lives in a ContextVar, so that threads and tasks never see each other's. Nothing of a call lies on the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from videoprune.types import Trace
+
+if TYPE_CHECKING:
+    from videoprune.plug.encoder_pass import EncoderPass
+    from videoprune.plug.kept_keys import KeptKeys
+    from videoprune.plug.settings import Settings
+
+
+@dataclass(eq=False)
+class Pass:
+    """One call. owner: what `apply` put on the model that is called; hooks of another model do not read it.
+
+    visual: bool (B, S), which places of the prompt visual tokens take, until the prefill has begun; None where there
+    is no prompt. prompt_tokens: S of the prompt that `generate` was given: what stands behind it in a prefill are
+    drafts of another model; prompts: B. images: within a call for the features of images, each of which stands alone.
+    cuts: in a model of several encoders, by name of those that lose tokens inside: tokens of a frame after each of
+    METEOR's cuts. generator: of random controls, None: each encoder's own. encoders: what runs of each encoder, by
+    name; encoded: all that ran. marked: places without a token in features that were made before. layers: what the
+    LLM's layers do now: a prefill, or a step, which reads `keys`. door: the module that the call came to.
+    """
+
+    owner: Any
+    settings: Settings
+    visual: Tensor | None = None
+    prompt_tokens: int | None = None
+    prompts: int | None = None
+    images: bool = False
+    cuts: Mapping[str, tuple[int, ...]] | None = None
+    generator: torch.Generator | None = None
+    encoders: dict[str, EncoderPass] = field(default_factory=dict)
+    encoded: list[EncoderPass] = field(default_factory=list)
+    marked: int | None = None
+    layers: Any = None
+    keys: KeptKeys | None = None
+    door: Any = None
+    outer: Pass | None = None
+    token: Token[Pass | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.visual is not None and self.prompts is None:
+            self.prompts = len(self.visual)
+
+    def prompt(self) -> Tensor | None:
+        """Visual places of the prompts that this call is about, though an outer call was given them."""
+        if self.visual is not None or self.outer is None or self.outer.owner is not self.owner:
+            return self.visual
+        return self.outer.prompt()
+
+    def expected_marks(self, rows: int) -> int | None:
+        """Places without a token that a prefill of `rows` rows must find; None: features from elsewhere, not known."""
+        call: Pass | None = self
+        while call is not None and call.owner is self.owner:
+            if call.encoded or call.marked is not None:
+                if not all(run.countable for run in call.encoded):
+                    return None
+                marks = sum(run.marked for run in call.encoded) + (call.marked or 0)
+                prompts = self.rows() or rows
+                return marks * rows // prompts  # beams and samples repeat a prompt
+            call = call.outer
+        return None
+
+    def rows(self) -> int | None:
+        """Prompts of the outermost call that was given them."""
+        if self.outer is not None and self.outer.owner is self.owner:
+            return self.outer.rows() or self.prompts
+        return self.prompts
+
+    def encoders_of_call(self) -> list[EncoderPass]:
+        """What ran of the encoders for this call, in it or in the one around it."""
+        call: Pass | None = self
+        while call is not None and call.owner is self.owner:
+            if call.encoded:
+                return call.encoded
+            call = call.outer
+        return []
+
+    def drafted(self, tokens: int) -> int:
+        """How many of a prefill's `tokens` stand behind the prompt."""
+        call: Pass | None = self
+        while call is not None and call.owner is self.owner:
+            if call.prompt_tokens is not None:
+                return max(0, tokens - call.prompt_tokens)
+            call = call.outer
+        return 0
+
+
+@dataclass
+class Traces:
+    """Collects the traces of the passes within `trace`. places: which tokens survive is noted too."""
+
+    found: list[Trace]
+    places: bool
+
+
+_PASS: ContextVar[Pass | None] = ContextVar("videoprune_pass", default=None)
+_TRACES: ContextVar[Traces | None] = ContextVar("videoprune_traces", default=None)
+
+
+def current(owner: Any) -> Pass | None:
+    """The pass that hooks of `owner` belong to, or None outside one."""
+    found = _PASS.get()
+    return found if found is not None and found.owner is owner else None
+
+
+def current_keys() -> KeptKeys | None:
+    """What the cache of the step under way holds."""
+    found = _PASS.get()
+    return None if found is None else found.keys
+
+
+def open_pass(new: Pass) -> Pass:
+    """Begin a pass. `close_pass` must follow, in the same context."""
+    new.outer = _PASS.get()
+    new.token = _PASS.set(new)
+    return new
+
+
+def close_pass(done: Pass) -> None:
+    assert done.token is not None
+    _PASS.reset(done.token)
+    done.token = done.outer = None
+
+
+@contextmanager
+def passing(new: Pass) -> Iterator[Pass]:
+    """`new` is the current pass within."""
+    open_pass(new)
+    try:
+        yield new
+    finally:
+        close_pass(new)
+
+
+@contextmanager
+def trace(*, places: bool = False) -> Iterator[list[Trace]]:
+    """What pruned models do within, in this thread: a `Trace` for each prompt of each prefill, in their order.
+
+    places: note as well which visual tokens survive; it costs a wait for the GPU.
+    """
+    token = _TRACES.set(Traces([], places))
+    try:
+        yield _TRACES.get().found  # type: ignore[union-attr]
+    finally:
+        _TRACES.reset(token)
+
+
+def traces() -> Traces | None:
+    """Where traces go now; None where nobody asks for them."""
+    return _TRACES.get()

@@ -1,0 +1,91 @@
+"""What happens where the encoder ends: controls, rivals that look at a whole clip, and stage 2 of one encoder.
+
+Shapes: F frames, n units of a frame, U units of all frames, M units that left, u patches of a unit, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from videoprune.plug.packing import unit_means
+from videoprune.prune.counts import kept_of_clip
+from videoprune.prune.fusion import fuse_clips
+from videoprune.prune.merge import apply_plan, compose, gather, identity_plan
+from videoprune.prune.registry import BY_FRAME, OVER_CLIP, ClipTokens
+from videoprune.types import KeepPlan
+
+if TYPE_CHECKING:
+    from videoprune.plug.encoder_pass import EncoderPass
+
+
+class EncoderEnd:
+    """The last steps of one `EncoderPass`.
+
+    chooses: a method that looks at whole clips decides here. fuses: what left is pruned once more.
+    """
+
+    def __init__(self, run: EncoderPass) -> None:
+        self.run, goal = run, run.goal
+        method = goal.config.method
+        self.chooses = goal.keep < 1 and method in OVER_CLIP
+        self.needs_heads = self.chooses and bool(OVER_CLIP[method].needs)
+        self.fusing = goal.fusion.keep if goal.fusion.method != "none" else 1.0
+        self.fuses = self.fusing < 1
+        self.chosen: KeepPlan | None = None
+        self.fused: KeepPlan | None = None
+
+    def control(self, group: list[int], device: torch.device) -> KeepPlan:
+        """What stays of a group of frames of one size where the choice does not look at the tokens."""
+        run = self.run
+        frames, n, k = len(group), run.dense[group[0]], run.final[group[0]]
+        found = BY_FRAME.get(run.config.method)
+        if found is None:
+            return identity_plan(frames, n, device)
+        return found.plan(frames, n, k, generator=run.generator, device=device)
+
+    def choose(self, units: Tensor) -> Tensor:
+        """A choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
+        run = self.run
+        if self.chosen is None:
+            with torch.no_grad():
+                self.chosen = run.plan = self._chosen(unit_means(units))
+            run.heads = None
+        return apply_plan(units.flatten(1)[None], self.chosen)[0].unflatten(1, units.shape[1:])
+
+    def _chosen(self, x: Tensor) -> KeepPlan:
+        run = self.run
+        attention, keys = run.last_heads()
+        grid = run.layout.grid if run.layout.order is None else None  # windows change the order
+        tokens = ClipTokens(x.unflatten(0, (len(run.dense), -1)), attention, keys, grid)
+        keep = [kept_of_clip(n, run.dense[first], run.goal.keep) for first, n in run.starts()]
+        return OVER_CLIP[run.config.method].choose(tokens, keep, run.clips, run.generator)
+
+    def fuse(self, units: Tensor) -> Tensor:
+        """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
+        run = self.run
+        if self.fused is None:
+            plan, frames = run.finish(units.device), run.kept()
+            if units.shape[0] > plan.num_kept:
+                units = units[plan.keep[0]]
+            counts = [sum(frames[first : first + n]) for first, n in run.starts()]
+            share = run.goal.keep * self.fusing
+            wanted = [kept_of_clip(n, run.dense[first], share) for first, n in run.starts()]
+            keep = [min(a, b) for a, b in zip(wanted, counts, strict=True)]
+            with torch.no_grad():
+                self.fused = fuse_clips(
+                    run.goal.fusion.method, unit_means(units), keep, counts, run.generator
+                )
+            run.plan = compose(plan, self.fused)
+        elif units.shape[0] == sum(run.dense):
+            assert run.plan is not None
+            return units[run.plan.keep[0]]
+        return gather(units[None], self.fused)[0]
+
+
+def own_places(plan: KeepPlan) -> KeepPlan:
+    """The plan as if it merged nothing: only the survivors' own places hold something."""
+    every = torch.arange(plan.num_kept, device=plan.keep.device).expand_as(plan.keep)
+    return KeepPlan(plan.keep, torch.full_like(plan.into, -1).scatter(1, plan.keep, every))
