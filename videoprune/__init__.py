@@ -1,8 +1,8 @@
 """videoprune: early visual-token pruning for video language models.
 
-`apply` prunes a stock transformers model in place, `remove` undoes it; `Engine` answers questions about videos with
-a pruned model of several encoders; `PruneConfig` and `preset` say what to prune. Names load on first use, so that
-light programs (the video decoder's child process) need no torch.
+`apply` prunes a stock transformers model in place, `remove` undoes it, `trace` tells what a call did; `Engine` answers
+questions about videos, with any number of settings on the same weights; `PruneConfig` and `preset` say what to prune.
+Names load on first use, so that light programs (the video decoder's child process) need no torch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 _HOMES = {
     "Engine": "videoprune.engine",
-    "MultiEncoderConfig": "videoprune.models.multi_encoder",
+    "MultiEncoderConfig": "videoprune.models.multi_encoder_config",
     "MultiEncoderVLM": "videoprune.models.multi_encoder",
     "PruneConfig": "videoprune.config",
     "Sampling": "videoprune.video",
@@ -21,7 +21,7 @@ _HOMES = {
     "preset_names": "videoprune.config",
     "read": "videoprune.video",
     "remove": "videoprune.plug.apply",
-    "trace": "videoprune.plug.apply",
+    "trace": "videoprune.plug.current_pass",
 }
 
 __all__ = [

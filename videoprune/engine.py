@@ -1,4 +1,4 @@
-"""The spine: encode(frames) -> VisualTokens, answer(tokens, questions) -> Answers. Encode once, ask many."""
+"""The spine: encode(frames) -> one `Encoded` a clip, answer(encoded, questions) -> `Answer`s. Encode once, ask many."""
 
 from __future__ import annotations
 
@@ -6,122 +6,90 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import nn
 
-from videoprune.clock import now
 from videoprune.config import PruneConfig, preset
-from videoprune.models.loading import load_multi_encoder
+from videoprune.models.video_model import VideoModel, open_model
 from videoprune.prompts import parse_choice, prompt
-from videoprune.stock_engine import StockEngine, stock_config
-from videoprune.types import Answer, KeepPlan, PruneTrace, Sample, VideoFrames, VisualTokens
+from videoprune.types import Answer, Encoded, Sample, Trace, VideoFrames
 
 
 class Engine:
-    """One model with one pruning configuration.
+    """One model with one pruning configuration: a value on weights that several engines may share.
 
-    model: `demo`, or a folder that `MultiEncoderVLM.save_pretrained` wrote with its tokenizer. prune: a preset's
-    name or a PruneConfig. device: a torch device; None takes a GPU where there is one.
+    model: `demo`, `llava-demo`, `qwen-demo`, a model's folder, a name on a hub, or `random:` and a true shape. prune: a
+    preset's name or a configuration. device, dtype, num_frames: as `open_model` takes them. An impossible setting
+    raises ValueError here, not at the first question.
     """
 
     def __init__(
-        self, model: str = "demo", prune: str | PruneConfig = "balanced", *, device: str | None = None
+        self,
+        model: str | VideoModel = "demo",
+        prune: str | PruneConfig = "balanced",
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        num_frames: int | None = None,
     ) -> None:
         self.prune = preset(prune) if isinstance(prune, str) else prune
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, self.tokenizer = load_multi_encoder(model, self.device)
-        self.parts: dict[str, float] = {}  # seconds within the last `encode`: preprocess, prune
-        self.model.resolve(self.prune)  # an impossible setting fails here, not at the first question
+        self.weights: VideoModel = (
+            open_model(model, device=device, dtype=dtype, num_frames=num_frames)
+            if isinstance(model, str)
+            else model
+        )
+        self.settings = self.weights.settings(self.prune)
+
+    def with_prune(self, prune: str | PruneConfig) -> Engine:
+        """Another engine on the same weights; both may be used, at the same time too."""
+        return Engine(self.weights, prune)
+
+    @property
+    def model(self) -> nn.Module:
+        return self.weights.module
 
     @property
     def num_frames(self) -> int:
-        return self.model.config.num_frames
+        """Frames that a clip is best sampled to."""
+        return self.weights.num_frames
 
     @property
-    def frame_size(self) -> tuple[int, int]:
-        """Height and width that frames are best decoded to: the largest that any encoder looks at."""
-        side = max(t.model.config.image_size for t in self.model.towers)
-        return side, side
+    def frame_size(self) -> tuple[int, int] | None:
+        """Height and width that frames are best decoded to; None: as they are."""
+        return self.weights.frame_size
 
-    def encode(
-        self, frames: Sequence[VideoFrames], *, plans: dict[str, KeepPlan] | None = None
-    ) -> tuple[VisualTokens, dict[str, float]]:
-        """Stages 1 and 2 for a batch of clips: tokens (B, N, W), rows padded, and seconds by stage.
+    def encode(self, frames: Sequence[VideoFrames], *, survivors: bool = False) -> list[Encoded]:
+        """Stages 1 and 2 for each clip; the question is not seen.
 
-        `plans` receives, by encoder, what became of each dense patch of each frame.
+        survivors: answers about these clips will tell which tokens are left.
         """
-        seconds: dict[str, float] = {}
-        tokens = self.model.encode(frames, self.prune, seconds, plans)
-        self.parts = {"preprocess": 0.0, "prune": self.model.choosing.seconds}
-        return tokens, seconds
+        return self.weights.encode(frames, self.settings, survivors=survivors)
 
     def answer(
-        self,
-        tokens: VisualTokens,
-        questions: Sequence[Sample | str],
-        *,
-        max_new_tokens: int = 64,
-        last_places: list[list[int]] | None = None,
+        self, encoded: Sequence[Encoded], questions: Sequence[Sample | str], *, max_new_tokens: int = 64
     ) -> list[Answer]:
-        """Stage 3 and decoding: one question per row of `tokens`, or any number of them for one clip's tokens.
-
-        `last_places` receives, by question, which of the tokens the last LLM layer computes on.
-        """
+        """Stage 3 and decoding: one question per clip, or any number of them about one clip."""
         samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
-        if tokens.x.shape[0] not in (1, len(samples)):
-            raise ValueError(
-                f"questions: {len(samples)} for {tokens.x.shape[0]} clips; allowed: one per clip"
-            )
-        text = self.tokenizer([prompt(s) for s in samples], return_tensors="pt", padding=True).to(self.device)
-        started = now(self.device)
-        ids, layers = self.model.generate(
-            text["input_ids"],
-            text["attention_mask"],
-            tokens,
-            prune=self.prune,
-            max_new_tokens=max_new_tokens,
-            last_places=last_places is not None,
+        if len(encoded) not in (1, len(samples)):
+            raise ValueError(f"questions: {len(samples)} for {len(encoded)} clips; allowed: one per clip")
+        clips = list(encoded) * (len(samples) if len(encoded) == 1 else 1)
+        texts, traces = self.weights.answer(
+            clips, [prompt(s) for s in samples], self.settings, max_new_tokens
         )
-        if last_places is not None:
-            last_places += layers.last_places or []
-        seconds = {"llm": now(self.device) - started - layers.seconds, "llm_prune": layers.seconds}
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return [
             Answer(
                 text=said.strip(),
-                choice=parse_choice(said, len(sample.options), options=sample.options)
-                if sample.options
-                else "",
-                trace=self._trace(tokens, row, layers.row(row), seconds, len(samples)),
+                choice=parse_choice(said, len(s.options), options=s.options) if s.options else "",
+                trace=self._whole(clip, llm),
             )
-            for row, (said, sample) in enumerate(zip(texts, samples, strict=True))
+            for said, s, clip, llm in zip(texts, samples, clips, traces, strict=True)
         ]
 
-    def trace_encoding(self, tokens: VisualTokens, row: int) -> PruneTrace:
-        """Counts of stages 1 and 2 for one clip."""
-        frames, counts = tokens.num_frames(row), self.model.encoder_counts(self.prune)
-        dense = {t.name: t.dense for t in self.model.towers}
-        return PruneTrace(
-            dense=frames * sum(dense.values()),
-            encoder={name: (frames * dense[name], frames * kept) for name, kept in counts.items()},
-            fused=int(tokens.mask[row].sum()),
-        )
+    def text_tokens(self, encoded: Encoded, question: Sample | str) -> int:
+        """Tokens of a question's prompt about the clip that are no visual ones."""
+        sample = Sample("0", "", question) if isinstance(question, str) else question
+        return self.weights.text_tokens(encoded, prompt(sample))
 
-    def _trace(
-        self, tokens: VisualTokens, row: int, layers: tuple[int, ...], seconds: dict[str, float], share: int
-    ) -> PruneTrace:
-        own = 0 if tokens.x.shape[0] == 1 else row
-        each = {stage: value / share for stage, value in seconds.items()}
-        return replace(self.trace_encoding(tokens, own), llm_layers=layers, seconds=each)
-
-
-AnyEngine = Engine | StockEngine
-
-
-def open_engine(
-    model: str = "demo", prune: str | PruneConfig = "balanced", *, device: str | None = None
-) -> AnyEngine:
-    """The engine for `model`: `demo` or a multi-encoder folder, else a stock model's folder or hub name.
-
-    Raises ValueError for what is neither, or what cannot be pruned as asked.
-    """
-    kind = Engine if stock_config(model) is None else StockEngine
-    return kind(model, prune, device=device)
+    def _whole(self, clip: Encoded, llm: Trace) -> Trace:
+        """The LLM's trace with the encoders' counts."""
+        found = None if clip.survivors is None else self.weights.survivors(clip, llm)
+        return replace(llm, encoder=clip.trace.encoder, survivors=found)

@@ -1,7 +1,7 @@
 """What a processor would hand to a stock model, made with torch alone: for the demo models and for random weights.
 
-Trained models from elsewhere keep their own processors (`stock_engine`): their prompts and their resizing are part of
-what they learned. Frames are resized with antialiased bilinear interpolation and normalised as the family does it.
+Trained models from elsewhere keep their own processors (`processor_inputs`): their prompts and their resizing are part
+of what they learned. Frames are resized with antialiased bilinear interpolation and normalised as the family does it.
 
 Shapes: T frames, H x W pixels, S tokens of the prompt.
 """
@@ -9,13 +9,14 @@ Shapes: T frames, H x W pixels, S tokens of the prompt.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from videoprune.plug.settings import own_settings
 from videoprune.types import VideoFrames
 
 _HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -25,12 +26,39 @@ _SHOWN = 8  # ids of an answer that means nothing
 _BEFORE = 14  # tokens of a chat header, where there is no tokenizer
 
 
+PIXELS = ("pixel_values_videos", "pixel_values", "pixel_attention_mask")
+
+
 @dataclass(frozen=True)
 class Clip:
-    """Tensors of one clip, and the ids of its part of the prompt."""
+    """One clip, ready for the model: its tensors, and the ids of its part of a prompt.
+
+    types: `mm_token_type_ids` of those ids, where the model wants them. at, instead_of: where in the prompt that is not
+    filled in yet, and instead of which ids, they come; used by processors alone.
+    """
 
     tensors: dict[str, Tensor]
     ids: list[int]
+    types: list[int] | None = None
+    at: int = 0
+    instead_of: tuple[int, ...] = ()
+
+    def without_pixels(self) -> Clip:
+        """What prompts about the clip need once it is encoded."""
+        return replace(self, tensors={k: v for k, v in self.tensors.items() if k not in PIXELS})
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Rows of ids at the right end of (B, S), and which places hold one: int64 both."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[pad] * (longest - len(r)) + list(r) for r in rows])
+    lengths = torch.tensor([len(r) for r in rows])
+    return ids, (torch.arange(longest) >= longest - lengths[:, None]).long()
+
+
+def joined_tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:
+    """The tensors of several clips as the model takes them."""
+    return {k: torch.cat([c.tensors[k] for c in clips]) for k in clips[0].tensors}
 
 
 class PlainInputs:
@@ -50,21 +78,17 @@ class PlainInputs:
         special = [i for n in names if isinstance(i := getattr(config, n, None), int)]
         self._spare = min(1000, *[i - 7 for i in special])  # made-up ids of words stay below the special ones
 
-    def __call__(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Tensor]:
-        made = [self.clip(c) for c in clips]
-        rows = [[*self._before(), *c.ids, *self.text_ids(t)] for c, t in zip(made, texts, strict=True)]
-        longest = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id if self.tokenizer is not None else 0
-        ids = torch.tensor([[pad] * (longest - len(r)) + r for r in rows])
-        lengths = torch.tensor([len(r) for r in rows])
-        mask = (torch.arange(longest) >= longest - lengths[:, None]).long()
-        batch = {"input_ids": ids, "attention_mask": mask}
-        batch |= {k: torch.cat([c.tensors[k] for c in made]) for k in made[0].tensors}
+    def __call__(self, clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts about clips that `clip` prepared."""
+        rows = [[*self._before(), *c.ids, *self.text_ids(t)] for c, t in zip(clips, texts, strict=True)]
+        ids, mask = left_padded(rows, self.tokenizer.pad_token_id if self.tokenizer is not None else 0)
+        batch = {"input_ids": ids, "attention_mask": mask} | joined_tensors(clips)
         if self.config.model_type.startswith("qwen"):
             batch["mm_token_type_ids"] = (ids == self.config.video_token_id).int() * 2
         return batch
 
     def clip(self, frames: VideoFrames) -> Clip:
+        """Pixels as the encoder takes them, and the placeholders of the prompt."""
         mean, std = _LOOKS.get(self.config.model_type, _HALF)
         x = _resized(frames.pixels, self.size)
         x = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
@@ -87,11 +111,6 @@ class PlainInputs:
     def stamp(self, seconds: float) -> list[int]:
         """Qwen3-VL writes the time of every time step into the prompt."""
         return self.text_ids(f"<{seconds:.1f} seconds>") if self.tokenizer is not None else [9, 10, 11]
-
-
-def own_settings(config: Any) -> dict[str, Any]:
-    """What this project wrote into a stock configuration: a demo model's frames, a calibrated model's lambdas."""
-    return getattr(config, "videoprune", None) or {}
 
 
 def plain_size(config: Any) -> tuple[int, int]:

@@ -1,15 +1,21 @@
-"""Find and load a multi-encoder model with its tokenizer."""
+"""Find a model by its name, and say what is known of it before its weights are loaded."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig
 
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+from videoprune.models.inputs import plain_size
+from videoprune.models.multi_encoder_config import MultiEncoderConfig
+from videoprune.models.random_weights import random_config
+from videoprune.plug.families import FAMILIES
+from videoprune.plug.settings import own_settings
 
+RANDOM = "random:"
 _SHIPPED = {"demo": "demo", "llava-demo": "llava_demo", "qwen-demo": "qwen_demo"}
+_FRAMES = 8  # of a clip, where a model does not say
 
 
 def demo_names() -> tuple[str, ...]:
@@ -27,21 +33,49 @@ def model_folder(name: str) -> Path:
     return folder
 
 
-def load_multi_encoder(
-    name: str, device: str = "cpu", dtype: torch.dtype = torch.float32
-) -> tuple[MultiEncoderVLM, PreTrainedTokenizerBase]:
-    """Load weights and tokenizer, for inference. The weights may be stored in half precision.
+def place_of(name: str) -> str:
+    """What transformers loads `name` from: a folder, or a name on a hub."""
+    return str(model_folder(name)) if name in _SHIPPED else name
 
-    Raises ValueError for a model of another kind.
-    """
-    folder = model_folder(name)
+
+def model_config(name: str) -> Any:
+    """The configuration of any model that can be pruned: a name on a hub, a folder, a demo model, or `random:` and what
+    `random_config` takes. Raises ValueError for what is neither stock nor of several encoders, or is not there."""
     AutoConfig.register(MultiEncoderConfig.model_type, MultiEncoderConfig, exist_ok=True)
-    kind = AutoConfig.from_pretrained(folder).model_type
-    if kind != MultiEncoderConfig.model_type:
+    if name.startswith(RANDOM):
+        return random_config(name.removeprefix(RANDOM))
+    where = place_of(name)
+    if not Path(where).is_dir() and "/" not in where:
+        model_folder(name)  # says what names there are
+    try:
+        config = AutoConfig.from_pretrained(where)
+    except OSError as error:
+        raise ValueError(f"model={name!r}: {str(error).splitlines()[0]}") from error
+    if config.model_type != MultiEncoderConfig.model_type and config.model_type not in FAMILIES:
         raise ValueError(
-            f"model={name!r}: model_type={kind!r}; allowed here: {MultiEncoderConfig.model_type}, such as demo"
+            f"model={name!r}: model_type={config.model_type!r}; allowed: {MultiEncoderConfig.model_type}, "
+            f"{', '.join(sorted(FAMILIES))}"
         )
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-    model = MultiEncoderVLM.from_pretrained(folder, dtype=dtype).eval()
-    model.to(torch.device(device))
-    return model, tokenizer
+    return config
+
+
+def stock_config(name: str) -> Any | None:
+    """The configuration of a stock model; None if `name` is a model of several encoders. Raises as `model_config`."""
+    config = model_config(name)
+    return None if config.model_type == MultiEncoderConfig.model_type else config
+
+
+def clip_shape(name: str, config: Any = None) -> tuple[int, tuple[int, int] | None]:
+    """Frames per clip, and the height and width that they are best decoded to; None: as they are, a processor resizes.
+
+    config: of the model, where it is at hand. Raises as `model_config`.
+    """
+    config = config or model_config(name)
+    if config.model_type == MultiEncoderConfig.model_type:
+        side = max(int(e["image_size"]) for e in config.encoders)
+        return config.num_frames, (side, side)
+    own = own_settings(config)
+    if "frame_size" in own:
+        return own["num_frames"], (own["frame_size"], own["frame_size"])
+    resizes = not name.startswith(RANDOM) and getattr(config.vision_config, "image_size", None) is None
+    return _FRAMES, None if resizes else plain_size(config)

@@ -1,65 +1,42 @@
 """MultiEncoderVLM: several vision encoders, a projector each, one causal LM. Unpruned it is the EAGLE-type
 baseline (EAGLE, arXiv 2408.15998, with projection before fusion, as METEOR has it).
 
-Shapes: B clips, T frames, F all frames of a batch, N tokens, D encoder width, W width of the LLM, L text tokens.
+Its encoders and its LLM are pruned by the hooks that stock models get: within a `Pass`, and not outside one.
+
+Shapes: B clips, T frames, F frames of all clips, N tokens, D encoder width, W width of the LLM, L text tokens.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    CONFIG_MAPPING,
-    AutoModel,
-    AutoModelForCausalLM,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from videoprune.clock import Stopwatch, now
-from videoprune.config import EncoderPrune, PruneConfig
-from videoprune.models.early import encode, retained_counts
-from videoprune.models.encoders import VisionTower, tower
-from videoprune.plug.llm_pass import LayerTrace, prune_layers
-from videoprune.prune.fusion import fuse_plan
-from videoprune.prune.merge import apply_plan, gather, merged_size
-from videoprune.prune.over_clip import choose, is_clip_method, needs_heads
-from videoprune.prune.rivals import CLIP_METHODS
-from videoprune.types import KeepPlan, VideoFrames, VisualTokens
-
-FREQUENCIES = 6  # of each coordinate of a token: time, row, column
-
-
-class MultiEncoderConfig(PreTrainedConfig):
-    """encoders: one mapping per encoder with `name`, `model_type` and that type's own fields, plus optional
-    `mean` and `std` (three numbers each). text_config: any causal LM. num_frames: frames per clip in training.
-    encoder_ranks: rank of each encoder's features at METEOR's three cuts, from `videoprune calibrate`.
-    lambdas: calibrated lambda of adaptive LLM pruning, by `calibration_key`.
-    """
-
-    model_type = "videoprune_multi_encoder"
-
-    def __init__(
-        self,
-        encoders: Sequence[dict[str, Any]] = (),
-        text_config: dict[str, Any] | None = None,
-        num_frames: int = 8,
-        encoder_ranks: dict[str, list[float]] | None = None,
-        lambdas: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.encoders = [dict(e) for e in encoders]
-        self.text_config = dict(text_config or {})
-        self.num_frames = num_frames
-        self.encoder_ranks = encoder_ranks
-        self.lambdas = dict(lambdas or {})
-        super().__init__(**kwargs)
+from videoprune.clock import Stopwatch
+from videoprune.config import PruneConfig
+from videoprune.models.encoded_frames import (
+    EncodedFrames,
+    fuse_clips_of,
+    relative_times,
+    stack_frames,
+)
+from videoprune.models.multi_encoder_config import FREQUENCIES, MultiEncoderConfig, encoder_config, sub_config
+from videoprune.plug.current_pass import Pass, passing
+from videoprune.plug.encoder_hooks import EncoderHooks
+from videoprune.plug.families.tower import Tower
+from videoprune.plug.joints import text_joints
+from videoprune.plug.llm_door import LlmDoor
+from videoprune.plug.packing import plan_by_frame
+from videoprune.plug.settings import Settings, calibration_key
+from videoprune.prune.counts import by_lambda, fused_count, retained_counts
+from videoprune.prune.merge import apply_plan, identity_plan, merged_size
+from videoprune.prune.registry import BY_FRAME, INSIDE, OVER_CLIP, names
+from videoprune.types import VideoFrames, VisualTokens
 
 
 class Projector(nn.Module):
@@ -92,18 +69,17 @@ class MultiEncoderVLM(PreTrainedModel):
         text = sub_config(config.text_config, "text_config")
         self.encoders = nn.ModuleDict()
         self.projectors = nn.ModuleDict()
+        self.towers: list[Tower] = []
         for entry in config.encoders:
             name, sub = entry["name"], encoder_config(entry)
-            sub_model = AutoModel.from_config(sub)
-            self.encoders[name] = sub_model
-            self.projectors[name] = Projector(tower(name, sub_model).width, text.hidden_size)
+            self.encoders[name] = AutoModel.from_config(sub)
+            self.towers.append(Tower(name, self.encoders[name]))
+            self.projectors[name] = Projector(self.towers[-1].width, text.hidden_size)
         self.language_model = AutoModelForCausalLM.from_config(text)
-        self.choosing = Stopwatch()  # time spent on choosing and merging in the last `encode`
+        decoder: nn.Module = self.language_model.base_model
+        self.hooks = [EncoderHooks(self, tower) for tower in self.towers]
+        self.door = LlmDoor(self, decoder, text_joints(decoder))
         self.post_init()
-
-    @property
-    def towers(self) -> list[VisionTower]:
-        return [tower(name, model) for name, model in self.encoders.items()]  # type: ignore[arg-type]
 
     @property
     def num_layers(self) -> int:
@@ -120,12 +96,11 @@ class MultiEncoderVLM(PreTrainedModel):
 
     def retained_count(self, num_frames: int, config: PruneConfig) -> dict[str, int]:
         """Tokens of one clip, before any pixel is seen: dense, after the encoders, after fusion (exact)."""
-        counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
-        arrived = num_frames * sum(c[-1] for c in counts.values())
+        arrived = num_frames * sum(self.encoder_counts(config).values())
         return {
             "dense": num_frames * sum(t.dense for t in self.towers),
             "encoders": arrived,
-            "fused": _fused_count(arrived, config),  # a rival's own cut falls here too
+            "fused": fused_count(arrived, config),  # a rival's own cut falls here too
         }
 
     def encoder_counts(self, config: PruneConfig) -> dict[str, int]:
@@ -133,88 +108,102 @@ class MultiEncoderVLM(PreTrainedModel):
         counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
         return {name: c[-1] for name, c in counts.items()}
 
-    def encode_frames(
-        self,
-        pixels: Tensor,
-        config: PruneConfig,
-        generator: torch.Generator | None = None,
-        plans: dict[str, KeepPlan] | None = None,
-        clock: Stopwatch | None = None,
-    ) -> list[tuple[VisionTower, Tensor, Tensor, Tensor]]:
-        """Stage 1 on uint8 frames (F, H, W, 3): per encoder (tower, tokens (F, K, D), sizes (F, K), kept (F, K)).
+    def settings(self, prune: PruneConfig) -> Settings:
+        """`prune` for this model, with the calibrated lambda. A lambda was found for clips of `config.num_frames`; for
+        other counts of tokens it is scaled.
 
-        `plans` receives, by encoder, what became of each dense patch. clock: of choosing and merging.
+        Raises ValueError that names the calibration where there is none, and for what only a model of one encoder can
+        do.
         """
-        counts = retained_counts(self.towers, config.encoder, self.config.encoder_ranks)
-        out = []
-        for one in self.towers:
-            values = self.pixel_values(pixels, one)
-            x, size, plan = encode(one, values, config.encoder, counts[one.name], generator, clock)
-            out.append((one, x, size, plan.keep))
-            if plans is not None:
-                plans[one.name] = plan
-        return out
+        self._check_encoder(prune)
+        if not by_lambda(prune.llm) or prune.llm.lambda_ is not None:
+            return Settings(prune)
+        key = calibration_key(prune)
+        if key not in self.config.lambdas:
+            known = ", ".join(sorted(self.config.lambdas)) or "none"
+            raise ValueError(
+                f"llm.lambda_=null: this model is not calibrated for {key!r} (calibrated: {known}); "
+                "give llm.lambda_ or run `videoprune calibrate`"
+            )
+        found = prune.replace(**{"llm.lambda_": self.config.lambdas[key]})
+        return Settings(found, self.retained_count(self.config.num_frames, prune)["fused"])
 
-    def project(self, one: VisionTower, x: Tensor, kept: Tensor, when: Tensor) -> Tensor:
-        """Tokens (F, K, D) at dense positions kept (F, K), frames at relative times when (F,) -> (F, K, W)."""
-        rows, columns = one.grid
-        row = (torch.div(kept, columns, rounding_mode="floor") + 0.5) / rows
-        column = (kept % columns + 0.5) / columns
-        where = torch.stack([when[:, None].expand_as(row), row, column], -1)  # (F, K, 3)
-        return self.projectors[one.name](x, where)
+    def _check_encoder(self, prune: PruneConfig) -> None:
+        config = prune.encoder
+        if config.temporal or config.frames != "equal":
+            raise ValueError(
+                f"encoder.temporal={config.temporal}, encoder.frames={config.frames!r}; allowed with several "
+                "encoders: 0 and 'equal' (stock models have them)"
+            )
+        if config.method in OVER_CLIP and OVER_CLIP[config.method].needs:
+            allowed = [n for n in names("encoder") if n not in OVER_CLIP or not OVER_CLIP[n].needs]
+            raise ValueError(
+                f"encoder.method={config.method!r} needs the attention of one encoder; allowed with several: "
+                f"{', '.join(allowed)}"
+            )
+        retained_counts(self.towers, config, self.config.encoder_ranks)  # ranks may be missing
 
     @torch.no_grad()
-    def encode(
-        self,
-        clips: Sequence[VideoFrames],
-        config: PruneConfig,
-        seconds: dict[str, float] | None = None,
-        plans: dict[str, KeepPlan] | None = None,
-    ) -> VisualTokens:
-        """Stages 1 and 2 on clips with any number of frames each. `seconds` receives times by stage, `plans` what
-        `encode_frames` says."""
-        if not clips:
-            raise ValueError("clips=[]; allowed: at least one")
-        generator = torch.Generator().manual_seed(config.seed)
-        self.choosing = Stopwatch()
-        started = now(self.device)
-        pixels = _stack_frames(clips, max(int(encoder_config(e).image_size) for e in self.config.encoders))
-        encoded = self.encode_frames(pixels.to(self.device), config, generator, plans, self.choosing)
-        encoded_at = now(self.device)
-        tokens = self._fuse(clips, encoded, config, generator)
-        if seconds is not None:
-            seconds["encode"] = encoded_at - started
-            seconds["fuse"] = now(self.device) - encoded_at
-        return tokens
+    def encode_frames(
+        self, pixels: Tensor, settings: Settings, generator: torch.Generator, clock: Stopwatch
+    ) -> list[EncodedFrames]:
+        """Stage 1 on uint8 frames (F, H, W, 3). clock: of choosing and merging."""
+        config = settings.config.encoder
+        counts = retained_counts(self.towers, config, self.config.encoder_ranks)
+        inside = {
+            t.name: counts[t.name]
+            for t in self.towers
+            if config.method in INSIDE and t.blocks and counts[t.name][-1] < t.dense
+        }
+        out = []
+        with passing(Pass(self, settings, cuts=inside, generator=generator)) as now:
+            for tower in self.towers:
+                x = tower.features(self.pixel_values(pixels, tower))
+                run = now.encoders.get(tower.name)
+                if run is not None:
+                    assert run.plan is not None
+                    assert run.size is not None
+                    plan = plan_by_frame(run.plan, len(x))
+                    size = run.size.unflatten(0, (len(x), -1))[:, tower.prefix :].to(x)
+                    clock.add(run.clock)
+                elif counts[tower.name][-1] == tower.dense:
+                    size, plan = x.new_ones(x.shape[:2]), identity_plan(len(x), tower.dense, x.device)
+                else:
+                    with clock.on(x.device):
+                        x, size, plan = _reduced(x, tower, settings, counts[tower.name][-1], generator)
+                out.append(EncodedFrames(tower.name, tower.grid, x, size, plan))
+        return out
 
-    def _fuse(
+    @torch.no_grad()
+    def fuse(
         self,
         clips: Sequence[VideoFrames],
-        encoded: list[tuple[VisionTower, Tensor, Tensor, Tensor]],
-        config: PruneConfig,
+        encoded: Sequence[EncodedFrames],
+        settings: Settings,
         generator: torch.Generator,
     ) -> VisualTokens:
-        """Stage 2: project, lay the tokens out frame by frame, prune encoders against each other, pad rows."""
-        lengths = [len(c) for c in clips]
-        when = torch.cat([_relative_times(c.pts_seconds) for c in clips]).to(self.device)  # (F,)
-        z = torch.cat([self.project(one, x, kept, when) for one, x, _, kept in encoded], 1)  # (F, K, W)
-        size = torch.cat([s for _, _, s, _ in encoded], 1)
-        place = torch.cat([_grid_places(kept, one.grid[1]) for one, _, _, kept in encoded], 1)  # (F, K, 2)
-        owner = torch.cat([torch.full((k.shape[1],), i) for i, (_, _, _, k) in enumerate(encoded)]).to(
-            z.device
-        )
-        rows = []
-        for clip_z, clip_size, clip_place in zip(
-            z.split(lengths), size.split(lengths), place.split(lengths), strict=True
-        ):
-            rows.append(_fuse_clip(clip_z, clip_size, clip_place, owner, config, generator))
-        padded = [nn.utils.rnn.pad_sequence(list(part), batch_first=True) for part in zip(*rows, strict=True)]
-        counts = torch.tensor([r[0].shape[0] for r in rows], device=z.device)
-        mask = torch.arange(padded[0].shape[1], device=z.device) < counts[:, None]
-        times = [torch.tensor(c.pts_seconds, dtype=torch.float64) for c in clips]
-        pts = nn.utils.rnn.pad_sequence(times, batch_first=True, padding_value=math.nan)
-        names, grids = tuple(t.name for t, *_ in encoded), tuple(t.grid for t, *_ in encoded)
-        return VisualTokens(padded[0], padded[1], padded[2], padded[3], names, grids, pts, mask)
+        """Stage 2: project the tokens of all frames of all clips, and prune encoders against each other."""
+        when = torch.cat([relative_times(c.pts_seconds) for c in clips]).to(self.device)  # (F,)
+        projected = [self.projectors[e.name](e.x, e.coordinates(when)) for e in encoded]  # (F, K, W)
+        return fuse_clips_of(clips, encoded, projected, settings.config, generator)
+
+    def encode(self, clips: Sequence[VideoFrames], prune: PruneConfig) -> VisualTokens:
+        """Stages 1 and 2 on clips with any number of frames each."""
+        settings = self.settings(prune)
+        generator = torch.Generator().manual_seed(prune.seed)
+        encoded = self.encode_frames(self.frames(clips), settings, generator, Stopwatch())
+        return self.fuse(clips, encoded, settings, generator)
+
+    def frames(self, clips: Sequence[VideoFrames]) -> Tensor:
+        """All frames of the clips on the model's device, uint8 (F, H, W, 3)."""
+        if not clips:
+            raise ValueError("clips=[]; allowed: at least one")
+        return stack_frames(clips, self.frame_side).to(self.device)
+
+    @property
+    def frame_side(self) -> int:
+        """Height and width that frames are best decoded to: the largest that any encoder looks at."""
+        return max(int(t.vision.config.image_size) for t in self.towers)  # type: ignore[union-attr, arg-type]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, tokens: VisualTokens, **kwargs: Any
@@ -233,47 +222,20 @@ class MultiEncoderVLM(PreTrainedModel):
         attention_mask: Tensor,
         tokens: VisualTokens,
         *,
-        prune: PruneConfig | None = None,
-        max_new_tokens: int = 16,
-        last_places: bool = False,
+        settings: Settings | None = None,
         **kwargs: Any,
-    ) -> tuple[Tensor, LayerTrace]:
-        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise, and the trace by layer.
-
-        last_places: the trace also says which tokens reach the last layer.
-        A calibrated lambda was found for clips of `config.num_frames`; for other counts of tokens it is scaled.
-        """
+    ) -> Tensor:
+        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise. settings: None prunes nothing."""
         embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
-        prune = prune or PruneConfig()
-        scale = None
-        if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
-            scale = visual.sum(1) / self.retained_count(self.config.num_frames, prune)["fused"]
-        llm = self.resolve(prune).llm
-        trace = LayerTrace(last_places=[] if last_places else None)
-        with prune_layers(self.language_model, llm, visual, mask, scale=scale, seed=prune.seed, trace=trace):
-            ids = self.language_model.generate(
+        settings = settings or Settings(PruneConfig())
+        call = Pass(self, settings, visual=visual, prompt_tokens=embeds.shape[1], marked=0)
+        with passing(call):
+            return self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask,
-                max_new_tokens=max_new_tokens,
                 do_sample=kwargs.pop("do_sample", False),
                 **kwargs,
             )
-        return ids, trace
-
-    def resolve(self, prune: PruneConfig) -> PruneConfig:
-        """Fill in the calibrated lambda. Raises ValueError that names the calibration where there is none, and for
-        what only a model of one encoder can do."""
-        _check_encoder(prune.encoder)
-        if prune.llm.method != "adaptive" or prune.llm.lambda_ is not None:
-            return prune
-        key = calibration_key(prune)
-        if key not in self.config.lambdas:
-            known = ", ".join(sorted(self.config.lambdas)) or "none"
-            raise ValueError(
-                f"llm.lambda_=null: this model is not calibrated for {key!r} (calibrated: {known}); "
-                "give llm.lambda_ or run `videoprune calibrate`"
-            )
-        return prune.replace(**{"llm.lambda_": self.config.lambdas[key]})
 
     def assemble(
         self, tokens: VisualTokens, input_ids: Tensor, attention_mask: Tensor
@@ -290,127 +252,30 @@ class MultiEncoderVLM(PreTrainedModel):
         index = keep[..., None].expand(-1, -1, embeds.shape[2])
         return embeds.gather(1, index), mask.gather(1, keep), visual.gather(1, keep)
 
-    def pixel_values(self, pixels: Tensor, one: VisionTower) -> Tensor:
+    def pixel_values(self, pixels: Tensor, one: Tower) -> Tensor:
         """uint8 (F, H, W, 3) -> normalised (F, 3, S, S) at the encoder's own size."""
         entry = next(e for e in self.config.encoders if e["name"] == one.name)
-        size = one.model.config.image_size
+        size: int = one.vision.config.image_size  # type: ignore[union-attr, assignment]
         x = pixels.permute(0, 3, 1, 2).to(self.dtype) / 255
         mean, std = (x.new_tensor(entry.get(k, (0.5,) * 3))[:, None, None] for k in ("mean", "std"))
         x = (x - mean) / std
-        return (
-            x
-            if x.shape[-2:] == (size, size)
-            else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-        )
+        if x.shape[-2:] == (size, size):
+            return x
+        return F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
-def calibration_key(prune: PruneConfig) -> str:
-    """Names what a lambda was calibrated for: what arrives, the wanted share, the cuts, how attention is read."""
-    encoder, fusion, llm = prune.encoder, prune.fusion, prune.llm
-    before = [
-        f"{part.method}:{part.keep:g}"
-        for part in (encoder, fusion)
-        if part.method != "none" and part.keep < 1
-    ]
-    heads = f"{llm.heads}{llm.top_heads if llm.heads == 'top' else ''}"
-    cuts = "-".join(f"{f:g}" for f in llm.layers)
-    whose = "" if llm.attention == "next" else f" attention:{llm.attention}"
-    return " ".join([*before, f"llm:{llm.keep:g} layers:{cuts} heads:{heads} queries:{llm.queries}{whose}"])
-
-
-def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
-    own = {k: v for k, v in entry.items() if k not in ("name", "mean", "std")}
-    return sub_config(own, f"encoders: {entry.get('name')!r}")
-
-
-def sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
-    kind = str(data.get("model_type"))
-    if kind not in CONFIG_MAPPING:
-        raise ValueError(f"{name}: model_type={kind!r}; allowed: a model type of transformers")
-    return CONFIG_MAPPING[kind](**{k: v for k, v in data.items() if k != "model_type"})
-
-
-def _check_encoder(config: EncoderPrune) -> None:
-    if config.temporal or config.frames != "equal":
-        raise ValueError(
-            f"encoder.temporal={config.temporal}, encoder.frames={config.frames!r}; allowed with several encoders: "
-            "0 and 'equal' (stock models have them)"
-        )
-    if is_clip_method(config.method) and needs_heads(config.method):
-        allowed = ", ".join(n for n in CLIP_METHODS if not CLIP_METHODS[n].needs)
-        raise ValueError(
-            f"encoder.method={config.method!r} needs the attention of one encoder; allowed with several: evoprune, "
-            f"meteor, {allowed}"
-        )
-
-
-def _fused_count(arrived: int, config: PruneConfig) -> int:
-    if is_clip_method(config.encoder.method):
-        arrived = max(1, round(config.encoder.keep * arrived))
-    return arrived if config.fusion.method == "none" else max(1, round(config.fusion.keep * arrived))
-
-
-def _fuse_clip(
-    z: Tensor, size: Tensor, place: Tensor, owner: Tensor, config: PruneConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """One clip's tokens (T, K, W) -> the fused ones: x (n, W), size (n,), origin (n, 3), encoder (n,)."""
-    frames, kept = z.shape[:2]
-    frame = torch.arange(frames, device=z.device).repeat_interleave(kept)  # (T*K,)
-    encoder = owner.repeat(frames)
-    parts = (
-        z.flatten(0, 1),
-        size.flatten(),
-        torch.cat([frame[:, None], place.flatten(0, 1)], 1),
-        encoder,
+def _reduced(
+    x: Tensor, tower: Tower, settings: Settings, final: int, generator: torch.Generator
+) -> tuple[Any, ...]:
+    """What leaves an encoder (F, N, D), reduced at its end: controls, and encoders that cannot lose tokens inside."""
+    frames, dense = x.shape[:2]
+    config, size = settings.config.encoder, x.new_ones(x.shape[:2])
+    if config.method in INSIDE:
+        return INSIDE[config.method].at_end(x, final, config)
+    plan = BY_FRAME[config.method].plan(
+        frames, dense, final, grid=tower.grid, generator=generator, device=x.device
     )
-    fusion = config.fusion
-    if is_clip_method(config.encoder.method):
-        count = max(1, round(config.encoder.keep * frames * kept))
-        plan = choose(config.encoder.method, z, [count], [frames], generator=generator)
-        x = apply_plan(parts[0][None], plan, parts[1][None])
-        total = merged_size(parts[1][None], plan)
-        origin, encoder = gather(parts[2][None], plan)[0], encoder[plan.keep[0]]
-        parts, frame = (x[0], total[0], origin, encoder), frame[plan.keep[0]]
-    arrived = len(parts[0])
-    keep = arrived if fusion.method == "none" else max(1, round(fusion.keep * arrived))
-    if fusion.method == "none" or keep == arrived:
-        return parts
-    plan = fuse_plan(
-        parts[0][None],
-        encoder,
-        keep,
-        method=fusion.method,
-        redundancy=fusion.redundancy,
-        group=frame if fusion.scope == "frame" else None,
-        generator=generator,
-    )
-    x, s, o, e = (gather(p[None], plan)[0] for p in parts)
-    return x, s, o, e
-
-
-def _stack_frames(clips: Sequence[VideoFrames], size: int) -> Tensor:
-    """All frames of all clips, uint8 (F, H, W, 3); clips of other shapes are resized to size x size."""
-    if len({tuple(c.pixels.shape[1:]) for c in clips}) == 1:
-        return torch.cat([c.pixels for c in clips])
-    return torch.cat([_resize(c.pixels, size) for c in clips])
-
-
-def _resize(pixels: Tensor, size: int) -> Tensor:
-    x = pixels.permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-
-
-def _relative_times(pts: Sequence[float]) -> Tensor:
-    """Times as shares of the clip's sampled span, (T,): 0 is the first frame, 1 the last."""
-    t = torch.tensor(pts, dtype=torch.float64)
-    span = float(t[-1] - t[0])
-    return ((t - t[0]) / span if span > 0 else torch.zeros_like(t)).float()
-
-
-def _grid_places(kept: Tensor, columns: int) -> Tensor:
-    """Dense positions (F, K) -> row and column (F, K, 2)."""
-    return torch.stack([torch.div(kept, columns, rounding_mode="floor"), kept % columns], -1)
+    return apply_plan(x, plan, size), merged_size(size, plan), plan
 
 
 def _fourier(where: Tensor) -> Tensor:

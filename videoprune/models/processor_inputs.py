@@ -1,15 +1,24 @@
-"""Prompts of trained stock models, made by the processor that was saved with them."""
+"""Prompts of trained stock models, made by the processor that was saved with them.
+
+A processor fills the clip's placeholder of a prompt with as many tokens as its pixels need, times between them. That
+is done once for a clip; prompts of other questions get the same tokens at the same place, and no pixels are prepared
+again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoProcessor
 from transformers.video_utils import VideoMetadata
 
+from videoprune.models.inputs import Clip, joined_tensors, left_padded
 from videoprune.types import VideoFrames
+
+_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 class ProcessorInputs:
@@ -27,26 +36,78 @@ class ProcessorInputs:
             ) from error
         self.processor.tokenizer.padding_side = "left"
 
-    def __call__(self, clips: Sequence[VideoFrames], texts: Sequence[str]) -> dict[str, Tensor]:
-        content = [{"type": "video"}, {"type": "text", "text": ""}]
-        prompts = []
-        for text in texts:
-            content[1]["text"] = text
-            message = [{"role": "user", "content": content}]
-            prompts.append(self.processor.apply_chat_template(message, add_generation_prompt=True))
-        inputs = self.processor(
-            text=prompts,
-            videos=[c.pixels.permute(0, 3, 1, 2) for c in clips],
-            video_metadata=[_metadata(c) for c in clips],
+    def __call__(self, clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Tensor]:
+        """Prompts about clips that `clip` prepared."""
+        rows, types = [], []
+        for clip, text in zip(clips, texts, strict=True):
+            plain, end = self._plain_ids(text), clip.at + len(clip.instead_of)
+            assert tuple(plain[clip.at : end]) == clip.instead_of, (
+                "the prompt begins otherwise with this text"
+            )
+            rows.append([*plain[: clip.at], *clip.ids, *plain[end:]])
+            types.append([*[0] * clip.at, *(clip.types or ()), *[0] * (len(plain) - end)])
+        ids, mask = left_padded(rows, self.processor.tokenizer.pad_token_id)
+        batch = {"input_ids": ids, "attention_mask": mask} | joined_tensors(clips)
+        if clips[0].types is not None:
+            batch["mm_token_type_ids"] = left_padded(types, 0)[0].int()
+        return batch
+
+    def clip(self, frames: VideoFrames) -> Clip:
+        """Everything of the clip that the processor makes, by one prompt without a question."""
+        made = self.processor(
+            text=[self._prompt("")],
+            videos=[frames.pixels.permute(0, 3, 1, 2)],
+            video_metadata=[_metadata(frames)],
             do_sample_frames=False,
             return_tensors="pt",
-            padding=True,
         )
-        return {k: v for k, v in inputs.items() if isinstance(v, Tensor)}
+        tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
+        types = tensors["mm_token_type_ids"][0].tolist() if "mm_token_type_ids" in tensors else None
+        filled, plain = tensors["input_ids"][0].tolist(), self._plain_ids("")
+        at, behind = _common(plain, filled, types)
+        stop = len(filled) - behind
+        return Clip(
+            {k: v for k, v in tensors.items() if k not in _TEXT},
+            filled[at:stop],
+            None if types is None else types[at:stop],
+            at,
+            tuple(plain[at : len(plain) - behind]),
+        )
 
     def decode(self, ids: Tensor) -> list[str]:
         """New ids (B, n) as text."""
-        return self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        found: list[str] = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return found
+
+    def _plain_ids(self, text: str) -> list[int]:
+        """A prompt in which the clip's placeholder is not filled in."""
+        found: list[int] = self.processor.tokenizer(self._prompt(text))["input_ids"]
+        return found
+
+    def _prompt(self, text: str) -> str:
+        message = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}]
+        found: str = self.processor.apply_chat_template(message, add_generation_prompt=True)
+        return found
+
+
+def _common(plain: Sequence[int], filled: Sequence[int], types: Sequence[int] | None) -> tuple[int, int]:
+    """Ids that two prompts have in common, at their beginning and at their end, one at least of `plain` between.
+
+    types: of `filled`; all that are not text (0) stay between. A placeholder that stands in both may count to either
+    side. It goes to the end: what is left between must not reach behind it, where the question begins.
+    """
+    shorter = min(len(plain), len(filled))
+    same, tail = (_equal(a, b) for a, b in ((plain, filled), (plain[::-1], filled[::-1])))
+    if types is not None:
+        same, tail = (min(n, _equal(t, [0] * len(t))) for n, t in ((same, types), (tail, types[::-1])))
+    at = max(0, min(same, shorter - tail - 1))
+    return at, min(tail, shorter - at - 1)
+
+
+def _equal(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many numbers at the beginning of both are the same."""
+    n = min(len(a), len(b))
+    return int((torch.tensor(a[:n]) == torch.tensor(b[:n])).int().cumprod(0).sum())
 
 
 def _metadata(frames: VideoFrames) -> VideoMetadata:

@@ -82,7 +82,7 @@ def random_inputs(
     for _ in range(clips):
         pixels = torch.randint(256, (num_frames, *plain.size, 3), generator=generator, dtype=torch.uint8)
         made.append(VideoFrames(pixels, times, float(num_frames), "noise", "random"))
-    batch = plain(made, [" ".join(["what"] * text_tokens)] * clips)
+    batch = plain([plain.clip(c) for c in made], [" ".join(["what"] * text_tokens)] * clips)
     return {
         k: v.to(model.device, model.dtype if v.is_floating_point() else v.dtype) for k, v in batch.items()
     }

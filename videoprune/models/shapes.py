@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from videoprune.cost.shapes import ConvShape, LanguageShape, ModelShape, VisionShape
-from videoprune.models.encoders import CONVOLUTIONAL, LAYOUTS
-from videoprune.models.multi_encoder import FREQUENCIES, encoder_config, sub_config
+from videoprune.models.multi_encoder_config import FREQUENCIES, encoder_config, sub_config
+from videoprune.plug.families.tower import CONVOLUTIONAL, PARTS
 
 
 def model_shape(config: Any) -> ModelShape:
@@ -156,7 +156,7 @@ def _one_of_many(name: str, config: Any, out: int) -> VisionShape | ConvShape:
             projector=((config.hidden_sizes[-1], out), (out, out), where),
         )
     projector = ((config.hidden_size, out), (out, out), where)
-    return _vit(config, name=name, prefix=LAYOUTS[config.model_type].prefix, projector=projector)
+    return _vit(config, name=name, prefix=PARTS[config.model_type].prefix, projector=projector)
 
 
 def _vit(

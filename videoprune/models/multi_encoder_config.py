@@ -1,0 +1,48 @@
+"""The configuration of a `MultiEncoderVLM`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+FREQUENCIES = 6  # of each coordinate of a token: time, row, column
+
+
+class MultiEncoderConfig(PreTrainedConfig):
+    """encoders: one mapping per encoder with `name`, `model_type` and that type's own fields, plus optional
+    `mean` and `std` (three numbers each). text_config: any causal LM. num_frames: frames per clip in training.
+    encoder_ranks: rank of each encoder's features at METEOR's three cuts, from `videoprune calibrate`.
+    lambdas: calibrated lambda of adaptive LLM pruning, by `calibration_key`.
+    """
+
+    model_type = "videoprune_multi_encoder"
+
+    def __init__(
+        self,
+        encoders: Sequence[dict[str, Any]] = (),
+        text_config: dict[str, Any] | None = None,
+        num_frames: int = 8,
+        encoder_ranks: dict[str, list[float]] | None = None,
+        lambdas: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.encoders = [dict(e) for e in encoders]
+        self.text_config = dict(text_config or {})
+        self.num_frames = num_frames
+        self.encoder_ranks = encoder_ranks
+        self.lambdas = dict(lambdas or {})
+        super().__init__(**kwargs)
+
+
+def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
+    own = {k: v for k, v in entry.items() if k not in ("name", "mean", "std")}
+    return sub_config(own, f"encoders: {entry.get('name')!r}")
+
+
+def sub_config(data: dict[str, Any], name: str) -> PreTrainedConfig:
+    kind = str(data.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        raise ValueError(f"{name}: model_type={kind!r}; allowed: a model type of transformers")
+    return CONFIG_MAPPING[kind](**{k: v for k, v in data.items() if k != "model_type"})
