@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videoprune.types import KeepPlan, Outcome, PruneTrace, Sample, VideoFrames, VisualTokens
+from videoprune.types import KeepPlan, Outcome, Sample, Trace, VideoFrames, VisualTokens
 
 
 def frames(**changes) -> VideoFrames:
@@ -61,10 +61,8 @@ def test_bad_values_are_refused(make, said: str) -> None:
 
 
 def test_retention_is_the_average_over_the_layers_over_the_dense_count() -> None:
-    trace = PruneTrace(
-        dense=1000, encoder={"siglip": (1000, 500)}, fused=400, llm_layers=(400, 400, 200, 100)
-    )
+    trace = Trace(dense=1000, encoder={"siglip": (1000, 500)}, fused=400, llm_layers=(400, 400, 200, 100))
     assert trace.llm_average == 275
     assert trace.retention == 0.275
-    assert PruneTrace(dense=1000, encoder={}, fused=400).retention == 0.4
+    assert Trace(dense=1000, encoder={}, fused=400).retention == 0.4
     assert trace.as_dict()["encoder"] == {"siglip": [1000, 500]}

@@ -9,7 +9,9 @@ import torch
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, sample_scene
-from videoprune.models.loading import load_multi_encoder, model_folder
+from videoprune.models.loading import clip_shape, model_folder
+from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.video_model import open_model
 from videoprune.types import VideoFrames
 
 
@@ -23,11 +25,15 @@ def drawn_clip(seed: int) -> tuple[VideoFrames, tuple]:
 
 def test_the_weights_stay_small_and_every_parameter_is_there() -> None:
     assert sum(f.stat().st_size for f in model_folder("demo").glob("*.safetensors")) <= 16 * 2**20
-    model, tokenizer = load_multi_encoder("demo")
+    opened = open_model("demo", device="cpu")
+    model, tokenizer = opened.module, opened.tokenizer
+    assert isinstance(model, MultiEncoderVLM)
+    assert (opened.num_frames, opened.frame_size) == clip_shape("demo") == (8, (112, 112))
     assert all(p.isfinite().all() for p in model.parameters())
     assert len(model.towers) >= 3
     assert model.num_layers >= 8
-    assert all(t.num_blocks >= 8 for t in model.towers if t.layout)
+    assert all(len(t.blocks) >= 8 for t in model.towers if t.parts)
+    assert sum(t.parts is not None for t in model.towers) >= 2
     text = "Which character is on the red star?\nA. 7\nB. K\nAnswer: naïve 日本"
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -38,7 +44,7 @@ def test_it_lists_the_objects_of_clips_it_never_saw() -> None:
     found = total = 0
     for seed in range(5):
         frames, objects = drawn_clip(seed)
-        said = engine.answer(engine.encode([frames])[0], ["List the objects."], max_new_tokens=40)[0].text
+        said = engine.answer(engine.encode([frames]), ["List the objects."], max_new_tokens=40)[0].text
         total += len(objects)
         found += sum(f"{o.color} {o.shape}" in said for o in objects)
     assert len(COLORS) * len(SHAPES) == 48  # a guess would be right once in 48
@@ -52,7 +58,7 @@ def test_every_preset_runs_at_the_retention_it_names(prune: str) -> None:
     retention = []
     for frames in clips:
         answers = engine.answer(
-            engine.encode([frames])[0], ["What shape is the red object?", "List the objects."]
+            engine.encode([frames]), ["What shape is the red object?", "List the objects."]
         )
         retention += [a.trace.retention for a in answers]
         assert all(a.text for a in answers)

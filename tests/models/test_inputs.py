@@ -30,11 +30,11 @@ def plain(kind: str) -> tuple[PlainInputs, object]:
 def test_every_family_takes_a_batch_and_it_equals_its_rows(kind):
     make, model = plain(kind)
     clips = [frames(4, seed=0), frames(4, seed=1)]
-    batch = make(clips, ["what is it", "where"])
+    batch = make([make.clip(c) for c in clips], ["what is it", "where"])
     with torch.no_grad():
         together = model(**batch).logits[:, -1]
     for i, clip in enumerate(clips):
-        one = make([clip], [["what is it", "where"][i]])
+        one = make([make.clip(clip)], [["what is it", "where"][i]])
         with torch.no_grad():
             alone = model(**one).logits[:, -1]
         assert torch.allclose(alone[0], together[i], atol=1e-5)

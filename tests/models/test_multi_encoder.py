@@ -8,8 +8,13 @@ import pytest
 import torch
 
 from tests.models.tiny import random_clip, tiny_model
+from videoprune.clock import Stopwatch
 from videoprune.config import PruneConfig, preset
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM, calibration_key
+from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.multi_encoder_config import MultiEncoderConfig
+from videoprune.plug.current_pass import trace
+from videoprune.plug.settings import calibration_key
+from videoprune.types import Trace, VisualTokens
 
 FULL = PruneConfig.from_dict(
     {
@@ -37,6 +42,20 @@ def text(rows: int, length: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
+def generate(
+    model: MultiEncoderVLM,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    tokens: VisualTokens,
+    prune: PruneConfig,
+    new: int,
+) -> tuple[torch.Tensor, list[Trace]]:
+    """`new` greedy ids of each row, and a trace of each."""
+    with trace() as traces:
+        out = model.generate(ids, mask, tokens, settings=model.settings(prune), max_new_tokens=new)
+    return out, traces
+
+
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_the_counts_are_known_before_any_pixel(name: str) -> None:
     model, config = tiny_model(), CONFIGS[name]
@@ -54,27 +73,24 @@ def test_a_batch_of_clips_equals_the_clips_alone(name: str) -> None:
     model, config = tiny_model(), CONFIGS[name]
     clips = [random_clip(n, seed=n) for n in (4, 1, 3, 2)]
     ids, mask = text(4)
-    together, trace = model.generate(ids, mask, model.encode(clips, config), prune=config, max_new_tokens=5)
+    together, traces = generate(model, ids, mask, model.encode(clips, config), config, 5)
     for i, clip in enumerate(clips):
         own = slice(i % 3, None)
         tokens = model.encode([clip], config)
-        alone, alone_trace = model.generate(
-            ids[i : i + 1, own], mask[i : i + 1, own], tokens, prune=config, max_new_tokens=5
-        )
+        alone, (traced,) = generate(model, ids[i : i + 1, own], mask[i : i + 1, own], tokens, config, 5)
         assert torch.equal(alone[0], together[i])
-        assert alone_trace.row(0) == trace.row(i)
+        assert traced.as_dict() == traces[i].as_dict()
+        assert traced.fused == traced.llm_layers[0] == tokens.num_tokens
 
 
 def test_many_questions_of_one_clip_share_its_tokens() -> None:
     model = tiny_model()
     tokens = model.encode([random_clip(3)], FULL)
     ids, mask = text(4)
-    together, _ = model.generate(ids, mask, tokens, prune=FULL, max_new_tokens=4)
+    together, _ = generate(model, ids, mask, tokens, FULL, 4)
     for i in range(4):
         own = slice(i % 3, None)
-        alone, _ = model.generate(
-            ids[i : i + 1, own], mask[i : i + 1, own], tokens, prune=FULL, max_new_tokens=4
-        )
+        alone, _ = generate(model, ids[i : i + 1, own], mask[i : i + 1, own], tokens, FULL, 4)
         assert torch.equal(alone[0], together[i])
 
 
@@ -91,8 +107,8 @@ def test_keep_all_is_no_pruning() -> None:
     dense, kept = model.encode([clip], PruneConfig()), model.encode([clip], keep_all)
     assert torch.equal(dense.x, kept.x)
     assert torch.equal(dense.origin, kept.origin)
-    a, _ = model.generate(ids, mask, dense, max_new_tokens=6)
-    b, _ = model.generate(ids, mask, kept, prune=keep_all, max_new_tokens=6)
+    a = model.generate(ids, mask, dense, max_new_tokens=6)
+    b, _ = generate(model, ids, mask, kept, keep_all, 6)
     assert torch.equal(a, b)
 
 
@@ -127,8 +143,8 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
     assert again.config.encoder_ranks == model.config.encoder_ranks
     clip, (ids, mask) = random_clip(2), text(1)
-    a, _ = model.generate(ids, mask, model.encode([clip], FULL), prune=FULL)
-    b, _ = again.generate(ids, mask, again.encode([clip], FULL), prune=FULL)
+    a, _ = generate(model, ids, mask, model.encode([clip], FULL), FULL, 8)
+    b, _ = generate(again, ids, mask, again.encode([clip], FULL), FULL, 8)
     assert torch.equal(a, b)
 
 
@@ -139,11 +155,10 @@ def test_other_encoders_and_language_models_plug_in() -> None:
     size = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
     other = MultiEncoderVLM(MultiEncoderConfig(encoders=data["encoders"], text_config=kind | size)).eval()
     ids, mask = text(2)
-    out, trace = other.generate(
-        ids, mask, other.encode([random_clip(2), random_clip(3)], FULL), prune=FULL, max_new_tokens=3
-    )
+    tokens = other.encode([random_clip(2), random_clip(3)], FULL)
+    out, traces = generate(other, ids, mask, tokens, FULL, 3)
     assert out.shape == (2, 3)
-    assert len(trace.row(0)) == 4
+    assert [len(t.llm_layers) for t in traces] == [4, 4]
 
 
 def test_frames_of_any_size_are_taken() -> None:
@@ -159,7 +174,7 @@ def test_forward_gives_the_logits_that_generation_uses() -> None:
     tokens = model.encode([random_clip(2)], PruneConfig())
     with torch.no_grad():
         logits = model(ids, mask, tokens).logits
-    first, _ = model.generate(ids, mask, tokens, max_new_tokens=1)
+    first = model.generate(ids, mask, tokens, max_new_tokens=1)
     assert int(logits[0, -1].argmax()) == int(first[0, 0])
 
 
@@ -168,7 +183,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match=r"clips=\[\]"):
         model.encode([], PruneConfig())
     with pytest.raises(ValueError, match="not calibrated for"):
-        model.resolve(FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5}))
+        model.settings(FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5}))
     with pytest.raises(ValueError, match="at least one encoder"):
         MultiEncoderVLM(MultiEncoderConfig(encoders=[]))
     with pytest.raises(ValueError, match="model_type='nonsense'"):
@@ -183,17 +198,57 @@ def test_a_calibrated_lambda_is_found_by_its_key() -> None:
     model = tiny_model()
     wanted = FULL.replace(**{"llm.lambda_": None, "llm.keep": 0.5})
     model.config.lambdas = {calibration_key(wanted): 12.5}
-    assert model.resolve(wanted).llm.lambda_ == 12.5
+    found = model.settings(wanted)
+    assert found.config.llm.lambda_ == 12.5
+    assert found.calibrated == model.retained_count(model.config.num_frames, wanted)["fused"]
+
+
+def choosing(model: MultiEncoderVLM, prune: PruneConfig) -> float:
+    clock = Stopwatch()
+    model.encode_frames(model.frames([random_clip(3)]), model.settings(prune), torch.Generator(), clock)
+    return clock.seconds
+
+
+@pytest.mark.parametrize("method", ["temporal", "frames"])
+def test_what_only_stock_models_have_is_refused(method: str) -> None:
+    value = {"temporal": 0.5, "frames": "novelty"}[method]
+    with pytest.raises(ValueError, match=f"encoder.{method}={value!r}"):
+        tiny_model().settings(FULL.replace(**{f"encoder.{method}": value}))
+
+
+def test_a_rival_that_needs_attention_is_refused_by_name() -> None:
+    prune = PruneConfig.from_dict({"encoder": {"method": "flashvid", "keep": 0.5}})
+    with pytest.raises(ValueError, match=r"encoder.method='flashvid' needs the attention of one encoder"):
+        tiny_model().settings(prune)
+
+
+def test_without_settings_generation_prunes_nothing() -> None:
+    model = tiny_model()
+    tokens, (ids, mask) = model.encode([random_clip(2)], FULL), text(2)
+    with trace() as traces:
+        model.generate(ids, mask, tokens, max_new_tokens=2)
+    assert [t.llm_layers for t in traces] == [(tokens.num_tokens,) * 6] * 2
+
+
+def test_other_ways_to_generate_are_generations_arguments() -> None:
+    """Beams start from repeated prompts, and change places in the cache."""
+    model = tiny_model()
+    tokens, (ids, mask) = model.encode([random_clip(2), random_clip(3)], FULL), text(2)
+    settings = model.settings(FULL)
+    both = model.generate(ids, mask, tokens, settings=settings, max_new_tokens=4, num_beams=3)
+    for row in range(2):
+        one, own = model.encode([random_clip(2 + row)], FULL), slice(row % 3, None)
+        given = ids[row : row + 1, own], mask[row : row + 1, own], one
+        alone = model.generate(*given, settings=settings, max_new_tokens=4, num_beams=3)
+        assert torch.equal(alone[0], both[row])
 
 
 def test_choosing_in_the_encoders_is_timed():
     model = tiny_model()
     for name in ("all three", "meteor"):
         model.config.encoder_ranks = {t.name: [3.0, 2.0, 1.0] for t in model.towers}
-        model.encode([random_clip(3)], CONFIGS[name])
-        assert model.choosing.seconds > 0
-    model.encode([random_clip(3)], PruneConfig())
-    assert model.choosing.seconds == 0
+        assert choosing(model, CONFIGS[name]) > 0
+    assert choosing(model, PruneConfig()) == 0
 
 
 def test_frames_without_a_token_still_count():

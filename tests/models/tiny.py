@@ -13,7 +13,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.multi_encoder_config import MultiEncoderConfig
 from videoprune.types import VideoFrames
 
 _VIT = {

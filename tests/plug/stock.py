@@ -5,7 +5,8 @@ Shapes: B rows, T frames.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,7 +31,31 @@ from transformers import (
     VideoLlama3ForConditionalGeneration,
 )
 
+from videoprune.config import PruneConfig
+from videoprune.plug.current_pass import current
+from videoprune.plug.encoder_pass import EncoderPass
+from videoprune.plug.installed import installed_on
+
 PAD, IMAGE, VIDEO, START = 0, 60, 61, 62
+KINDS = (
+    "internvl",
+    "llava_next_video",
+    "llava_onevision",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "smolvlm",
+    "video_llama_3",
+)
+# Greedy, and never a placeholder: untrained models choose them too, and the stock models then miss a picture.
+GREEDY = {"do_sample": False, "suppress_tokens": [IMAGE, VIDEO, START, 63]}
+# Tokens leave inside the encoder, behind it, and at two depths of the LLM.
+EVERYWHERE = PruneConfig.from_dict(
+    {
+        "encoder": {"method": "evoprune", "keep": 0.5, "schedule": "mean"},
+        "fusion": {"method": "cooperative", "keep": 0.75},
+        "llm": {"method": "fixed", "keep": 0.6, "layers": [0.2, 0.6]},
+    }
+)
 _TEXT = {
     "vocab_size": 64,
     "hidden_size": 32,
@@ -193,6 +218,44 @@ def _packed(kind: str, frames: int, g: torch.Generator) -> dict[str, Any]:
     return clip
 
 
+def images(kind: str, sizes: Sequence[int], seed: int = 0) -> dict[str, Any]:
+    """Images of one prompt, the i-th `sizes[i]` (1, 2) times as wide as the others where the family has sizes, and the
+    ids of their placeholders."""
+    g = torch.Generator().manual_seed(seed + 100)
+    if kind.startswith("llava"):
+        side = 28 if kind == "llava_onevision" else 24
+        # The whole picture once, then its parts: a picture of one part has two squares of pixels.
+        pixels = torch.randn(len(sizes), 1 + max(sizes), 3, side, side, generator=g)
+        shapes = torch.tensor([[side, side * s] for s in sizes])
+        n = side // 4
+        ids = [
+            i for s in sizes for i in [IMAGE] * (n * n + n * (n * s + 1))
+        ]  # a mark ends each row of the parts
+        return {"pixel_values": pixels, "image_sizes": shapes, "ids": ids}
+    if kind in ("internvl", "smolvlm"):
+        pixels = torch.randn(len(sizes), 3, 24, 24, generator=g)
+        pixels = pixels if kind == "internvl" else pixels[None]
+        return {"pixel_values": pixels, "ids": [IMAGE] * (9 * len(sizes))}
+    temporal, joined = (1, 1) if kind == "video_llama_3" else (2, 4)
+    grid = torch.tensor([[1, 4, 4 * s] for s in sizes])
+    pixels = torch.randn(int(grid.prod(1).sum()), 3 * temporal * 16, generator=g)
+    made: dict[str, Any] = {"pixel_values": pixels, "image_grid_thw": grid}
+    made["ids"] = [i for s in sizes for i in (START, *[IMAGE] * (16 * s // joined), 63)]
+    if kind == "video_llama_3":
+        made["image_merge_sizes"] = torch.ones(len(sizes), dtype=torch.int64)
+    return made
+
+
+def beside(kind: str, *parts: dict[str, Any]) -> dict[str, Any]:
+    """What one prompt holds that shows `parts`, images or clips, one after the other."""
+    out: dict[str, Any] = {"ids": [i for part in parts for i in (8, *part["ids"])]}
+    for part in parts:
+        for key in part.keys() - {"ids"}:
+            frames = 1 if key == "pixel_values" and kind == "smolvlm" else 0
+            out[key] = torch.cat([out[key], part[key]], frames) if key in out else part[key]
+    return out
+
+
 def inputs(kind: str, made: list[dict[str, Any]], texts: list[list[int]]) -> dict[str, Tensor]:
     """Prompts [text start, clip, question] of a batch, padded on the left."""
     rows = [[5, 6, *c["ids"], *t] for c, t in zip(made, texts, strict=True)]
@@ -203,5 +266,34 @@ def inputs(kind: str, made: list[dict[str, Any]], texts: list[list[int]]) -> dic
         if key != "ids":
             batch[key] = torch.cat([c[key] for c in made])
     if kind.startswith("qwen"):
-        batch["mm_token_type_ids"] = (ids == VIDEO).int() * 2
+        batch["mm_token_type_ids"] = _token_types(ids)
     return batch
+
+
+def _token_types(ids: Tensor) -> Tensor:
+    """1 at images, 2 at videos."""
+    return (ids == IMAGE).int() + (ids == VIDEO).int() * 2
+
+
+def longer(kind: str, batch: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
+    """What a model needs, beside the pixels, of prompts `ids` that begin as those of `batch`, one row."""
+    found = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if kind.startswith("qwen"):
+        found["mm_token_type_ids"] = _token_types(ids)
+    return found
+
+
+@contextmanager
+def encoder_passes(model: Any) -> Iterator[list[EncoderPass]]:
+    """Every pruned pass of the encoder of an applied model within, frame by frame where a `Trace` has sums."""
+    installed, found = installed_on(model), []
+
+    def note(module: Any, args: Any, out: Any) -> None:
+        run = current(installed).encoders.get("vision")
+        found.extend([] if run is None else [run])
+
+    handle = installed.family.vision.register_forward_hook(note)
+    try:
+        yield found
+    finally:
+        handle.remove()

@@ -10,8 +10,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from tests.plug.stock import BUILDERS, clips, inputs, stock_model, text_config
 from videoprune.config import PruneConfig
-from videoprune.plug.apply import apply, remove, session, trace
-from videoprune.plug.llm_pass import PrunedRun
+from videoprune.plug.apply import apply, remove
+from videoprune.plug.current_pass import trace
+from videoprune.plug.llm_pass import Prefill
 
 KINDS = sorted(BUILDERS)
 EVO = {"method": "evoprune", "keep": 0.5}
@@ -36,12 +37,27 @@ def run(model, batch, new: int = 0):
     return model(**batch).logits
 
 
+def traced(model, batch):
+    """The logits, and a trace for each row."""
+    with trace() as found:
+        logits = run(model, batch)
+    return logits, found
+
+
+def parts_of(model):
+    """What the model and every module in it hold of their own, hooks included."""
+    return [
+        (sorted(m.__dict__), len(m._forward_hooks), len(m._forward_pre_hooks), getattr(m, "config", None))
+        for m in model.modules()
+    ]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_keep_all_is_the_stock_model_and_remove_restores_every_bit(kind, attention):
     model, (batch, _) = stock_model(kind, attention), batch_for(kind)
     before, text = run(model, batch), run(model, batch, 5)
-    state = sorted(model.__dict__), sorted(model.model.__dict__)
+    state = parts_of(model)
     apply(model, "none")
     real = batch["attention_mask"].bool()
     assert torch.allclose(run(model, batch)[real], before[real], atol=1e-5)
@@ -51,7 +67,7 @@ def test_keep_all_is_the_stock_model_and_remove_restores_every_bit(kind, attenti
     remove(model)
     assert torch.equal(run(model, batch), before)
     assert torch.equal(run(model, batch, 5), text)
-    assert (sorted(model.__dict__), sorted(model.model.__dict__)) == state
+    assert parts_of(model) == state
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,14 +77,15 @@ def test_a_batch_equals_its_rows_alone(kind, llm):
     if llm is ADAPTIVE:
         llm = {**llm, "lambda_": 9.0 if kind.startswith("qwen") else 6.0}
     apply(model, config(encoder=EVO, llm=llm))
-    together, text = run(model, batch), run(model, batch, 4)
-    layers = trace(model).layers
+    (together, traces), text = traced(model, batch), run(model, batch, 4)
+    layers = [t.llm_layers for t in traces]
     if llm["method"] == "adaptive":
         assert len(set(layers)) > 1, "rows should keep different counts"
     for i, clip in enumerate(made):
         alone = inputs(kind, [clip], [QUESTIONS[i]])
-        assert torch.allclose(run(model, alone)[0, -1], together[i, -1], atol=1e-5)
-        assert trace(model).layers[0] == layers[i]
+        logits, (one,) = traced(model, alone)
+        assert torch.allclose(logits[0, -1], together[i, -1], atol=1e-5)
+        assert one.as_dict() == traces[i].as_dict()
         new = run(model, alone, 4)[0, -4:]
         assert torch.equal(new, text[i, -4:])
 
@@ -83,15 +100,19 @@ def test_counts_are_exact_and_sdpa_equals_eager(kind, method):
     found = []
     for attention in ("sdpa", "eager"):
         model = apply(stock_model(kind, attention), prune)
-        found.append(run(model, batch))
-        seen = trace(model)
-        expected = sum(max(1, round(0.4 * n)) for n, _ in seen.units) // 2
+        logits, traces = traced(model, batch)
+        found.append(logits)
+        units = {t.encoder["vision"][0] // 3 for t in traces}  # of a frame
+        assert len(units) == 1
+        kept = 3 * max(1, round(0.4 * units.pop()))
+        assert [t.encoder["vision"][1] for t in traces] == [kept] * 2
+        expected = kept
         if kind == "llava_onevision":
             expected = (
                 round(0.4 * 3 * 16) + 1
             )  # pooled to 16 a frame, one budget for the clip, and the newline
-        assert [row[0] for row in seen.layers] == [expected] * 2
-        assert seen.layers[0][-1] < expected
+        assert [t.fused for t in traces] == [t.llm_layers[0] for t in traces] == [expected] * 2
+        assert traces[0].llm_layers[-1] < expected
     assert torch.allclose(found[0][:, -1], found[1][:, -1], atol=1e-4)
 
 
@@ -102,20 +123,24 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind, method, monkeyp
     model, (batch, _) = stock_model(kind), batch_for(kind)
     language, seen, orders = apply_parts(model), {}, []
     language.register_forward_pre_hook(lambda m, a, k: seen.update(k), with_kwargs=True)  # before ours
-    before_layer = PrunedRun.before_layer
+    before_layer = Prefill.before_layer
 
     def noted(self, index, module, args, kwargs):
         out = before_layer(self, index, module, args, kwargs)
         orders.append((self.order.clone(), self.valid.clone()))
         return out
 
-    monkeypatch.setattr(PrunedRun, "before_layer", noted)
+    monkeypatch.setattr(Prefill, "before_layer", noted)
     apply(model, config(encoder={"method": method, "keep": 0.5}, llm=FIXED))
     with torch.no_grad():
         pruned = model(**batch).logits
-    full = {k: v for k, v in seen.items() if k != "past_key_values"}
-    places = session(model).language.places
+    full = {k: v for k, v in seen.items() if k not in ("cache", "past_key_values")}
     remove(model)
+    entered = batch["attention_mask"].bool() & ~full["inputs_embeds"][..., 0].isnan()
+    most = int(entered.sum(1).max())
+    # Each row's own places at the right end; what stands in front of a shorter row is no token.
+    rows = [torch.where(row)[0] for row in entered]
+    places = torch.stack([torch.cat([row.new_zeros(most - len(row)), row]) for row in rows])
     hooks = []
     for layer, (order, valid) in zip(language.layers, orders, strict=True):
         left = torch.zeros(full["inputs_embeds"].shape[:2], dtype=torch.bool)
@@ -196,18 +221,47 @@ def test_mistakes_are_named():
     model = stock_model("llava_onevision")
     with pytest.raises(ValueError, match=r"encoder.method='meteor'; allowed for llava_onevision"):
         apply(model, config(encoder={"method": "meteor", "keep": 0.5}))
-    with pytest.raises(ValueError, match="not pruned"):
-        trace(model)
     with pytest.raises(ValueError, match="preset='fast'"):
         apply(model, "fast")
+
+
+def test_a_refused_apply_changes_nothing():
+    model, (batch, _) = stock_model("llava_onevision"), batch_for("llava_onevision")
+    state = parts_of(model)
+    with pytest.raises(ValueError, match="allowed for llava_onevision"):
+        apply(model, config(encoder={"method": "meteor", "keep": 0.5}))
+    assert parts_of(model) == state
+    pruned = run(apply(model, config(encoder=EVO)), batch)
+    with pytest.raises(ValueError, match="allowed for llava_onevision"):
+        apply(model, config(encoder={"method": "meteor", "keep": 0.5}))
+    assert torch.equal(run(model, batch), pruned)
+
+
+def test_a_stock_model_leaves_no_trace():
+    batch, _ = batch_for("internvl")
+    assert traced(stock_model("internvl"), batch)[1] == []
+    assert traced(remove(apply(stock_model("internvl"), "none")), batch)[1] == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_prefill_has_its_traces_and_no_step_has_any(kind):
+    model, (batch, _) = apply(stock_model(kind), config(encoder=EVO, llm=FIXED)), batch_for(kind)
+    with trace() as found:
+        run(model, batch, 4)
+        generated = list(found)
+        run(model, batch)
+    assert len(generated) == 2
+    assert len(found) == 4
+    assert [t.as_dict() for t in found[2:]] == [t.as_dict() for t in generated]
+    assert traced(model, batch)[1] is not found
+    assert len(found) == 4, "a trace ends with its block"
 
 
 def test_presets_warn_that_lambda_is_missing_and_keep_their_share():
     model, (batch, _) = stock_model("qwen3_vl"), batch_for("qwen3_vl")
     with pytest.warns(UserWarning, match="lambda_=null"):
         apply(model, "balanced")
-    run(model, batch)
-    layers = trace(model).layers[0]
+    layers = traced(model, batch)[1][0].llm_layers
     assert layers[0] == round(3 * 12 * 0.5 * 0.75)
     remove(model)
     with warnings.catch_warnings():

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from videoprune.config import LLMPrune
-from videoprune.plug.llm_pass import cut_layers, prune_layers
+from videoprune.config import LLMPrune, PruneConfig
+from videoprune.plug.current_pass import Pass, passing, trace
+from videoprune.plug.joints import text_joints
+from videoprune.plug.llm_door import LlmDoor
+from videoprune.plug.settings import Settings
+from videoprune.prune.counts import cut_layers
+from videoprune.types import Trace
 
 LAYERS = 6
 CONFIGS = {"qwen3": Qwen3Config, "qwen2": Qwen2Config, "llama": LlamaConfig}
@@ -61,14 +68,26 @@ def prompt(visual: list[int], text: list[int], seed: int = 0) -> tuple[Tensor, T
     return x, mask, seen, (mask.long().cumsum(1) - 1).clamp(min=0)
 
 
-def pruned_logits(model, config: LLMPrune, x, mask, seen, positions):
-    with torch.no_grad(), prune_layers(model, config, seen, mask) as trace:
+@contextmanager
+def pruning(model, config: LLMPrune, seen: Tensor, *, seed: int = 0, places: bool = False):
+    """One call of the model is pruned within: the visual tokens `seen` of its prompts. -> a trace for each of them."""
+    decoder, settings = model.base_model, Settings(PruneConfig(llm=config, seed=seed))
+    door = LlmDoor(model, decoder, text_joints(decoder))
+    try:
+        with torch.no_grad(), passing(Pass(model, settings, visual=seen)), trace(places=places) as traces:
+            yield traces
+    finally:
+        door.remove()
+
+
+def pruned_logits(model, config: LLMPrune, x, mask, seen, positions) -> tuple[Tensor, list[Trace]]:
+    with pruning(model, config, seen) as traces:
         out = model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
-    return out.logits, trace
+    return out.logits, traces
 
 
 def generate(model, config: LLMPrune, x, mask, seen, steps: int = 6) -> Tensor:
-    with torch.no_grad(), prune_layers(model, config, seen, mask):
+    with pruning(model, config, seen):
         return model.generate(inputs_embeds=x, attention_mask=mask, max_new_tokens=steps, do_sample=False)
 
 
@@ -78,8 +97,8 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind: str, name: str)
     """Oracle: nothing leaves; from each cut on, the keys that the method dropped are masked."""
     model, config = language_model(kind), METHODS[name]
     x, mask, seen, positions = prompt([20], [5])
-    logits, trace = pruned_logits(model, config, x, mask, seen, positions)
-    assert any(c[0] < 20 for c in trace.counts), "nothing was pruned: the test would say nothing"
+    logits, (traced,) = pruned_logits(model, config, x, mask, seen, positions)
+    assert any(c < 20 for c in traced.llm_layers), "nothing was pruned: the test would say nothing"
 
     # The same choice, layer by layer, by an independent full-length run.
     cuts = cut_layers(config, LAYERS)
@@ -91,14 +110,14 @@ def test_dropping_equals_a_full_run_with_those_keys_masked(kind: str, name: str)
     with torch.no_grad():
         for i, layer in enumerate(model.model.layers):
             if i in cuts:
-                count = trace.counts[i][0]
+                count = traced.llm_layers[i]
                 at = before if config.attention == "previous" else (layer, hidden)
                 dropped = _drop_by_oracle(*at, rope, dropped, count, config)
             before = layer, hidden
             allowed = causal & ~dropped[None]
             bias = torch.zeros(25, 25).masked_fill(~allowed, torch.finfo(torch.float32).min)
             hidden = layer(hidden, attention_mask=bias[None, None], position_embeddings=rope)
-            assert int((~dropped[:20]).sum()) == trace.counts[i][0]
+            assert int((~dropped[:20]).sum()) == traced.llm_layers[i]
         full = model.lm_head(model.model.norm(hidden))
     torch.testing.assert_close(logits[:, -5:], full[:, -5:], atol=2e-5, rtol=1e-4)
 
@@ -174,16 +193,18 @@ def test_a_batch_equals_the_rows_alone(name: str, attention: str) -> None:
     model, config = language_model(attention=attention), METHODS[name]
     visual, text = [20, 7, 31, 12], [5, 9, 3, 6]
     x, mask, seen, positions = prompt(visual, text)
-    logits, trace = pruned_logits(model, config, x, mask, seen, positions)
+    logits, traces = pruned_logits(model, config, x, mask, seen, positions)
     ids = generate(model, config, x, mask, seen)
     if config.method == "adaptive":
-        assert len(set(trace.counts[-1])) > 1, "all rows kept the same: the test would say little"
+        assert len({t.llm_layers[-1] for t in traces}) > 1, (
+            "all rows kept the same: the test would say little"
+        )
     for i in range(4):
         start = x.shape[1] - visual[i] - text[i]
         own = (x[i : i + 1, start:], mask[i : i + 1, start:], seen[i : i + 1, start:])
-        alone, alone_trace = pruned_logits(model, config, *own, positions[i : i + 1, start:])
+        alone, (one,) = pruned_logits(model, config, *own, positions[i : i + 1, start:])
         torch.testing.assert_close(logits[i, -text[i] :], alone[0, -text[i] :], atol=2e-5, rtol=1e-4)
-        assert alone_trace.row(0) == trace.row(i)
+        assert one.llm_layers == traces[i].llm_layers
         assert torch.equal(generate(model, config, *own)[0], ids[i])
 
 
@@ -201,14 +222,14 @@ def test_keep_all_is_the_stock_model_and_leaving_restores_it() -> None:
     with torch.no_grad():
         stock = model(inputs_embeds=x, attention_mask=mask, position_ids=positions).logits
     for config in (LLMPrune(), LLMPrune(method="fixed", keep=1.0), LLMPrune(method="adaptive", lambda_=1e6)):
-        logits, trace = pruned_logits(model, config, x, mask, seen, positions)
+        logits, (traced,) = pruned_logits(model, config, x, mask, seen, positions)
         torch.testing.assert_close(logits, stock, atol=1e-5, rtol=1e-5)
-        assert trace.row(0) == (20,) * LAYERS
+        assert traced.llm_layers == (20,) * LAYERS
     assert torch.equal(pruned_logits(model, LLMPrune(), x, mask, seen, positions)[0], stock)
     pruned_logits(model, METHODS["fixed"], x, mask, seen, positions)
     with torch.no_grad():
         assert torch.equal(model(inputs_embeds=x, attention_mask=mask, position_ids=positions).logits, stock)
-    assert not any(layer._forward_pre_hooks for layer in model.model.layers)
+    assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
 
 
 def test_decoding_with_all_kept_is_the_stock_generation() -> None:
@@ -225,15 +246,15 @@ def test_decoding_with_all_kept_is_the_stock_generation() -> None:
 def test_the_average_of_fixed_ratios_is_what_was_asked() -> None:
     for keep in (0.9, 0.6, 0.5, 0.35):
         config = LLMPrune(method="fixed", keep=keep)
-        _, trace = pruned_logits(language_model(), config, *prompt([200], [5]))
-        assert sum(trace.row(0)) / LAYERS / 200 == pytest.approx(keep, abs=0.01)
+        _, (traced,) = pruned_logits(language_model(), config, *prompt([200], [5]))
+        assert traced.retention == pytest.approx(keep, abs=0.01)
 
 
 def test_more_lambda_keeps_more() -> None:
     counts = []
     for lambda_ in (0.0, 5.0, 20.0, 80.0):
         config = LLMPrune(method="adaptive", lambda_=lambda_, top_heads=2)
-        counts.append(sum(pruned_logits(language_model(), config, *prompt([60], [5]))[1].row(0)))
+        counts.append(sum(pruned_logits(language_model(), config, *prompt([60], [5]))[1][0].llm_layers))
     assert counts == sorted(counts)
     assert counts[0] < counts[-1]
 
@@ -243,7 +264,7 @@ def test_random_depends_on_the_seed_alone() -> None:
     x, mask, seen, positions = prompt([30], [5])
     outs = []
     for seed in (1, 1, 2):
-        with torch.no_grad(), prune_layers(model, config, seen, mask, seed=seed):
+        with pruning(model, config, seen, seed=seed):
             outs.append(model(inputs_embeds=x, attention_mask=mask, position_ids=positions).logits)
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
@@ -256,10 +277,45 @@ def test_cuts_are_meteors_and_never_layer_zero() -> None:
 
 def test_an_attention_without_masks_by_layer_is_refused() -> None:
     model = language_model()
-    _, mask, seen, _ = prompt([9], [4])
+    x, mask, seen, positions = prompt([9], [4])
     model.config._attn_implementation = "flex_attention"
-    with (
-        pytest.raises(ValueError, match="attn_implementation='flex_attention'"),
-        prune_layers(model, METHODS["fixed"], seen, mask),
-    ):
-        pass
+    with pytest.raises(ValueError, match="attn_implementation='flex_attention'"):
+        pruned_logits(model, METHODS["fixed"], x, mask, seen, positions)
+
+
+def test_the_door_is_shut_outside_a_pass_and_to_the_passes_of_others() -> None:
+    model, other = language_model(), language_model()
+    x, mask, seen, positions = prompt([20], [5])
+    given = {"inputs_embeds": x, "attention_mask": mask, "position_ids": positions}
+    with torch.no_grad():
+        stock = model(**given).logits
+    door = LlmDoor(model, model.base_model, text_joints(model.base_model))
+    with torch.no_grad():
+        assert torch.equal(model(**given).logits, stock)
+    with pruning(other, METHODS["fixed"], seen) as traces:
+        assert torch.equal(model(**given).logits, stock)
+    assert traces == []
+    door.remove()
+
+
+@pytest.mark.parametrize("name", ["adaptive", "fixed", "uniform"])
+def test_a_pass_is_one_prefill_and_its_steps_however_many_tokens_come_at_once(name: str) -> None:
+    """Tokens behind the prompt, one by one or many together, longer than what was kept: the same logits."""
+    model, config = language_model(), METHODS[name]
+    visual, text = [20, 12], [5, 6]
+    x, mask, seen, positions = prompt(visual, text)
+    later = torch.randn(2, 30, 32, generator=torch.Generator().manual_seed(4))
+    found = []
+    for parts in ([30], [1] * 30, [1, 17, 12]):
+        with pruning(model, config, seen) as traces:
+            cache = model(inputs_embeds=x, attention_mask=mask, position_ids=positions, use_cache=True)
+            cache, logits, whole, at = cache.past_key_values, [], mask, positions[:, -1:]
+            for one in later.split(parts, 1):
+                whole = torch.cat([whole, whole.new_ones(2, one.shape[1])], 1)
+                at = at[:, -1:] + 1 + torch.arange(one.shape[1])
+                given = {"inputs_embeds": one, "attention_mask": whole, "position_ids": at}
+                logits.append(model(**given, past_key_values=cache).logits)
+        assert len(traces) == 2
+        found.append(torch.cat(logits, 1))
+    torch.testing.assert_close(found[1], found[0], atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(found[2], found[0], atol=2e-5, rtol=1e-4)

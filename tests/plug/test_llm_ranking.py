@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from tests.plug.stock import clips, inputs, stock_model
-from tests.plug.test_llm_pass import CONFIGS, LAYERS, language_model, prompt
+from tests.plug.test_llm_pass import CONFIGS, LAYERS, language_model, prompt, pruning
 from videoprune.config import LLMPrune, PruneConfig, preset
-from videoprune.plug.apply import apply, remove, session
-from videoprune.plug.llm_pass import LayerTrace, PrunedRun, cut_layers, cut_ratios, prune_layers
+from videoprune.plug.apply import apply, remove
+from videoprune.plug.current_pass import trace
+from videoprune.plug.llm_pass import Prefill
+from videoprune.prune.counts import cut_layers, cut_ratios
 from videoprune.prune.rivals.llm import aim_schedule
 
 CUT = 3
@@ -60,11 +62,12 @@ def test_a_language_model_keeps_what_the_layer_before_the_cut_ranks_highest(name
     with torch.no_grad():
         stock = language_model(kind, "eager")(**given, output_attentions=True).attentions
     expected = best(score(stock[CUT - 1], mask), visual, 0.4)
-    model, trace = language_model(kind, kernel), LayerTrace(last_places=[])
+    model = language_model(kind, kernel)
     assert cut_layers(config, LAYERS) == (CUT,)
-    with torch.no_grad(), prune_layers(model, config, visual, mask, trace=trace):
+    with pruning(model, config, visual, places=True) as traces:
         model(**given)
-    assert trace.last_places == expected
+    assert [list(t.places.last) for t in traces] == expected
+    assert [list(t.places.fused) for t in traces] == [list(range(n)) for n in (20, 7, 31, 12)]
     assert best(score(stock[CUT], mask), visual, 0.4) != expected, "any layer would do: the test says nothing"
 
 
@@ -82,10 +85,9 @@ def test_a_stock_model_keeps_what_the_layer_before_the_cut_ranks_highest(name, k
     mask = batch["attention_mask"].bool()
     expected = best(score(stock.attentions[cut - 1], mask), visual, 0.4)
     apply(model, config)
-    session(model).language.notes = True
-    with torch.no_grad():
+    with torch.no_grad(), trace(places=True) as traces:
         pruned = model(**batch).logits
-    assert session(model).language.trace.last_places == expected
+    assert [list(t.places.last) for t in traces] == expected
     assert not torch.allclose(pruned[:, -1], stock.logits[:, -1], atol=1e-3)
     remove(model)
     with torch.no_grad():
@@ -94,19 +96,19 @@ def test_a_stock_model_keeps_what_the_layer_before_the_cut_ranks_highest(name, k
 
 def test_the_input_of_the_layer_before_is_held_only_between_it_and_the_cut(monkeypatch):
     held = []
-    before_layer = PrunedRun.before_layer
+    before_layer = Prefill.before_layer
 
     def noted(self, index, module, args, kwargs):
         out = before_layer(self, index, module, args, kwargs)
         held.append(self.before is not None)
         return out
 
-    monkeypatch.setattr(PrunedRun, "before_layer", noted)
+    monkeypatch.setattr(Prefill, "before_layer", noted)
     x, mask, visual, positions = prompt([20], [5])
     model = language_model()
     for config, layers in ((FASTV, {CUT - 1}), (LLMPrune(method="fixed", keep=0.5), set())):
         held.clear()
-        with torch.no_grad(), prune_layers(model, config, visual, mask):
+        with pruning(model, config, visual):
             model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
         assert held == [i in layers for i in range(LAYERS)]
 
@@ -115,10 +117,10 @@ def test_the_preset_falls_as_aims_schedule_says():
     """28 layers: all tokens up to layer 14, an eighth less at each layer behind it, none from layer 22 on."""
     model = language_model(layers=28)
     x, mask, visual, positions = prompt([40, 24], [5, 9])
-    with torch.no_grad(), prune_layers(model, preset("aim").llm, visual, mask) as trace:
+    with pruning(model, preset("aim").llm, visual) as traces:
         model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
     for row, dense in enumerate((40, 24)):
-        assert trace.row(row) == tuple(round(dense * share) for share in aim_schedule(28, 14, 22))
+        assert traces[row].llm_layers == tuple(round(dense * share) for share in aim_schedule(28, 14, 22))
     assert sum(aim_schedule(28, 14, 22)) / 28 == pytest.approx(preset("aim").llm.keep, abs=1e-4)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.plug.stock import BUILDERS, clips, inputs, stock_model
-from tests.plug.test_apply import FIXED, QUESTIONS, config, run
-from videoprune.plug.apply import apply, remove, trace
-from videoprune.plug.packing import UnitRows
+from tests.plug.stock import BUILDERS, clips, encoder_passes, inputs, stock_model
+from tests.plug.test_apply import FIXED, QUESTIONS, config, run, traced
+from videoprune.plug.apply import apply, remove
+from videoprune.plug.packing import PackedUnits, plan_by_frame
 from videoprune.prune.merge import identity_plan
+from videoprune.types import KeepPlan
 
 KINDS = sorted(BUILDERS)
 OVER = [
@@ -38,13 +39,19 @@ def test_totals_are_exact_and_a_batch_equals_its_rows(kind, over):
     model, (batch, made) = stock_model(kind), still_batch(kind)
     prune = config(encoder={"method": "evoprune", "keep": 0.5, **over}, llm=FIXED)
     apply(model, prune)
-    together, seen = run(model, batch), trace(model)
-    per_frame = seen.units[0][0]
+    with encoder_passes(model) as passes:
+        together, traces = traced(model, batch)
+    units = passes[0].units()
+    assert len(passes) == 1
+    per_frame = units[0][0]
     dense = FRAMES * {"llava_onevision": 16}.get(kind, per_frame)
     newline = kind == "llava_onevision"
     expected = round(0.5 * dense) + newline
-    assert [row[0] for row in seen.layers] == [expected] * 3
-    kept = [n for _, n in seen.units[:FRAMES]]
+    assert [t.llm_layers[0] for t in traces] == [expected] * 3
+    by_clip = [units[at : at + FRAMES] for at in range(0, 3 * FRAMES, FRAMES)]
+    assert passes[0].units_by_clip() == by_clip
+    assert [t.encoder["vision"][1] for t in traces] == [sum(n for _, n in clip) for clip in by_clip]
+    kept = [n for _, n in by_clip[0]]
     assert sum(kept) == round(0.5 * FRAMES * per_frame)
     assert len(set(kept)) > 1
     assert kept[0] == max(kept)
@@ -70,8 +77,9 @@ def test_a_still_clip_with_everything_merged_over_time_is_one_frame():
     batch = inputs("qwen3_vl", [made], [QUESTIONS[0]])
     prune = {"method": "evoprune", "keep": 0.25, "temporal": 1.0, "proportional_attention": False}
     apply(model, config(encoder=prune))
-    run(model, batch)
-    kept = [n for _, n in trace(model).units]
+    with encoder_passes(model) as passes:
+        run(model, batch)
+    kept = [n for _, n in passes[0].units()]
     assert kept[0] > 0
     assert sum(kept) == FRAMES * round(12 * 0.25)
     assert kept[1:] == [1, 1, 1], "a frame always keeps one token, so that its place in time is known"
@@ -88,8 +96,8 @@ def test_mistakes_are_named():
 
 @pytest.mark.parametrize("prefix", [0, 1, 2])
 @pytest.mark.parametrize("units", [[3, 3], [2, 4, 2], [5]])
-def test_unit_rows_split_and_join_are_inverse(prefix, units):
-    rows = UnitRows(units, unit=2, prefix=prefix)
+def test_packed_units_split_and_join_are_inverse(prefix, units):
+    rows = PackedUnits(units, unit=2, prefix=prefix)
     x = torch.randn(sum(prefix + 2 * n for n in units), 3)
     front, body = rows.split(x)
     assert body.shape == (sum(units), 2, 3)
@@ -103,3 +111,14 @@ def test_unit_rows_split_and_join_are_inverse(prefix, units):
         at += prefix + 2 * n
     plans = [identity_plan(len(g), units[g[0]]) for g in rows.units.groups]
     assert rows.whole(plans).keep.tolist() == [list(range(sum(units)))]
+
+
+def test_a_plan_over_all_frames_is_one_of_each_again():
+    keep, into = (
+        torch.tensor([[0, 2], [1, 3], [2, 3]]),
+        torch.tensor([[0, 0, 1, -1], [0, 0, -1, 1], [-1, 0, 0, 1]]),
+    )
+    rows = PackedUnits([4, 4, 4], unit=1, prefix=1)
+    again = plan_by_frame(rows.whole([KeepPlan(keep, into)]), 3)
+    assert torch.equal(again.keep, keep)
+    assert torch.equal(again.into, into)

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from tests.plug.stock import stock_model
-from tests.plug.test_apply import batch_for, run
+from tests.plug.test_apply import EVO, batch_for, config, run
 from videoprune.plug.apply import apply, remove
-from videoprune.plug.patch_embed import as_product, patch_convolutions
+from videoprune.plug.patch_embed import patch_products
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,17 @@ from videoprune.plug.patch_embed import as_product, patch_convolutions
 )
 def test_equals_the_convolution(conv, shape):
     conv, x = conv.double(), torch.randn(shape, dtype=torch.float64)
-    assert patch_convolutions(nn.Sequential(conv)) == [conv]
-    expected, product = conv(x), as_product(conv)(x)
+    expected, active = conv(x), []
+    (one,) = patch_products(nn.Sequential(conv), lambda: bool(active))
+    assert one.conv is conv
+    assert torch.equal(conv(x), expected), "outside a pass it is the convolution"
+    active.append(True)
+    product = conv(x)
     assert product.shape == expected.shape
     torch.testing.assert_close(product, expected, rtol=1e-12, atol=1e-12)
+    one.replaced.undo()
+    assert torch.equal(conv(x), expected)
+    assert "forward" not in conv.__dict__
 
 
 @pytest.mark.parametrize(
@@ -41,19 +48,29 @@ def test_equals_the_convolution(conv, shape):
     ],
 )
 def test_other_convolutions_are_left_alone(conv):
-    assert patch_convolutions(nn.Sequential(conv)) == []
+    assert patch_products(nn.Sequential(conv), lambda: True) == []
+    assert "forward" not in conv.__dict__
+
+
+def test_a_convolution_with_a_forward_of_its_own_is_left_alone():
+    conv = nn.Conv2d(3, 8, 4, 4)
+    conv.forward = own = conv.forward
+    assert patch_products(nn.Sequential(conv), lambda: True) == []
+    assert conv.forward is own
 
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl", "video_llama_3"])
-def test_pruned_models_embed_by_the_product_until_removed(kind, monkeypatch):
+@pytest.mark.parametrize("prune", ["none", config(encoder=EVO)], ids=["none", "evoprune"])
+def test_pruned_models_embed_by_the_product_until_removed(kind, prune, monkeypatch):
     def convolve(*args):
         raise AssertionError("a convolution ran")
 
     model, (batch, _) = stock_model(kind), batch_for(kind, 1)
     for conv in (nn.Conv2d, nn.Conv3d):
         monkeypatch.setattr(conv, "forward", convolve)
-    apply(model, "none")
+    apply(model, prune)
     run(model, batch)
+    run(model, batch, 2)
     remove(model)
     with pytest.raises(AssertionError, match="a convolution ran"):
         run(model, batch)
