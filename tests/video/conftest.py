@@ -114,18 +114,36 @@ class Clips:
         short.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
         return short
 
-    def rotate(self, path: Path, clockwise: int) -> Path:
-        """A copy whose track header (ISO 14496-12, 8.3.2) asks to be shown turned by `clockwise` degrees."""
-        cos, sin = {0: (1, 0), 90: (0, 1), 180: (-1, 0), 270: (0, -1)}[clockwise]
-        one = 1 << 16
+    def show_by(self, path: Path, matrix: tuple[float, float, float, float]) -> Path:
+        """A copy whose track header (ISO 14496-12, 8.3.2) shows the pixel (x, y) at (a x + c y, b x + d y)."""
+        a, b, c, d = (round(n * (1 << 16)) for n in matrix)
         data = bytearray(path.read_bytes())
-        matrix = data.index(b"tkhd") + 4 + 40
-        data[matrix : matrix + 36] = struct.pack(
-            ">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30
-        )
-        turned = path.with_name(f"turned_{clockwise}_{path.name}")
-        turned.write_bytes(data)
-        return turned
+        place = data.index(b"tkhd") + 4 + 40
+        data[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        shown = path.with_name(f"shown_{path.name}")
+        shown.write_bytes(data)
+        return shown
+
+    def show_by_stream(self, path: Path, *, turns: int, flip: bool) -> Path:
+        """A copy whose keyframes bring a display orientation message (ITU-T H.264, D.1.27).
+
+        turns: by 90 degrees counter-clockwise, after the flip from left to right.
+        """
+        bits = f"0{int(flip)}0{turns << 14:016b}0100" + "1"
+        body = bytes(int(bits[i : i + 8], 2) for i in (0, 8, 16))
+        message = b"\x06\x2f\x03" + body.replace(b"\0\0", b"\0\0\3") + b"\x80"
+        shown = path.with_name(f"stream_{path.name}")
+        with av.open(str(path)) as clip, av.open(str(shown), "w") as output:
+            stream = output.add_stream_from_template(clip.streams.video[0])
+            for packet in [p for p in clip.demux(clip.streams.video[0]) if p.size]:
+                data = bytes(packet)
+                if packet.is_keyframe:
+                    data = len(message).to_bytes(4, "big") + message + data
+                copy = av.Packet(data)
+                copy.stream, copy.time_base, copy.is_keyframe = stream, packet.time_base, packet.is_keyframe
+                copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+                output.mux(copy)
+        return shown
 
 
 @pytest.fixture

@@ -169,3 +169,22 @@ def test_damage_elsewhere_does_not_touch_the_frames_wanted(clips, reader: Reader
     frames = reader.read(path, Sampling("timestamps", timestamps=(0.2, 2.0)))
     assert [clips.number(pixels) for pixels in frames.pixels.numpy()] == [5, 50]
     assert (frames.outcome.kind, frames.outcome.errors) == ("complete", 0)
+
+
+@pytest.mark.parametrize("url", ["https://host/clip.mp4", "rtsp://host:554/live", "file:///clip.mp4"])
+def test_urls_are_refused_in_a_sentence(reader: Reader, url: str) -> None:
+    for path in (url, Path(url)):  # pathlib makes `https:/host` of it
+        with pytest.raises(ValueError, match=r"^path='\w+:/.*URLs are not read; allowed: the path of a file"):
+            reader.read(path)
+    assert isinstance(failed := reader.try_read(url), Outcome)
+    assert failed.reason.startswith("url: path=")
+
+
+@pytest.mark.parametrize("name", ["-clip.mp4", "--help", "https:/clip.mp4"])
+def test_any_name_of_a_file_is_read(
+    clips, reader: Reader, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clips.folder)
+    Path("https:").mkdir()
+    clips.write("clip.mp4", frames=8).rename(name)
+    assert reader.read(name).path == name

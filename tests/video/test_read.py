@@ -98,21 +98,6 @@ def test_without_a_size_backends_agree_exactly(clips, reader: Reader) -> None:
     assert np.abs(first.pixels.numpy().astype(int) - second.pixels.numpy()).max() <= 1
 
 
-@pytest.mark.parametrize("backend", ["decord", "pyav"])
-@pytest.mark.parametrize("clockwise", [0, 90, 180, 270])
-def test_rotated_clips_come_out_upright(clips, reader: Reader, clockwise: int, backend: Backend) -> None:
-    path = clips.write("clip.mp4")
-    plain = reader.read(path, backend="pyav").pixels.numpy()
-    turned = clips.rotate(path, clockwise)
-    native = reader.read(turned, backend=backend).pixels.numpy()
-    expected = np.rot90(plain, -clockwise // 90, axes=(1, 2))
-    assert native.shape == expected.shape
-    assert np.abs(native.astype(int) - expected).mean() < 1
-    small = reader.read(turned, size=(60, 40), backend=backend).pixels.numpy()
-    upright = np.rot90(small, clockwise // 90, axes=(1, 2))
-    assert [clips.number(pixels) for pixels in upright] == [clips.number(pixels) for pixels in plain]
-
-
 def test_size_change_in_mid_stream_gives_one_size(clips, reader: Reader) -> None:
     path = clips.folder / "two.mkv"
     tick = Fraction(1, 25)
@@ -141,7 +126,9 @@ def test_of_two_streams_both_backends_read_the_default_one(clips, reader: Reader
             stream = output.add_stream("mpeg4", rate=25)
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             streams.append(stream)
-        streams[1].disposition = Disposition.default
+        streams[
+            1
+        ].disposition = Disposition.default.value  # PyAV 18 takes the name itself, earlier ones a number
         for i in range(10):
             for k, stream in enumerate(streams):
                 image = clips.picture(i + 100 * k, stream.height, stream.width)

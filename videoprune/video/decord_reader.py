@@ -43,6 +43,12 @@ def why_unfit(scan: Scan) -> str:
         return f"decord miscounts: {scan.hidden} packets give no frame"
     if scan.reordered:
         return f"decord miscounts: {scan.reordered} keyframes are stored out of order (open GOP)"
+    if scan.orientation is None:
+        return "the first frame does not decode, so its orientation is unknown"
+    if scan.orientation.mirrored:
+        return "the display matrix mirrors, and decord turns pictures but never mirrors them"
+    if scan.orientation.in_stream or not scan.orientation.exact:
+        return "decord overlooks a display matrix outside the file's header, or with a slant"
     return ""
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-VideoReason = Literal["missing", "empty", "audio_only", "no_decoder", "corrupt", "not_a_video", "deadline"]
+VideoReason = Literal[
+    "url", "missing", "empty", "audio_only", "no_decoder", "corrupt", "not_a_video", "deadline"
+]
 
 
 class VideoError(ValueError):
     """A video gave no frame.
 
-    reason: `missing` (no such file, or not readable), `empty` (0 bytes), `not_a_video` (no container or
-    picture that a demuxer knows), `audio_only`, `no_decoder` (no decoder for the stream, or the wanted
-    backend cannot read it), `corrupt` (a container without one intact frame or without presentation times),
-    `deadline` (decoding did not end in time and was killed).
+    reason: `url` (an address, not a file), `missing` (no such file, or not readable), `empty` (0 bytes),
+    `not_a_video` (no container or picture that a demuxer knows), `audio_only`, `no_decoder` (no decoder for the
+    stream, or the wanted backend cannot read it), `corrupt` (a container without one intact frame or without
+    presentation times), `deadline` (decoding did not end in time and was killed).
     """
 
     def __init__(self, reason: VideoReason, message: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from einops import rearrange
 
 from videoprune.types import VideoFrames
 
@@ -26,6 +27,5 @@ def grid_view(frames: VideoFrames, columns: int) -> VideoFrames:
     rows = -(-count // columns)
     pixels = torch.full((rows * columns, height, width, 3), WHITE, dtype=torch.uint8)
     pixels[:count] = frames.pixels
-    cells = pixels.view(rows, columns, height, width, 3).transpose(1, 2)  # (R, H, C, W, 3)
-    image = cells.reshape(1, rows * height, columns * width, 3)
+    image = rearrange(pixels, "(R C) H W rgb -> 1 (R H) (C W) rgb", C=columns)
     return replace(frames, pixels=image, pts_seconds=frames.pts_seconds[:1])

@@ -90,11 +90,6 @@ class DecoderProcess:
             self._errors.close()
         self._process = self._errors = self._end = None
 
-    @property
-    def pid(self) -> int | None:
-        """Process id, None while no process runs."""
-        return None if self._process is None else self._process.pid
-
     def _running(self) -> subprocess.Popen[bytes]:
         if self._owner != os.getpid():  # forked: the process that runs is the parent's
             self._owner, self._process = os.getpid(), None

@@ -21,6 +21,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 from videoprune.video.frames import Frames, FrameStore
+from videoprune.video.orientation import frame_orientation
 from videoprune.video.scan import Scan, open_video
 
 # A frame leaves the decoder at most this many packets after its own: 16 for reordering (H.264, A.4.2), and
@@ -150,11 +151,15 @@ class _Reader:
             self._open()
 
     def _upright(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3). PyAV leaves the display matrix to the caller; its angle is counter-clockwise."""
-        turns = frame.rotation // 90 % 4 if frame.rotation % 90 == 0 else 0
-        size = (frame.height, frame.width)
-        height, width = (self.store.size or (size[::-1] if turns % 2 else size))[:: -1 if turns % 2 else 1]
+        """uint8 (H, W, 3). PyAV leaves the display matrix to the caller.
+
+        The first frame's counts for all, as in players: a matrix in the stream may come with keyframes alone.
+        """
+        turn = self.scan.orientation or frame_orientation(frame)
+        coded = (frame.height, frame.width)
+        if self.store.size is not None:  # scaled as coded, to fit after the turn
+            coded = self.store.size[::-1] if turn.transposed else self.store.size
         picture = self._scaler.reformat(
-            frame, width=width, height=height, format="rgb24", interpolation=Interpolation.BILINEAR
+            frame, width=coded[1], height=coded[0], format="rgb24", interpolation=Interpolation.BILINEAR
         )
-        return np.rot90(picture.to_ndarray(), turns)
+        return turn.upright(picture.to_ndarray())

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import os
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Backend = Literal["auto", "decord", "pyav"]
 
 _UNIFORM = Sampling()
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: `C:/clip.mp4` is a path
 # Of the deadline: a hang in decord must leave PyAV the time to answer.
 _DECORD_SHARE = 0.5
 
@@ -67,6 +69,7 @@ class Reader:
     ) -> VideoFrames:
         """As the function `read`."""
         _check_options(size, backend, deadline_seconds)
+        _check_path(os.fspath(path))
         request = {
             "path": os.path.abspath(path),
             "sampling": dataclasses.asdict(sampling),
@@ -119,11 +122,12 @@ def read(
 ) -> VideoFrames:
     """Frames of one video file, chosen by `sampling` (default: 8, uniform in time).
 
-    pixels are uint8 (T, H, W, 3), RGB, upright; (H, W) is `size`, resized bilinearly frame by frame as they
-    are decoded, or the first frame's own size. Aspect ratios, that of non-square pixels among them, are the
-    caller's affair. Times are the stream's PTS in seconds: a stream that starts at 8.333 s gives 8.333 for
-    its first frame. Of several video streams the one that FFmpeg calls best is read: a default one, then that
-    of the highest bit rate.
+    pixels are uint8 (T, H, W, 3), RGB, upright: turned and mirrored as the display matrix asks. (H, W) is
+    `size`, resized bilinearly frame by frame as they are decoded, or the first frame's own size. Aspect ratios,
+    that of non-square pixels among them, are the caller's affair. HDR (PQ, HLG) is not tone-mapped: its code
+    values become 8 bits as they are, which looks flat. Times are the stream's PTS in seconds: a stream that
+    starts at 8.333 s gives 8.333 for its first frame. Of several video streams the one that FFmpeg calls best
+    is read: a default one, then that of the highest bit rate.
 
     backend: `auto` asks decord, and PyAV where decord refuses the file, would give wrong frames, hangs (half
     the deadline) or is not installed; `fallback_reason` says why. `pyav` and `decord` ask one alone. outcome:
@@ -131,7 +135,7 @@ def read(
     never replaced by neighbours. Its `errors` counts broken packets and frames.
 
     Decoding runs in another process, which is killed at `deadline_seconds`. Raises VideoError (a ValueError)
-    with `.reason`, and ValueError for impossible options.
+    with `.reason`, for URLs among others, which are not read, and ValueError for impossible options.
     """
     return _shared_reader(os.getpid()).read(
         path, sampling, size=size, backend=backend, deadline_seconds=deadline_seconds
@@ -158,6 +162,14 @@ def _check_options(size: tuple[int, int] | None, backend: str, deadline_seconds:
         raise ValueError(f"backend={backend!r}; allowed: {', '.join(get_args(Backend))}")
     if not (math.isfinite(deadline_seconds) and deadline_seconds > 0):
         raise ValueError(f"deadline_seconds={deadline_seconds}; allowed: a finite number above 0")
+
+
+def _check_path(path: str) -> None:
+    """A path that looks like a URL and is no file is taken for one; pathlib turns its `//` into `/`."""
+    if _URL.match(path) and not os.path.exists(path):
+        raise VideoError(
+            "url", f"path={path!r}: URLs are not read; allowed: the path of a file on this machine"
+        )
 
 
 def _video_frames(

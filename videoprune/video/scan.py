@@ -1,4 +1,4 @@
-"""One pass over a file's packets, nothing decoded: which frames it has, when they are shown, what is broken.
+"""One pass over a file's packets, only the first decoded: which frames it has, when they are shown, what is broken.
 
 Both decoders work from this list, so an index means the same frame in both. An hour of video was scanned in
 0.3 s. Of several video streams FFmpeg's best is taken, as in decord: a default one, then that of the highest
@@ -19,10 +19,12 @@ import numpy as np
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from videoprune.video.errors import VideoError
+from videoprune.video.orientation import FirstFrame, Orientation
 from videoprune.video.sample import stream_end
 
 # First bytes of files that are videos even when nothing in them can be read: EBML, RIFF, FLV, Ogg, ASF,
@@ -35,12 +37,12 @@ _NOT_VIDEO_FORMATS = ("tty",)  # FFmpeg draws any .txt file as a terminal
 class Scan:
     """The frames of one stream.
 
-    height, width: pixels, as coded, before any rotation. pts: int64 (F,), strictly ascending, in ticks of
-    `tick` seconds. keyframes: bool (F,). decode_order: int64 (F,), place of the frame's packet in the file.
-    end: seconds, when the last frame stops. errors: packets and reads that were broken. cut: the file ends
-    before the stream does. hidden: packets that give no frame of their own: not to be shown, without a time
-    or with another's, or before the first keyframe. reordered: keyframes whose place in the file is not their
-    place in presentation (open GOPs).
+    height, width: pixels, as coded. orientation: of the first frame; None if it did not decode. pts: int64 (F,),
+    strictly ascending, in ticks of `tick` seconds. keyframes: bool (F,). decode_order: int64 (F,), place of the
+    frame's packet in the file. end: seconds, when the last frame stops. errors: packets and reads that were
+    broken. cut: the file ends before the stream does. hidden: packets that give no frame of their own: not to be
+    shown, without a time or with another's, or before the first keyframe. reordered: keyframes whose place in
+    the file is not their place in presentation (open GOPs).
     """
 
     path: str
@@ -49,6 +51,7 @@ class Scan:
     stream: int
     height: int
     width: int
+    orientation: Orientation | None
     tick: float
     pts: NDArray[np.int64]
     keyframes: NDArray[np.bool_]
@@ -119,7 +122,8 @@ def _looks_like_video(path: str) -> bool:
 
 def _scan(path: str, container: InputContainer) -> Scan:
     stream = _best_stream(path, container)
-    found = _Packets()
+    assert isinstance(stream.codec_context, VideoCodecContext)
+    found, first = _Packets(), FirstFrame(stream.codec_context)
     reads = container.demux(stream)
     while True:
         try:
@@ -132,7 +136,9 @@ def _scan(path: str, container: InputContainer) -> Scan:
             break
         if packet.size:  # without data it is the demuxer's last word, or a frame that the writer dropped
             found.add(packet, hidden=_is_hidden(stream, packet))
-    return _in_order(path, container, stream, found)
+            first.look(packet)
+    first.look(None)
+    return _in_order(path, container, stream, found, first.orientation)
 
 
 @dataclass
@@ -186,7 +192,13 @@ def _is_hidden(stream: VideoStream, packet: av.Packet) -> bool:
     return stream.codec_context.name == "vp8" and not memoryview(packet)[0] & 0x10
 
 
-def _in_order(path: str, container: InputContainer, stream: VideoStream, found: _Packets) -> Scan:
+def _in_order(
+    path: str,
+    container: InputContainer,
+    stream: VideoStream,
+    found: _Packets,
+    orientation: Orientation | None,
+) -> Scan:
     pts, first = np.unique(np.frombuffer(found.pts, dtype=np.int64), return_index=True)  # (F,)
     order = np.frombuffer(found.order, dtype=np.int64)[first]
     keys = np.frombuffer(found.keys, dtype=bool)[first]
@@ -208,6 +220,7 @@ def _in_order(path: str, container: InputContainer, stream: VideoStream, found: 
         stream=stream.index,
         height=stream.codec_context.height,
         width=stream.codec_context.width,
+        orientation=orientation,
         tick=tick,
         pts=pts,
         keyframes=keys,

@@ -1,0 +1,86 @@
+"""All eight orientations, from every backend, against numpy's flips and turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from videoprune.video import Backend, Reader, VideoError
+from videoprune.video.orientation import Orientation, orientation
+
+ACROSS = (1, 2)  # rows and columns of (T, H, W, 3); numpy turns counter-clockwise
+# (a, b, c, d) of the display matrix, what it does, and whether it mirrors.
+EIGHT: dict[str, tuple[tuple[int, int, int, int], Callable[[np.ndarray], np.ndarray], bool]] = {
+    "as it is": ((1, 0, 0, 1), lambda x: x, False),
+    "clockwise": ((0, 1, -1, 0), lambda x: np.rot90(x, -1, ACROSS), False),
+    "half": ((-1, 0, 0, -1), lambda x: np.rot90(x, 2, ACROSS), False),
+    "counter-clockwise": ((0, -1, 1, 0), lambda x: np.rot90(x, 1, ACROSS), False),
+    "left-right": ((-1, 0, 0, 1), lambda x: np.flip(x, 2), True),
+    "upside-down": ((1, 0, 0, -1), lambda x: np.flip(x, 1), True),
+    "transposed": ((0, 1, 1, 0), lambda x: np.swapaxes(x, 1, 2), True),
+    "transposed, half": ((0, -1, -1, 0), lambda x: np.rot90(np.swapaxes(x, 1, 2), 2, ACROSS), True),
+}
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return first.shape == second.shape and bool(np.abs(first.astype(int) - second).mean() < 1)
+
+
+@pytest.mark.parametrize("backend", get_args(Backend))
+@pytest.mark.parametrize("name", EIGHT)
+def test_every_display_matrix_comes_out_upright(clips, reader: Reader, name: str, backend: Backend) -> None:
+    matrix, shown, mirrors = EIGHT[name]
+    path = clips.write("clip.mp4", frames=30)
+    plain = reader.read(path, backend="pyav").pixels.numpy()
+    copy = clips.show_by(path, matrix)
+    if mirrors and backend == "decord":
+        with pytest.raises(
+            VideoError, match=r"the display matrix mirrors, .*allowed: backend='auto' or 'pyav'"
+        ):
+            reader.read(copy, backend=backend)
+        return
+    native = reader.read(copy, backend=backend)
+    assert _same(native.pixels.numpy(), shown(plain))
+    assert sum(_same(native.pixels.numpy(), other(plain)) for _, other, _ in EIGHT.values()) == 1
+    assert native.backend == ("pyav" if mirrors or backend == "pyav" else "decord")
+    assert ("mirrors" in native.fallback_reason) == (mirrors and backend == "auto")
+    # The size asked for is that of the upright picture, whose axes the transpose exchanges.
+    small = reader.read(copy, size=(60, 40), backend=backend).pixels.numpy()
+    turned = shown(np.zeros((1, 2, 3, 3))).shape[1:3] == (3, 2)
+    before = reader.read(path, size=(40, 60) if turned else (60, 40), backend="pyav").pixels.numpy()
+    assert small.shape == (8, 60, 40, 3)
+    assert np.abs(small.astype(int) - shown(before)).mean() < 4  # the backends scale a little differently
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+@pytest.mark.parametrize(("turns", "flip"), [(1, False), (2, False), (0, True), (3, True)])
+def test_an_orientation_in_the_stream_counts_for_all_frames(
+    clips, reader: Reader, turns: int, flip: bool, backend: Backend
+) -> None:
+    path = clips.write("clip.mp4", frames=30)
+    plain = reader.read(path, backend="pyav").pixels.numpy()
+    shown = reader.read(clips.show_by_stream(path, turns=turns, flip=flip), backend=backend)
+    assert _same(shown.pixels.numpy(), np.rot90(plain[:, :, ::-1] if flip else plain, turns, ACROSS))
+    assert shown.backend == "pyav"
+    assert ("display matrix" in shown.fallback_reason) == (backend == "auto")
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav"])
+def test_a_matrix_that_is_off_by_a_hair_turns_and_a_slant_does_not(
+    clips, reader: Reader, backend: Backend
+) -> None:
+    path = clips.write("clip.mp4", frames=30)
+    plain = reader.read(path, backend="pyav").pixels.numpy()
+    hair = reader.read(clips.show_by(path, (1e-4, 1, -1, 1e-4)), backend=backend)
+    assert _same(hair.pixels.numpy(), np.rot90(plain, -1, ACROSS))
+    slant = reader.read(clips.show_by(path, (0.87, 0.5, -0.5, 0.87)), backend=backend)
+    assert _same(slant.pixels.numpy(), plain)
+
+
+def test_scaled_and_empty_matrices() -> None:
+    assert orientation([0, 2, 0, -3, 0, 0, 0, 0, 1]) == Orientation(transposed=True, flip_columns=True)
+    assert orientation([0] * 9) == Orientation()
+    assert orientation([1, 0, 0, 0, 0, 0, 0, 0, 1]) == Orientation()
