@@ -1,22 +1,41 @@
-# make demo | make test | make check: each makes .venv when it is missing.
+# make demo | make test | make check: each makes .venv when it is missing, with the versions of requirements/tested.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := requirements/tested.txt
+OLDEST := $(CURDIR)/$(VENV)/oldest
+# Tests that run stock models, and those that read videos: all that lean on other people's inner workings.
+MODEL_TESTS := tests/plug tests/models tests/video $(wildcard tests/test_*engine*.py)
+# Two processes with one thread each: torch gains little from a second thread on models as small as these.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test check format tables clean
+.PHONY: demo test test-newest test-oldest check format tables clean
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --upgrade pip -c $(LOCK)
+	$(BIN)/python -m pip install --quiet -c $(LOCK) --build-constraint $(LOCK) -e '.[dev]'
 	touch $(STAMP)
+
+# Laid over .venv by PYTHONPATH: torch is there once.
+$(OLDEST)/.installed: requirements/oldest.txt $(STAMP)
+	rm -rf $(OLDEST)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(OLDEST) -r requirements/oldest.txt
+	touch $@
 
 demo: $(STAMP)
 	$(BIN)/videoprune demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-newest: $(STAMP)
+	$(PYTEST) $(MODEL_TESTS)
+
+test-oldest: $(OLDEST)/.installed
+	PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import transformers; print("transformers", transformers.__version__)'
+	PYTHONPATH=$(OLDEST) $(PYTEST) $(MODEL_TESTS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
