@@ -1,128 +1,129 @@
-"""One question about one video: the answer, and what each stage kept and took."""
+"""`videoprune ask`: one question about one video: the answer, and what each stage kept and took."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
+from pipelines.arguments import Commands, add_model, add_prune, add_video, check_video, command, numbers
 
-from pipelines.configuring import load_prune
-from videoprune.engine import AnyEngine, open_engine
-from videoprune.types import Answer, Outcome, Sample, VideoFrames
-from videoprune.video import Reader, Sampling, VideoError
+if TYPE_CHECKING:
+    from videoprune.config import PruneConfig
+    from videoprune.types import Answer, Sample, VideoFrames
+
+
+def add(commands: Commands) -> None:
+    ask = command(commands, "ask", "Ask one question about one video.", run, overrides=True)
+    add_video(ask)
+    ask.add_argument("question", metavar="QUESTION")
+    ask.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="an answer to choose from; several times",
+    )
+    add_prune(ask)
+    ask.add_argument("--policy", default="uniform", choices=("uniform", "fps", "keyframe", "timestamps"))
+    ask.add_argument("--fps", type=float, help="frames per second, for --policy fps")
+    ask.add_argument("--timestamps", type=numbers, metavar="S,S,...", help="for --policy timestamps")
+    ask.add_argument("--backend", default="auto", choices=("auto", "decord", "pyav"))
+    ask.add_argument("--json", action="store_true", help="print one JSON object")
+    add_model(ask)
 
 
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`videoprune ask`. Status 1 if the video gave no frame."""
+    """Raises VideoError if the video gave no frame, and ValueError for a mistake."""
+    check_video(args.video)
+
+    from pipelines.configuring import load_prune
+    from videoprune.engine import Engine
+    from videoprune.types import Outcome, Sample
+    from videoprune.video import Reader, Sampling, VideoError
+
     prune = load_prune(args.prune, overrides)
     sample = Sample("ask", args.video, args.question, tuple(args.option))
-    engine = open_engine(args.model, prune, device=args.device)
+    engine = Engine(args.model, prune, device=args.device)
     sampling = Sampling(args.policy, args.frames or engine.num_frames, args.fps, tuple(args.timestamps or ()))
     started = time.perf_counter()
     with Reader() as reader:
         try:
             frames = reader.read(args.video, sampling, size=engine.frame_size, backend=args.backend)
         except VideoError as error:
-            if error.reason == "missing":  # a wrong path is the caller's slip, not the video's fault
-                raise
-            return _report_failure(error, args, engine)
-    seconds = {"decode": time.perf_counter() - started}
-    answer = answer_clip(engine, frames, sample, seconds)
+            if args.json:
+                outcome = asdict(Outcome("failed", reason=f"{error.reason}: {error}"))
+                found = {"answer": None, "choice": "", "outcome": outcome, **_made_with(args.model, prune)}
+                print(json.dumps(found))
+            raise
+    decoded = time.perf_counter()
+    encoded = engine.encode([frames])
+    answer = engine.answer(encoded, [sample])[0]
+    seconds = {"decode": decoded - started, **encoded[0].trace.seconds, **answer.trace.seconds}
     seconds["total"] = time.perf_counter() - started
     if args.json:
-        print(json.dumps(as_object(args.model, engine, frames, answer, seconds), ensure_ascii=False))
+        found = _as_object(frames, answer, seconds) | _made_with(args.model, prune)
+        print(json.dumps(found, ensure_ascii=False))
     else:
         _print(frames, sample, answer, seconds)
     return 0
 
 
-def answer_clip(engine: AnyEngine, frames: VideoFrames, sample: Sample, seconds: dict[str, float]) -> Answer:
-    """One answer about decoded frames; the times of encode, fuse, llm and llm_prune go into `seconds`."""
-    tokens: Any
-    tokens, encoding = engine.encode([frames])
-    answer = engine.answer(tokens, [sample])[0]
-    seconds.update(encoding | answer.trace.seconds)
-    return answer
+def answer_text(options: Sequence[str], choice: str, text: str) -> str:
+    """ "B. blue" for a choice, else what the model said."""
+    return f"{choice}. {options[ord(choice) - ord('A')]}" if choice else text or "(the model said nothing)"
 
 
-def as_object(
-    model: str, engine: AnyEngine, frames: VideoFrames, answer: Answer, seconds: dict[str, float]
-) -> dict[str, Any]:
+def _as_object(frames: VideoFrames, answer: Answer, seconds: Mapping[str, float]) -> dict[str, Any]:
     """What --json prints. Times are wall seconds; `total` runs from opening the video to the answer."""
     return {
         "answer": answer.text,
         "choice": answer.choice,
-        "outcome": _outcome(frames.outcome),
+        "outcome": asdict(frames.outcome),
         "backend": frames.backend,
         "fallback_reason": frames.fallback_reason,
         "pts_seconds": list(frames.pts_seconds),
         "tokens": answer.trace.as_dict(),
         "seconds": {stage: round(value, 4) for stage, value in seconds.items()},
-        **_made_with(model, engine),
     }
 
 
-def answer_text(sample: Sample, answer: Answer) -> str:
-    """ "B. blue" for a choice, else what the model said."""
-    if not answer.choice:
-        return answer.text or "(the model said nothing)"
-    return f"{answer.choice}. {sample.options[ord(answer.choice) - ord('A')]}"
+def _made_with(model: str, prune: PruneConfig) -> dict[str, Any]:
+    return {"model": model, "prune": prune.as_dict(), "digest": prune.digest()}
 
 
-def _made_with(model: str, engine: AnyEngine) -> dict[str, Any]:
-    return {"model": model, "prune": engine.prune.as_dict(), "digest": engine.prune.digest()}
+def _print(frames: VideoFrames, sample: Sample, answer: Answer, seconds: Mapping[str, float]) -> None:
+    from rich.console import Console
+    from rich.table import Table
 
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "kind": outcome.kind,
-        "reason": outcome.reason,
-        "last_pts": outcome.last_pts,
-        "errors": outcome.errors,
-    }
-
-
-def _report_failure(error: VideoError, args: argparse.Namespace, engine: AnyEngine) -> int:
-    if args.json:
-        outcome = _outcome(Outcome("failed", reason=f"{error.reason}: {error}"))
-        print(
-            json.dumps({"answer": None, "choice": "", "outcome": outcome, **_made_with(args.model, engine)})
-        )
-    print(f"videoprune: {error}", file=sys.stderr)
-    return 1
-
-
-def _print(frames: VideoFrames, sample: Sample, answer: Answer, seconds: dict[str, float]) -> None:
     console = Console(markup=False, highlight=False)
-    console.print(answer_text(sample, answer), style="bold", soft_wrap=True)
+    console.print(answer_text(sample.options, answer.choice, answer.text), style="bold", soft_wrap=True)
     if frames.outcome.kind == "truncated":
-        console.print(
-            f"The video ends early, at {frames.outcome.last_pts:.2f} s: {frames.outcome.reason}",
-            soft_wrap=True,
-        )
+        ends = f"{frames.outcome.last_pts:.2f} s: {frames.outcome.reason}"
+        console.print(f"The video ends early, at {ends}", soft_wrap=True)
     if frames.fallback_reason:
         console.print(f"Read with {frames.backend}: {frames.fallback_reason}", soft_wrap=True)
     trace = answer.trace
-    table = Table("stage", "visual tokens", "seconds")
     times = frames.pts_seconds
+    took = {stage: f"{value:.3f}" for stage, value in seconds.items()}
+    table = Table("stage", "visual tokens", "seconds")
     span = f"{len(times)} frames, {times[0]:.2f} to {times[-1]:.2f} s"
-    table.add_row(f"decode ({frames.backend})", span, f"{seconds['decode']:.3f}")
-    table.add_row("encode", "", f"{seconds['encode']:.3f}")
+    table.add_row(f"decode ({frames.backend})", span, took["decode"])
+    table.add_row("prepare pixels", "", took["preprocess"])
+    table.add_row("encode", "", took["encode"])
     for name, (before, after) in trace.encoder.items():
         table.add_row(f"  {name}", f"{before} -> {after}", "")
+    table.add_row("encoders, choosing tokens", "", took["encode_prune"])
     arrived = sum(after for _, after in trace.encoder.values())
-    table.add_row("fuse", f"{arrived} -> {trace.fused}", f"{seconds['fuse']:.3f}")
-    table.add_row("LLM, by layer", _by_layer(trace.llm_layers), f"{seconds['llm']:.3f}")
-    table.add_row("LLM, choosing tokens", "", f"{seconds['llm_prune']:.3f}", end_section=True)
+    table.add_row("fuse", f"{arrived} -> {trace.fused}", took["fuse"])
+    table.add_row("LLM, by layer", _by_layer(trace.llm_layers), took["llm"])
+    table.add_row("LLM, choosing tokens", "", took["llm_prune"], end_section=True)
     kept = f"{trace.dense} -> {trace.llm_average:.1f} on average ({100 * trace.retention:.1f} %)"
-    table.add_row("all", kept, f"{seconds['total']:.3f}")
+    table.add_row("all", kept, took["total"])
     console.print(table)
 
 

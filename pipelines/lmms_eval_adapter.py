@@ -17,7 +17,7 @@ from lmms_eval.models.registry_v2 import ModelManifest
 
 from pipelines.configuring import load_prune
 from pipelines.lmms_eval_requests import Request, answer_requests
-from videoprune.engine import open_engine
+from videoprune.engine import Engine
 
 
 def manifest() -> ModelManifest:
@@ -49,7 +49,7 @@ class Videoprune(lmms):
             raise ValueError(
                 f"model_args: {', '.join(strange)}; allowed: pretrained, prune, frames, device, batch_size"
             )
-        self.engine = open_engine(pretrained, load_prune(str(prune)), device=device)
+        self.engine = Engine(pretrained, load_prune(str(prune)), device=device)
         self.frames = int(frames) if frames is not None else self.engine.num_frames
         self.batch = int(batch_size)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from videoprune.engine import AnyEngine
+from videoprune.engine import Engine
 from videoprune.types import Outcome, Sample, VideoFrames
 from videoprune.video import Reader, Sampling
 
@@ -42,9 +42,7 @@ class Request:
         return text.strip()
 
 
-def answer_requests(
-    engine: AnyEngine, requests: Sequence[Request], *, frames: int, batch: int = 8
-) -> list[str]:
+def answer_requests(engine: Engine, requests: Sequence[Request], *, frames: int, batch: int = 8) -> list[str]:
     """A text per request, in order. A video that cannot be read gives "" and a warning with the reason.
 
     Raises ValueError for visuals that are neither one video nor images of one size, and for sampled generation.
@@ -62,12 +60,13 @@ def answer_requests(
             if isinstance(clip, Outcome):
                 _LOG.warning("%d questions are not answered: %s", len(places), clip.reason)
                 continue
-            tokens: Any = engine.encode([clip])[0]
+            encoded = engine.encode([clip])
             for start in range(0, len(places), batch):
                 some = places[start : start + batch]
                 samples = [Sample(str(i), clip.path, "", prompt=requests[i].context) for i in some]
                 most = max(requests[i].max_new_tokens for i in some)
-                for i, answer in zip(some, engine.answer(tokens, samples, max_new_tokens=most), strict=True):
+                answers = engine.answer(encoded, samples, max_new_tokens=most)
+                for i, answer in zip(some, answers, strict=True):
                     texts[i] = requests[i].cut(answer.text)
     return texts
 
@@ -78,7 +77,7 @@ def _key(request: Request) -> Any:
     return seen, request.max_new_tokens
 
 
-def _frames(engine: AnyEngine, reader: Reader, visuals: list[Any], count: int) -> VideoFrames | Outcome:
+def _frames(engine: Engine, reader: Reader, visuals: list[Any], count: int) -> VideoFrames | Outcome:
     if len(visuals) == 1 and isinstance(visuals[0], str):
         return reader.try_read(visuals[0], Sampling(max_frames=count), size=engine.frame_size)
     sizes = {getattr(v, "size", None) for v in visuals}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +28,21 @@ def print_scores(scores: dict[str, Any], title: str, console: Console) -> None:
         console.print(f"note: {note}", soft_wrap=True)
 
 
-def cost_line(summary: dict[str, Any]) -> str:
+def print_accuracy(summary: Mapping[str, Any], title: str, console: Console) -> None:
+    """The scores of questions with options: all with their interval, by category, by duration."""
+    figures, counts = summary["accuracy"], summary["counts"]
+    table = Table("group", "questions", "accuracy %", title=title)
+    low, high = figures["overall_ci95"]
+    overall = f"{100 * figures['overall']:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+    table.add_row("all", str(counts["questions"]), overall, end_section=True)
+    for part in ("by_category", "by_duration"):
+        for name, score in figures[part].items():
+            table.add_row(name, str(score["n"]), f"{100 * score['accuracy']:.1f}")
+        table.add_section()
+    console.print(table)
+
+
+def cost_line(summary: Mapping[str, Any]) -> str:
     """What one question took on average: seconds by stage, of shared work its share, and visual tokens."""
     seconds = summary["seconds"]
     stages = ", ".join(f"{stage} {value:.3f}" for stage, value in seconds.items())

@@ -5,31 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from pipelines.arguments import BENCHMARKS, Commands, add_protocol, command, count
 
-from pipelines.printing import print_scores
-from pipelines.run.progress import progress_bar
-from pipelines.run.results import Row, read_rows, write_whole
-from pipelines.run.stages import failed_rows, group_by_video
-from pipelines.run.tasks import chosen_split
-from videoprune.eval.benchmarks.base import Benchmark
-from videoprune.eval.benchmarks.folder import read_json, read_json_lines
-from videoprune.eval.benchmarks.registry import benchmark
-from videoprune.eval.judge import (
-    Complete,
-    JudgeSettings,
-    ReplyCache,
-    Rule,
-    Verdict,
-    judge_rows,
-    summarize_verdicts,
-)
-from videoprune.types import UNUSABLE, Sample
+if TYPE_CHECKING:
+    from videoprune.eval.benchmarks.base import Benchmark
+    from videoprune.eval.judge import Complete, JudgeSettings, Rule
 
 # What each tool judges with where nothing else is said: model, temperature, most tokens.
 _DEFAULTS: dict[Rule, tuple[str, float | None, int | None]] = {
@@ -40,8 +24,36 @@ _DEFAULTS: dict[Rule, tuple[str, float | None, int | None]] = {
 _RULES: dict[str, Rule] = {"official": "video-chatgpt", "lmms-eval": "lmms-eval", "ig-vlm": "ig-vlm"}
 
 
+def add(commands: Commands) -> None:
+    text = "Score predictions: results.jsonl, a run's folder, or a benchmark's own form."
+    score = command(commands, "score", text, run)
+    score.add_argument("benchmark", choices=BENCHMARKS)
+    score.add_argument(
+        "predictions", nargs="+", metavar="PREDICTIONS", help="a file or folder; several add up"
+    )
+    add_protocol(score)
+    score.add_argument("--data", metavar="DIR", help="the benchmark's folder, where the file lacks the truth")
+    score.add_argument("--out", metavar="FILE", help="write all scores as JSON")
+    score.add_argument("--json", action="store_true", help="print one JSON object")
+    score.add_argument("--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model")
+    score.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
+    score.add_argument("--judge-temperature", type=float, metavar="T", help="likewise, 0 to 2")
+    score.add_argument(
+        "--judge-workers", type=count, default=4, metavar="N", help="requests at once (default: 4)"
+    )
+    score.add_argument("--device", help="of a local judge")
+
+
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    """`videoprune score`. Status 1 if a question of the file has no answer."""
+    """Status 1 if a question of the file has no answer."""
+    from rich.console import Console
+
+    from pipelines.printing import print_scores
+    from pipelines.run.predictions import prediction_rows
+    from pipelines.run.results import write_whole
+    from pipelines.run.tasks import chosen_split
+    from videoprune.eval.benchmarks.registry import benchmark
+
     found = benchmark(args.benchmark)
     split = chosen_split(found, args.split)
     found.check(split, args.protocol)
@@ -65,122 +77,46 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 1 if any(row["outcome"] == "failed" for row in rows) else 0
 
 
-def prediction_rows(
-    found: Benchmark, paths: Sequence[Path], samples: Sequence[Sample] | None
-) -> tuple[list[Row], list[str]]:
-    """Rows to score, and notes: from results.jsonl, a run's folder with or without shards, or an official form.
+def _judged(found: Benchmark, rows: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """What the judge says of rows, with a progress bar; replies are kept beside the predictions."""
+    from dataclasses import asdict
 
-    samples: the benchmark's questions; with them every question has a row, without them the files must carry
-    the truth. Raises ValueError where they do not, for a question with two predictions, or if no prediction is
-    of these questions.
-    """
-    rows: dict[str, Row] = {}
-    for path in paths:
-        for row in _read(found, path):
-            name = row["question_id"]
-            if name in rows:
-                raise ValueError(f"{path}: question {name} has two predictions; allowed: one")
-            rows[name] = row
-    if samples is None:
-        bare = next((r for r in rows.values() if not {"answer", "category", "question"} <= r.keys()), None)
-        if bare is not None:
-            raise ValueError(
-                f"predictions: question {bare['question_id']} comes without its answer; name the folder of "
-                f"{found.title} with --data"
-            )
-        return [{"video_id": "", "outcome": "complete", "reason": "", **r} for r in rows.values()], []
-    return _joined(rows, samples, paths)
+    from pipelines.run.progress import progress_bar
+    from videoprune.eval.judge import ReplyCache, judge_rows, summarize_verdicts
 
-
-def judge(
-    rows: Sequence[Row], complete: Complete, settings: JudgeSettings, cache: Path, *, workers: int = 1
-) -> tuple[dict[str, Any], list[Verdict]]:
-    """What the judge says of rows, with a progress bar; replies are kept in `cache`."""
+    if not found.judged:
+        raise ValueError(f"judge={args.judge!r}; {found.title} is not scored by a judge")
+    complete, settings, workers = _judge(args)
+    first = Path(args.predictions[0])
+    cache = first / "judge.jsonl" if first.is_dir() else first.with_name(f"{first.name}.judge.jsonl")
     with progress_bar() as bar:
         given = judge_rows(rows, complete, settings, ReplyCache(cache), workers=workers)
         verdicts = list(bar.track(given, total=len(rows), description="judged"))
-    return summarize_verdicts(verdicts, settings), verdicts
+    lost = [asdict(v) for v in verdicts if v.reason]
+    return summarize_verdicts(verdicts, settings) | {"without_verdict": lost[:100]}
 
 
-def _read(found: Benchmark, path: Path) -> list[Row]:
-    if path.is_dir():
-        files = sorted(path.glob("shard-*/results.jsonl")) or [path / "results.jsonl"]
-        if not files[0].is_file():
-            raise ValueError(f"predictions={path}: looked for results.jsonl and shard-*/results.jsonl")
-        return [row for file in files for row in read_rows(file).values()]
-    if not path.is_file():
-        raise ValueError(f"predictions={path}: no such file")
-    if path.suffix != ".jsonl":
-        return found.predictions(read_json(path))
-    if _is_results(path):
-        return list(read_rows(path).values())
-    return found.predictions(read_json_lines(path))
+def _judge(args: argparse.Namespace) -> tuple[Complete, JudgeSettings, int]:
+    """Who is asked, how, and how many requests at once."""
+    from videoprune.eval.judge import JudgeSettings
 
-
-def _is_results(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
-        first = file.readline()
-    try:
-        return {"question_id", "outcome", "text"} <= json.loads(first).keys()
-    except (ValueError, AttributeError):
-        return False
-
-
-def _joined(
-    rows: dict[str, Row], samples: Sequence[Sample], paths: Sequence[Path]
-) -> tuple[list[Row], list[str]]:
-    known = {s.question_id for s in samples}
-    strange = [name for name in rows if name not in known]
-    if rows and len(strange) == len(rows):
-        raise ValueError(
-            f"predictions={', '.join(map(str, paths))}: none of the {len(rows)} is of a question of the split; "
-            f"first: {strange[0]}"
-        )
-    joined, other_truth = [], 0
-    for item in group_by_video(samples):
-        for sample, blank in zip(item.samples, failed_rows(item, "no prediction"), strict=True):
-            row = rows.get(sample.question_id)
-            if row is None:
-                joined.append(blank | {"reason": sample.meta.get(UNUSABLE, "no prediction")})
-                continue
-            other_truth += row.get("answer", sample.answer) != sample.answer
-            done = {"outcome": "complete", "reason": ""} | row
-            joined.append(blank | {k: done[k] for k in ("text", "outcome", "reason")})
-    notes = [f"{len(strange)} predictions are of other questions and do not count"] if strange else []
-    if other_truth:
-        notes.append(
-            f"{other_truth} predictions come with another answer than the split's; the split's counts"
-        )
-    return joined, notes
-
-
-def _judged(found: Benchmark, rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
-    if not found.judged:
-        raise ValueError(f"judge={args.judge!r}; {found.title} is not scored by a judge")
     rule = _RULES[args.protocol]
-    model, temperature, tokens = _DEFAULTS[rule]
-    complete: Complete
     if args.judge.startswith(("http://", "https://")):
         from videoprune.eval.judge_http import HttpJudge
 
+        model, temperature, tokens = _DEFAULTS[rule]
         temperature = temperature if args.judge_temperature is None else args.judge_temperature
         settings = JudgeSettings(args.judge_model or model, temperature, tokens, rule)
-        complete = HttpJudge(args.judge, settings, key=os.environ.get("OPENAI_API_KEY", ""))
-    else:
-        if args.judge_model is not None or args.judge_temperature is not None:
-            raise ValueError(
-                f"judge={args.judge!r}: a local model; --judge-model and --judge-temperature are for endpoints"
-            )
-        from pipelines.local_judge import LocalJudge
+        key = os.environ.get("OPENAI_API_KEY", "")
+        return HttpJudge(args.judge, settings, key=key), settings, args.judge_workers
+    if args.judge_model is not None or args.judge_temperature is not None:
+        raise ValueError(
+            f"judge={args.judge!r}: a local model; --judge-model and --judge-temperature are for endpoints"
+        )
+    from pipelines.local_judge import LocalJudge
 
-        complete = LocalJudge(args.judge, device=args.device)
-        settings = JudgeSettings(args.judge, 0.0, complete.max_tokens, rule)
-    first = Path(args.predictions[0])
-    cache = first / "judge.jsonl" if first.is_dir() else first.with_name(f"{first.name}.judge.jsonl")
-    workers = args.judge_workers if args.judge.startswith("http") else 1
-    summary, verdicts = judge(rows, complete, settings, cache, workers=workers)
-    lost = [asdict(v) for v in verdicts if v.reason]
-    return summary | {"without_verdict": lost[:100]}
+    judge = LocalJudge(args.judge, device=args.device)
+    return judge, JudgeSettings(args.judge, 0.0, judge.max_tokens, rule), 1
 
 
 def _judge_line(summary: dict[str, Any], title: str) -> str:

@@ -1,24 +1,14 @@
-"""Time to the first token of a stock model, stage by stage, and the operations that it stands for.
-
-Shapes: B clips in a call, L layers of the LLM.
-"""
+"""Time to the first token of a stock model, stage by stage."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.measure.cost import predict
 from videoprune.clock import Mark, mark, now, seconds_between
-from videoprune.config import PruneConfig
-from videoprune.cost.operations import Cost
-from videoprune.models.shapes import model_shape
 from videoprune.plug.families import FAMILIES
-
-STAGES = ("first_token", "encoder", "between", "llm", "other")
 
 
 class FirstTokenTimer:
@@ -51,7 +41,7 @@ class FirstTokenTimer:
             found.clear()
         now(self.device)  # nothing of an earlier run is left to do
         first = mark(self.device)
-        first_token(self.model, inputs)
+        generate(self.model, inputs, 1)
         total = seconds_between(first, mark(self.device))
         encoder, llm = self.stretches["encoder"], self.stretches["llm"]
         seconds = {
@@ -62,38 +52,7 @@ class FirstTokenTimer:
         return {"first_token": total, **seconds, "other": total - sum(seconds.values())}
 
 
-def first_token(model: Any, inputs: dict[str, Tensor]) -> None:
-    """One token behind each prompt, greedily."""
+def generate(model: Any, inputs: dict[str, Tensor], tokens: int) -> None:
+    """`tokens` tokens behind each prompt, greedily, whatever they are."""
     with torch.no_grad():
-        model.generate(**inputs, max_new_tokens=1, min_new_tokens=1, do_sample=False)
-
-
-def without_calibration(prune: PruneConfig) -> PruneConfig:
-    """What `apply` makes of it for a model that no lambda was found for: fixed shares of the same average."""
-    if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
-        return prune.replace(**{"llm.method": "fixed"})
-    return prune
-
-
-def first_token_cost(
-    model: Any,
-    prune: PruneConfig,
-    *,
-    frames: int,
-    prompt_tokens: int,
-    question_tokens: int,
-    size: tuple[int, int],
-    visual_by_layer: Sequence[int] | None,
-) -> Cost:
-    """Operations up to the first token of one prompt, and its cache, from shapes and counts: torch counts no fused
-    attention on a CPU. The arguments are those of `predict`."""
-    return predict(
-        model_shape(model.config),
-        frames,
-        prompt_tokens,
-        prune,
-        size=size,
-        question_tokens=question_tokens,
-        visual_by_layer=visual_by_layer,
-        bytes_per_value=model.dtype.itemsize,
-    )
+        model.generate(**inputs, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False)

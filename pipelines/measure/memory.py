@@ -35,14 +35,14 @@ def _set_malloc(*, keep: bool) -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)
 
 
-def peak_above(work: Callable[[], object], device: str) -> int | None:
+def peak_above(work: Callable[[], object], device: torch.device | str) -> int | None:
     """Do `work`, which computes on `device`; the most memory in use during it, above that before it, in bytes.
 
     On a GPU: of tensors. Elsewhere: resident in this process, which counts a page of the weights too where `work` is
     the first to touch it, so call it once before. None, with nothing done, where the kernel does not tell (Linux does).
     """
     gc.collect()
-    if device.startswith("cuda"):
+    if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
         held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -59,6 +59,12 @@ def peak_above(work: Callable[[], object], device: str) -> int | None:
         return max(0, _resident("VmHWM") - before)
     finally:
         _set_malloc(keep=_keeps)
+
+
+def warm_peak(work: Callable[[], object], device: torch.device | str) -> int | None:
+    """`peak_above`, after `work` was done once: weights and code that the first use loads are no peak of it."""
+    work()
+    return peak_above(work, device)
 
 
 def _forget_peak() -> int | None:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, Row
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage
+from videoprune.types import ResultRow
 
 
 def run(
     items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, *, ahead: int = 2
-) -> Iterator[list[Row]]:
+) -> Iterator[list[ResultRow]]:
     """Rows of each item, in the order given. ahead: clips that may be decoded and waiting."""
     if ahead < 1:
         raise ValueError(f"ahead={ahead}; allowed: 1 or more")

@@ -9,13 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from videoprune.models.loading import demo_names, model_folder
-from videoprune.stock_engine import RANDOM, stock_config
+from videoprune.models.loading import RANDOM, demo_names, model_folder, stock_config
 
 Row = dict[str, Any]
 _HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
@@ -49,14 +48,14 @@ class Results:
     ) -> None:
         self._file.close()
 
-    def append(self, rows: Sequence[Row]) -> None:
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `rows` in one piece and wait until the disk has them."""
         if not rows:
             return
         self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows.update((row["question_id"], row) for row in rows)
+        self.rows.update((row["question_id"], dict(row)) for row in rows)
 
     def _load(self) -> dict[str, Row]:
         self._file.seek(0)

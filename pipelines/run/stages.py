@@ -9,26 +9,22 @@ Shapes: T frames, H x W pixels.
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
+from pipelines.measure.turns import WARM_UP_TOKENS
 from videoprune.config import PruneConfig
-from videoprune.engine import Engine, open_engine
+from videoprune.engine import Engine
 from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles
-from videoprune.models.loading import model_folder
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
-from videoprune.stock_engine import StockEngine, stock_config, stock_frames
-from videoprune.types import UNUSABLE, Answer, Outcome, Sample, VideoFrames
+from videoprune.types import UNUSABLE, Answer, ResultRow, Sample, VideoFrames, result_row
 from videoprune.video import Policy, Reader, Sampling, VideoError
 from videoprune.video.grid import grid_view
 from videoprune.video.header import stream_header
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,26 @@ class ClipItem:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why questions have no answer. kind: a video's reason, or the type of an exception. reason: a sentence.
+    traceback: where the exception was raised, "" where there was none."""
+
+    kind: str
+    reason: str
+    traceback: str = ""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        kind = type(error).__name__
+        return cls(kind, f"{kind}: {error}", "".join(traceback.format_exception(error)))
+
+    @classmethod
+    def of_video(cls, reason: str) -> Failure:
+        """reason: as a failed Outcome has it, the kind in front."""
+        return cls(reason.partition(":")[0], reason)
+
+
+@dataclass(frozen=True)
 class DecodedClip:
     """A clip's frames, or why there are none. seconds: wall time of decoding.
 
@@ -47,7 +63,7 @@ class DecodedClip:
     """
 
     item: ClipItem
-    frames: VideoFrames | Outcome
+    frames: VideoFrames | Failure
     seconds: float
     header: tuple[int, float] | None = None
 
@@ -56,8 +72,8 @@ class DecodeStage:
     """Video -> frames (T, H, W, 3) at `size`, `num_frames` of them, uniform in time, or as `policy` says.
 
     columns: above 0, the frames come as one image with that many side by side, each at its own size. A video
-    that cannot be read, or that its loader marked `unusable`, gives a failed Outcome. deadline_seconds: for one
-    video; see `Reader`.
+    that cannot be read, or that its loader marked `unusable`, gives a Failure. deadline_seconds: for one video; see
+    `Reader`.
     """
 
     def __init__(
@@ -79,25 +95,28 @@ class DecodeStage:
         self._reader = self._reader or Reader(threads=self.threads)
 
     def process(self, item: ClipItem) -> DecodedClip:
-        assert self._reader is not None, "setup() comes first"
         started = time.perf_counter()
         header = None
-        if unusable := item.samples[0].meta.get(UNUSABLE, ""):
-            return DecodedClip(item, Outcome("failed", unusable), 0.0)
-        frames = self._reader.try_read(
-            item.video,
-            Sampling(self.policy, self.num_frames),
-            size=self.size,
-            deadline_seconds=self.deadline_seconds,
-        )
-        if not isinstance(frames, Outcome) and any(SUBTITLE_RULE in s.meta for s in item.samples):
-            try:
-                header = stream_header(item.video)
-            except VideoError as error:
-                frames = Outcome("failed", f"{error.reason}: {error}")
-        if self.columns and not isinstance(frames, Outcome):
-            frames = grid_view(frames, self.columns)
+        frames: VideoFrames | Failure
+        try:
+            frames, header = self._decode(item)
+        except VideoError as error:
+            frames = Failure.of_video(f"{error.reason}: {error}")
+        except Exception as error:
+            frames = Failure.of(error)
         return DecodedClip(item, frames, time.perf_counter() - started, header)
+
+    def _decode(self, item: ClipItem) -> tuple[VideoFrames | Failure, tuple[int, float] | None]:
+        assert self._reader is not None, "setup() comes first"
+        if unusable := item.samples[0].meta.get(UNUSABLE, ""):
+            return Failure.of_video(unusable), None
+        sampling = Sampling(self.policy, self.num_frames)
+        frames = self._reader.read(
+            item.video, sampling, size=self.size, deadline_seconds=self.deadline_seconds
+        )
+        subtitled = any(SUBTITLE_RULE in s.meta for s in item.samples)
+        header = stream_header(item.video) if subtitled else None
+        return grid_view(frames, self.columns) if self.columns else frames, header
 
     def close(self) -> None:
         if self._reader is not None:
@@ -107,7 +126,7 @@ class DecodeStage:
 class ModelStage:
     """Frames -> one row per question, as in results.jsonl but without its `key`.
 
-    batch: questions in one call of the LLM. A clip that raises becomes failed rows with the error's text, so
+    batch: questions in one call of the LLM. A clip that raises becomes failed rows with the error's traceback, so
     that one strange clip does not end a long run; settings that no clip could pass raise ValueError in
     `setup`.
     """
@@ -125,88 +144,60 @@ class ModelStage:
             raise ValueError(f"batch={batch}; allowed: 1 or more")
         self.model, self.prune, self.device = model, prune, device
         self.batch, self.max_new_tokens = batch, max_new_tokens
-        self._engine: Engine | StockEngine | None = None
+        self._engine: Engine | None = None
 
     @classmethod
     def around(cls, engine: Engine, *, batch: int = 8, max_new_tokens: int = 16) -> ModelStage:
         """A stage on an engine that is loaded already."""
-        stage = cls("", engine.prune, device=engine.device, batch=batch, max_new_tokens=max_new_tokens)
+        stage = cls("", engine.prune, batch=batch, max_new_tokens=max_new_tokens)
         stage._engine = engine
         return stage
 
     def setup(self) -> None:
         if self._engine is None:
-            self._engine = open_engine(self.model, self.prune, device=self.device)
+            self._engine = Engine(self.model, self.prune, device=self.device)
         self._warm_up(self._engine)
 
-    def process(self, decoded: DecodedClip) -> list[Row]:
-        item, frames = decoded.item, decoded.frames
-        if isinstance(frames, Outcome):
-            return failed_rows(item, frames.reason, {"decode": decoded.seconds})
+    def process(self, decoded: DecodedClip) -> list[ResultRow]:
+        seconds = {"decode": decoded.seconds}
+        if isinstance(decoded.frames, Failure):
+            return failed_rows(decoded.item, decoded.frames, seconds)
         try:
-            return self._rows(_with_subtitles(decoded), frames, decoded.seconds)
+            return self._rows(_with_subtitles(decoded), decoded.frames, seconds)
         except Exception as error:
-            return failed_rows(item, f"{type(error).__name__}: {error}", {"decode": decoded.seconds})
+            return failed_rows(decoded.item, Failure.of(error), seconds)
 
     def close(self) -> None:
         self._engine = None
 
-    def _rows(self, item: ClipItem, frames: VideoFrames, decode_seconds: float) -> list[Row]:
+    def _rows(self, item: ClipItem, frames: VideoFrames, seconds: dict[str, float]) -> list[ResultRow]:
         assert self._engine is not None, "setup() comes first"
-        tokens: Any
-        tokens, encoding = self._engine.encode([frames])
-        seconds = {"decode": decode_seconds, **encoding}
+        encoded = self._engine.encode([frames])
+        shared = _shares(seconds | encoded[0].trace.seconds, len(item.samples))
         rows = []
         for start in range(0, len(item.samples), self.batch):
             samples = item.samples[start : start + self.batch]
-            answers = self._engine.answer(tokens, samples, max_new_tokens=self.max_new_tokens)
-            rows += [
-                _row(sample, answer, frames, _shares(seconds, len(item.samples)) | answer.trace.seconds)
-                for sample, answer in zip(samples, answers, strict=True)
-            ]
+            answers = self._engine.answer(encoded, samples, max_new_tokens=self.max_new_tokens)
+            rows += [_row(s, answer, frames, shared) for s, answer in zip(samples, answers, strict=True)]
         return rows
 
-    def _warm_up(self, engine: Engine | StockEngine) -> None:
-        """One grey clip: finds settings that cannot work, and keeps first-call costs out of the times."""
+    def _warm_up(self, engine: Engine) -> None:
+        """A grey clip and as many questions as later: finds settings that cannot work, and keeps first-call costs
+        out of the times."""
         height, width = engine.frame_size or (224, 224)
         grey = torch.full((engine.num_frames, height, width, 3), 128, dtype=torch.uint8)
         frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
-        tokens: Any = engine.encode([frames])[0]
-        engine.answer(tokens, [Sample("warm-up", "", "Which?", ("one", "two"))], max_new_tokens=1)
+        asked = [Sample(f"{i}", "", f"Which is number {i}?", ("one", "two")) for i in range(self.batch)]
+        engine.answer(engine.encode([frames]), asked, max_new_tokens=WARM_UP_TOKENS)
 
 
 def _with_subtitles(decoded: DecodedClip) -> ClipItem:
     """The item with the subtitles of its frames in those prompts that have a place for them."""
-    if decoded.header is None or isinstance(decoded.frames, Outcome):
+    if decoded.header is None or isinstance(decoded.frames, Failure):
         return decoded.item
     shown = len(decoded.frames)
     samples = tuple(fill_subtitles(s, shown, *decoded.header) for s in decoded.item.samples)
     return replace(decoded.item, samples=samples)
-
-
-AnyEngine = TypeVar("AnyEngine", bound=Engine | StockEngine)
-
-
-def with_prune(engine: AnyEngine, prune: PruneConfig) -> AnyEngine:
-    """An engine with other settings on the same loaded model. A stock model has the settings it was last given."""
-    other = copy.copy(engine)
-    if isinstance(other, StockEngine):
-        other.set_prune(prune)
-    else:
-        other.prune = prune
-        other.model.resolve(prune)
-    return other
-
-
-def clip_shape(model: str) -> tuple[int, tuple[int, int] | None]:
-    """Frames per clip, and their height and width (None: as they are), that `model` is best given. Reads no weights."""
-    stock = stock_config(model)
-    if stock is not None:
-        return stock_frames(model, stock)
-    config = MultiEncoderConfig.from_pretrained(model_folder(model))
-    with torch.device("meta"):
-        side = max(t.model.config.image_size for t in MultiEncoderVLM(config).towers)
-    return config.num_frames, (side, side)
 
 
 def group_by_video(samples: Sequence[Sample]) -> list[ClipItem]:
@@ -217,15 +208,45 @@ def group_by_video(samples: Sequence[Sample]) -> list[ClipItem]:
     return [ClipItem(video, tuple(asked)) for video, asked in found.items()]
 
 
-def failed_rows(item: ClipItem, reason: str, seconds: dict[str, float] | None = None) -> list[Row]:
+def failed_rows(
+    item: ClipItem, failure: Failure, seconds: Mapping[str, float] | None = None
+) -> list[ResultRow]:
     """Rows of a clip without an answer."""
-    shares = _shares(seconds or {}, len(item.samples))
-    return [_question(s) | _failure(reason) | {"seconds": shares} for s in item.samples]
+    said = {
+        "prediction": "",
+        "text": "",
+        "correct": False,
+        "outcome": "failed",
+        "kind": failure.kind,
+        "reason": failure.reason,
+        "traceback": failure.traceback,
+        "backend": "",
+        "fallback_reason": "",
+        "tokens": None,
+        "seconds": _shares(seconds or {}, len(item.samples)),
+    }
+    return [result_row(_question(s) | said) for s in item.samples]
 
 
-def _question(sample: Sample) -> Row:
+def _row(sample: Sample, answer: Answer, frames: VideoFrames, shared: Mapping[str, float]) -> ResultRow:
+    """shared: the question's share of the clip's seconds."""
+    said = {
+        "prediction": answer.choice,
+        "text": answer.text,
+        "correct": bool(answer.choice) and answer.choice == sample.answer,
+        "outcome": frames.outcome.kind,
+        "reason": frames.outcome.reason,
+        "backend": frames.backend,
+        "fallback_reason": frames.fallback_reason,
+        "tokens": answer.trace.as_dict(),
+        "seconds": {**shared, **_shares(answer.trace.seconds, 1)},
+    }
+    return result_row(_question(sample) | said)
+
+
+def _question(sample: Sample) -> dict[str, Any]:
     """What a row says of its question. What a benchmark's scores need beyond that is in `meta`."""
-    row: Row = {
+    row: dict[str, Any] = {
         "question_id": sample.question_id,
         "video_id": sample.meta.get("video_id", sample.video),
         "category": sample.meta.get("category", ""),
@@ -237,33 +258,6 @@ def _question(sample: Sample) -> Row:
     return row | {"meta": more} if more else row
 
 
-def _failure(reason: str) -> Row:
-    return {
-        "prediction": "",
-        "text": "",
-        "correct": False,
-        "outcome": "failed",
-        "reason": reason,
-        "backend": "",
-        "fallback_reason": "",
-        "tokens": None,
-    }
-
-
-def _row(sample: Sample, answer: Answer, frames: VideoFrames, seconds: dict[str, float]) -> Row:
-    return _question(sample) | {
-        "prediction": answer.choice,
-        "text": answer.text,
-        "correct": bool(answer.choice) and answer.choice == sample.answer,
-        "outcome": frames.outcome.kind,
-        "reason": frames.outcome.reason,
-        "backend": frames.backend,
-        "fallback_reason": frames.fallback_reason,
-        "tokens": answer.trace.as_dict(),
-        "seconds": {stage: round(value, 6) for stage, value in seconds.items()},
-    }
-
-
-def _shares(seconds: dict[str, float], questions: int) -> dict[str, float]:
+def _shares(seconds: Mapping[str, float], questions: int) -> dict[str, float]:
     """What one question bears of a clip's time, so that the rows of a run add up to the run."""
     return {stage: round(value / questions, 6) for stage, value in seconds.items()}

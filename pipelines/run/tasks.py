@@ -6,18 +6,18 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipelines.run.results import Row, write_whole
+from pipelines.run.results import write_whole
 from pipelines.run.stages import group_by_video
 from videoprune.eval.benchmarks.base import Benchmark, Recipe
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark
 from videoprune.eval.benchmarks.registry import benchmark
-from videoprune.types import Sample
+from videoprune.types import UNUSABLE, ResultRow, Sample
 
 MOVING_SHAPES = "moving-shapes"
 
@@ -33,10 +33,10 @@ class Task:
     title: str
     label: str
     samples: list[Sample]
-    recipe: Recipe
-    facts: dict[str, Any]
-    mark: Callable[[Row], Row] | None = None
-    finish: Callable[[Sequence[Row], Path], dict[str, Any]] | None = None
+    recipe: Recipe = field(default_factory=Recipe)
+    facts: dict[str, Any] = field(default_factory=dict)
+    mark: Callable[[ResultRow], ResultRow] | None = None
+    finish: Callable[[Sequence[ResultRow], Path], dict[str, Any]] | None = None
 
     def digest(self) -> str:
         """Changes with all that decides an answer beside model and pruning; "" for moving-shapes as it is."""
@@ -44,6 +44,11 @@ class Task:
             return ""
         text = json.dumps(self.facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def missing(self) -> list[str]:
+        """Why each video that is not there cannot be read."""
+        found = {s.video: s.meta.get(UNUSABLE, "") for s in self.samples}
+        return [reason or video for video, reason in found.items() if reason or not Path(video).is_file()]
 
 
 def open_task(args: argparse.Namespace) -> Task:
@@ -89,7 +94,7 @@ def chosen_split(found: Benchmark, split: str | None) -> str:
     return split or next(iter(found.sizes))
 
 
-def marked(found: Benchmark, protocol: str, row: Row) -> Row:
+def marked(found: Benchmark, protocol: str, row: ResultRow) -> ResultRow:
     """The row with what the protocol reads from its text."""
     if row["outcome"] == "failed":
         return row
@@ -117,7 +122,7 @@ def write_submission(files: dict[str, Any], out: Path) -> list[str]:
 
 
 def _finish(
-    found: Benchmark, split: str, protocol: str, folder: Path, rows: Sequence[Row], out: Path
+    found: Benchmark, split: str, protocol: str, folder: Path, rows: Sequence[ResultRow], out: Path
 ) -> dict[str, Any]:
     names = write_submission(found.submission([r for r in rows if r["answer"]], split), out)
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from videoprune.eval.metrics import clustered_interval
-from videoprune.eval.summary import accuracy_table, markdown_table, summarize
+from videoprune.eval.summary import markdown_table, summarize
 
 
 def record(number: int, correct: bool, **changes: Any) -> dict[str, Any]:
@@ -110,19 +110,3 @@ def test_markdown_table() -> None:
         "| name | value |\n| --- | --- |\n| a\\|b c | 0.123 |\n| d |  |\n|  | 7 |\n"
     )
     assert markdown_table([], {"name": "Name"}) == "| Name |\n| --- |\n"
-
-
-def test_accuracy_table() -> None:
-    summary = summarize(RECORDS)
-    low, high = (f"{100 * x:.1f}" for x in summary["accuracy"]["overall_ci95"])
-    one = accuracy_table({"dense": summary}).splitlines()
-    assert one[0] == (
-        "| run | accuracy % | 95 % interval | color (n=3) | count (n=3) | of answered % | questions | "
-        "tokens kept % |"
-    )
-    assert one[2] == f"| dense | 50.0 | {low} to {high} | 100.0 | 0.0 | 75.0 | 6 | 25.0 |"
-    two = accuracy_table({"dense": summary, "nothing": summarize([])}, by="duration").splitlines()
-    assert two[0].startswith("| run | accuracy % | 95 % interval | short | long | of answered % |")
-    assert two[3] == "| nothing |  |  |  |  |  | 0 |  |"
-    with pytest.raises(ValueError, match="by='color'; allowed: category, duration"):
-        accuracy_table({"dense": summary}, by="color")  # type: ignore[arg-type]

@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from pipelines import evaluate as evaluation
-from pipelines import score as scoring
 from pipelines.cli import main
 from pipelines.run import local
+from pipelines.run.predictions import prediction_rows
 from pipelines.run.results import read_rows
 from pipelines.run.stages import ClipItem
 from pipelines.run.tasks import open_task
@@ -54,7 +53,7 @@ def killed_eval(after: int, argv: Sequence[str]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield rows
 
-    evaluation.local.run = deadly  # type: ignore[assignment]
+    local.run = deadly  # type: ignore[assignment]
     main(argv)
 
 
@@ -98,12 +97,17 @@ def test_a_missing_video_is_a_row_with_its_reason(
 ) -> None:
     argv = arguments("videomme", folders["videomme"], tiny, tmp_path, "--subtitles")
     assert main(argv) == 1
+    shown = capsys.readouterr()
+    said = (
+        "1 of 3 videos are missing, their questions will fail; first: missing: no made_003 (.mp4 .MP4 .mkv)"
+    )
+    assert said in shown.err
     rows = read_rows(tmp_path / "results.jsonl")
     assert [r["outcome"] for r in rows.values()] == ["complete"] * 6 + ["failed"] * 3
     assert rows["003-1"]["reason"].startswith("missing: no made_003 (.mp4 .MP4 .mkv) in ")
     assert "subtitle_reason" not in rows["001-1"]["meta"]
     assert rows["002-1"]["meta"]["subtitle_reason"].startswith("missing: no made_002 (.srt) in ")
-    assert "3 without an answer (missing)" in capsys.readouterr().out
+    assert "3 without an answer (missing)" in shown.out
 
 
 def test_subtitles_and_prompts_reach_the_model(
@@ -221,7 +225,7 @@ def test_the_same_question_twice(tmp_path: Path) -> None:
     line = json.dumps({"id": 1, "question": "what?", "answer": "a", "pred": "a"}) + "\n"
     path.write_text(line * 2)
     with pytest.raises(ValueError, match="question 1 has two predictions"):
-        scoring.prediction_rows(benchmark("msvd"), [path], None)
+        prediction_rows(benchmark("msvd"), [path], None)
 
 
 def test_a_judge_on_this_machine(

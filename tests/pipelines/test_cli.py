@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.run.results import read_rows
+from videoprune.types import STAGES
 
 QUESTION = ["What color is it?", "--option", "red", "--option", "blue [dark]"]
 
@@ -57,7 +58,7 @@ def test_ask_prints_one_json_object(tiny: Path, video: str, capsys: pytest.Captu
     assert found["tokens"]["dense"] == 164
     assert found["tokens"]["fused"] == sum(out for _, out in found["tokens"]["encoder"].values()) * 3 // 4
     stages = found["seconds"]
-    assert set(stages) == {"decode", "encode", "fuse", "llm", "llm_prune", "total"}
+    assert list(stages) == [*STAGES, "total"]
     assert stages["total"] >= sum(v for k, v in stages.items() if k != "total") - 1e-3
 
 
@@ -91,17 +92,58 @@ def test_a_video_without_frames_gives_status_1(
         (["--model", "TINY", "--option", "only one"], "options"),
         (["--model", "TINY", "--policy", "fps"], "fps=None"),
         (["--model", "nowhere"], "model='nowhere'"),
-        (["--model", "TINY"], "no such file"),
     ],
 )
 def test_a_mistake_gives_one_sentence_and_status_2(
-    words: list[str], said: str, tiny: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str], said: str, tiny: Path, video: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [str(tiny) if word == "TINY" else word for word in words]
-    assert main(["ask", "/nowhere/clip.mp4", "What?", *given]) == 2
+    assert main(["ask", video, "What?", *given]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert said in sentence(shown.err)
+
+
+@pytest.mark.parametrize("command", [["ask", "VIDEO", "What?"], ["show", "VIDEO"]])
+@pytest.mark.parametrize(
+    ("video", "said"),
+    [
+        ("missing.mp4", "video='missing.mp4': no such file"),
+        ("https://a.b/c.mp4", "video='https://a.b/c.mp4': URLs are not read; download the file first"),
+        ("rtsp://a/b", "video='rtsp://a/b': URLs are not read; download the file first"),
+    ],
+)
+def test_a_missing_file_is_told_before_anything_heavy_is_imported(
+    command: list[str], video: str, said: str
+) -> None:
+    words = [video if word == "VIDEO" else word for word in command]
+    code = (
+        f"import sys; from pipelines.cli import main; status = main({words!r})\n"
+        "heavy = {'torch', 'transformers', 'ray', 'av', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (2, f"videoprune: {said}\n")
+
+
+@pytest.mark.parametrize("words", [["-ab.mp4", "What?"], ["-ab.mp4", "clip.mp4", "What?"]])
+def test_a_file_that_begins_with_a_dash_gets_a_hint(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["ask", *words])
+    assert caught.value.code == 2
+    said = "a file that begins with a dash: write ./-ab.mp4, or put -- before it"
+    assert capsys.readouterr().err.endswith(f"{said}\n")
+    assert main(["ask", "--", "-ab.mp4", "What?"]) == 2  # it is read as a file
+    assert "video='-ab.mp4': no such file" in capsys.readouterr().err
+
+
+def test_no_hint_for_a_mistyped_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ask", "v", "q", "--fast", "llm.keep=0.4"])
+    assert "begins with a dash" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -146,14 +188,9 @@ def test_eval_tells_of_lost_videos_by_its_status(
     (data / "test.jsonl").write_text((clips / "test.jsonl").read_text())
     words = ["--model", str(tiny), "--data", str(data), "--out", str(tmp_path / "out"), "--limit", "1"]
     assert main(["eval", "moving-shapes", *words]) == 1
-    assert "1 of 1 questions failed" in capsys.readouterr().err
-
-
-def test_demo_refuses_a_model_of_one_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--model", "llava-demo", "--out", str(tmp_path)]) == 2
-    assert "model='llava-demo': model_type='llava_onevision'; allowed here" in sentence(
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "1 of 1 questions failed" in said
+    assert said.index("1 of 1 videos are missing, their questions will fail; first: ") < said.index("failed;")
 
 
 def test_demo_shows_every_clip_with_every_setting(

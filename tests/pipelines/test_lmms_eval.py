@@ -26,19 +26,19 @@ def video(clips: Path, number: int) -> str:
 
 def test_answers_come_in_order_and_videos_are_encoded_once(engine: Engine, clips: Path) -> None:
     asked = [Request(f"What {i}?", {"max_new_tokens": 3}, [video(clips, 1 + i % 2)]) for i in range(5)]
-    encoded: list[str] = []
+    seen: list[str] = []
 
     def encode(frames: Any) -> Any:
-        encoded.append(frames[0].path)
+        seen.append(frames[0].path)
         return engine.encode(frames)
 
     spy: Any = SimpleNamespace(encode=encode, answer=engine.answer, frame_size=engine.frame_size)
     texts = answer_requests(spy, asked, frames=4, batch=2)
-    assert encoded == [video(clips, 1), video(clips, 2)]
+    assert seen == [video(clips, 1), video(clips, 2)]
     for request, text in zip(asked, texts, strict=True):
         frames = read(request.visuals[0], Sampling(max_frames=4), size=engine.frame_size)
-        tokens, _ = engine.encode([frames])
-        (alone,) = engine.answer(tokens, [Sample("q", "", "", prompt=request.context)], max_new_tokens=3)
+        encoded = engine.encode([frames])
+        (alone,) = engine.answer(encoded, [Sample("q", "", "", prompt=request.context)], max_new_tokens=3)
         assert text == alone.text
 
 

@@ -10,15 +10,14 @@ import pytest
 import torch
 import yaml
 
-from pipelines.calibrate import solve, training_clips
 from pipelines.cli import main
+from pipelines.measure.calibration import solve, training_clips
 from pipelines.run.results import model_fingerprint
 from tests.plug.stock import IMAGE, VIDEO, stock_model
 from videoprune.config import PruneConfig, preset
-from videoprune.engine import open_engine
-from videoprune.models.loading import demo_names, model_folder
-from videoprune.models.multi_encoder import calibration_key
-from videoprune.stock_engine import StockEngine, stock_config
+from videoprune.engine import Engine
+from videoprune.models.loading import demo_names, model_folder, stock_config
+from videoprune.plug.settings import calibration_key
 
 STOCK = [n for n in demo_names() if n != "demo"]
 
@@ -55,13 +54,12 @@ def test_shipped_stock_models_answer(name, clips, capsys):
 
 @pytest.mark.parametrize("name", STOCK)
 def test_encode_once_ask_many_equals_one_by_one(name):
-    engine = open_engine(name, "light", device="cpu")
-    assert isinstance(engine, StockEngine)
+    engine = Engine(name, "light", device="cpu")
     clip = training_clips(1, engine.num_frames, engine.frame_size[0])[0]
-    tokens, _ = engine.encode([clip.frames])
-    together = engine.answer(tokens, clip.samples)
+    encoded = engine.encode([clip.frames])
+    together = engine.answer(encoded, clip.samples)
     for sample, answer in zip(clip.samples, together, strict=True):
-        alone = engine.answer(tokens, [sample])[0]
+        alone = engine.answer(encoded, [sample])[0]
         assert (alone.text, alone.trace.llm_layers) == (answer.text, answer.trace.llm_layers)
 
 
@@ -88,7 +86,6 @@ def test_random_weights_of_an_unknown_shape_are_refused(capsys, clips):
 
 def test_names_of_models_that_are_none():
     assert stock_config("demo") is None
-    assert stock_config("nowhere") is None
     with pytest.raises(ValueError, match="model='nowhere'; allowed: demo, llava-demo"):
         model_fingerprint("nowhere")
 
@@ -101,11 +98,11 @@ def test_lambda_is_found_kept_and_scaled(tmp_path, capsys):
     config["videoprune"].pop("lambdas", None)
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.warns(UserWarning, match="lambda_=null"):
-        open_engine(str(folder), "balanced", device="cpu")
+        Engine(str(folder), "balanced", device="cpu")
     assert main(["calibrate", "--model", str(folder), "--prune", "balanced", "--clips", "4"]) == 0
     found = json.loads((folder / "config.json").read_text())["videoprune"]["lambdas"]
     assert list(found) == [calibration_key(preset("balanced"))]
-    engine = open_engine(str(folder), "balanced", device="cpu")
+    engine = Engine(str(folder), "balanced", device="cpu")
     clips = training_clips(6, engine.num_frames, engine.frame_size[0])
     wanted = preset("balanced").llm.keep
     for frames in (8, 4):
@@ -113,26 +110,13 @@ def test_lambda_is_found_kept_and_scaled(tmp_path, capsys):
         for clip in clips:
             part = clip.frames
             short = type(part)(part.pixels[:frames], part.pts_seconds[:frames], 1.0, part.path, part.backend)
-            for answer in engine.answer(engine.encode([short])[0], clip.samples):
+            for answer in engine.answer(engine.encode([short]), clip.samples):
                 shares.append(answer.trace.llm_average / answer.trace.fused)
         assert abs(sum(shares) / len(shares) - wanted) < 0.1, frames
 
 
-def test_a_calibrated_model_of_ones_own_keeps_its_processor(tmp_path, monkeypatch):
-    """Lambdas stand in config.json where the demo models say how their frames are made; that is no reason to guess."""
-    folder = tmp_path / "own"
-    shutil.copytree(model_folder("llava-demo"), folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["videoprune"] = {"lambdas": {}, "note": "calibrated"}
-    (folder / "config.json").write_text(json.dumps(config))
-    asked = []
-    monkeypatch.setattr("videoprune.stock_engine.ProcessorInputs", lambda where: asked.append(where))
-    StockEngine(str(folder), "none", device="cpu")
-    assert asked == [str(folder)]
-
-
 def test_adaptive_share_is_solved_for():
-    engine = open_engine("llava-demo", PruneConfig(), device="cpu")
+    engine = Engine("llava-demo", PruneConfig(), device="cpu")
     clips = training_clips(2, engine.num_frames, engine.frame_size[0])
     aggressive = preset("aggressive")
     solved = solve(engine, clips, aggressive)

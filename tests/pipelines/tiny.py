@@ -17,7 +17,9 @@ from transformers import (
 )
 
 from videoprune.config import preset, preset_names
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM, calibration_key
+from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.multi_encoder_config import MultiEncoderConfig
+from videoprune.plug.settings import calibration_key
 
 PAD, EOS = "<|pad|>", "<|end|>"
 NUM_FRAMES, SIZE, LAYERS = 4, 32, 8

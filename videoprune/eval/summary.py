@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from videoprune.eval.metrics import (
     Record,
@@ -59,33 +59,6 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def accuracy_table(
-    summaries: Mapping[str, Mapping[str, Any]], *, by: Literal["category", "duration"] = "category"
-) -> str:
-    """A Markdown table in percent, a line per run: `summaries` maps its name to what `summarize` returned."""
-    if by not in ("category", "duration"):
-        raise ValueError(f"by={by!r}; allowed: category, duration")
-    groups: dict[str, str] = {}
-    rows = []
-    for name, summary in summaries.items():
-        figures = summary["accuracy"]
-        row = {
-            "run": name,
-            "accuracy": _percent(figures["overall"]),
-            "ci95": _interval(figures["overall_ci95"]),
-            "answered": _percent(figures["answered"]),
-            "questions": summary["counts"]["questions"],
-            "retention": _percent(summary["tokens"].get("retention")),
-        }
-        for group, score in figures[f"by_{by}"].items():
-            groups[f"group {group}"] = f"{group} (n={score['n']})" if len(summaries) == 1 else group
-            row[f"group {group}"] = _percent(score["accuracy"])
-        rows.append(row)
-    columns = {"run": "run", "accuracy": "accuracy %", "ci95": "95 % interval", **groups}
-    columns |= {"answered": "of answered %", "questions": "questions", "retention": "tokens kept %"}
-    return markdown_table(rows, columns)
-
-
 def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
     scores = accuracy(records)
     interval = None
@@ -130,14 +103,6 @@ def _mean(values: Sequence[Any], name: str) -> Any:
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, _DIGITS)
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
-
-
-def _interval(value: Sequence[float] | None) -> str:
-    return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
 
 
 def _cell(value: Any) -> str:

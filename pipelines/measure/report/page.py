@@ -8,32 +8,20 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from pipelines.measure.report.rows import STAGES, Group, Row, is_baseline, value
+from pipelines.measure.report.rows import STAGES, Column, Group, Row, is_baseline
 from pipelines.measure.report.style import Look
-
-
-@dataclass(frozen=True)
-class Column:
-    """path: where the figure lies in a row. factor, digits, unit: how it is shown. title: what the heading says."""
-
-    heading: str
-    path: str
-    factor: float = 1.0
-    digits: int = 2
-    title: str = ""
-
-    def text(self, row: Row) -> str:
-        """As shown; empty where it is missing."""
-        found = value(row, self.path)
-        if found is None or isinstance(found, str):
-            return found or ""
-        return f"{found * self.factor:,.{self.digits}f}".replace(",", "\u2009")
-
 
 COLUMNS = (
     Column("kept %", "retention", 100, 1, "visual tokens, averaged over the LLM's layers, over unpruned"),
     Column("wanted %", "retain", 100, 0, "share of tokens that was asked for"),
-    Column("correct %", "accuracy.all", 100, 1, "over all questions: what could not be read is wrong"),
+    Column(
+        "correct %",
+        "accuracy.all",
+        100,
+        1,
+        "over all questions: what could not be read is wrong",
+        "accuracy.ci95",
+    ),
     Column("of answered %", "accuracy.answered", 100, 1, "over questions whose answer could be read"),
     Column("same answer %", "accuracy.agreement", 100, 1, "same answer as unpruned"),
     Column("unreadable", "accuracy.parse_failures", 1, 0, "answers that could not be read as a choice"),
@@ -72,23 +60,18 @@ class Section:
 
 
 def page(
-    meta: Mapping[str, Any],
-    sections: Sequence[Section],
-    refused: Sequence[Mapping[str, str]],
-    pictures: Sequence[tuple[str, str, str]],
-    throughput: str | None,
-    look: Mapping[str, Look],
+    results: Mapping[str, Any], sections: Sequence[Section], throughput: str | None, look: Mapping[str, Look]
 ) -> str:
-    """The HTML file. pictures: (method, title, base64 of a PNG)."""
-    title = f"{meta.get('model', 'model')} on {meta.get('dataset', 'data')}"
+    """The HTML file. throughput: an <svg>."""
+    meta = results["meta"]
+    title = f"{meta['model']} on {meta['dataset']}"
     parts = [_head(title), _summary(meta, title)]
-    for section in sections:
-        parts.append(_section(section, look, many=len(sections) > 1))
+    parts += [_section(section, look, many=len(sections) > 1) for section in sections]
     if throughput:
         parts.append(f'<section><figure class="card">{throughput}</figure></section>')
     parts += [
-        _pictures(pictures),
-        _refused(refused),
+        _pictures(results["frames"]),
+        _refused(results["refused"]),
         _meta(meta),
         f"<script>{_SORT}</script></main></body></html>",
     ]
@@ -104,19 +87,14 @@ def _head(title: str) -> str:
 
 
 def _summary(meta: Mapping[str, Any], title: str) -> str:
-    facts = [
-        f"{meta[k]} {name}"
-        for k, name in (("questions", "questions"), ("runs", "timed runs"))
-        if meta.get(k) is not None
-    ]
-    facts += [str(meta[k]) for k in ("attention", "dtype") if meta.get(k)]
+    facts = f"{meta['questions']} questions, {meta['runs']} timed runs, {meta['attention']}, {meta['dtype']}"
     note = ""
-    if meta.get("accuracy_measured") is False:
+    if not meta["accuracy_measured"]:
         note = (
             '<p class="note">Accuracy was not measured: the weights are random. Times are those of the true shape; '
             "the plots show the share of visual tokens kept instead.</p>"
         )
-    return f"<header><h1>{escape(title)}</h1><p>{escape(', '.join(facts))}</p>{note}</header>"
+    return f"<header><h1>{escape(title)}</h1><p>{escape(facts)}</p>{note}</header>"
 
 
 def _section(section: Section, look: Mapping[str, Look], *, many: bool) -> str:
@@ -128,7 +106,7 @@ def _section(section: Section, look: Mapping[str, Look], *, many: bool) -> str:
 
 
 def _table(group: Group, look: Mapping[str, Look]) -> str:
-    columns = [c for c in COLUMNS if any(value(r, c.path) is not None for r in group.rows)]
+    columns = [c for c in COLUMNS if any(c.number(r) is not None for r in group.rows)]
     head = "".join(
         f'<th scope="col" title="{escape(c.title)}"><button type="button">{escape(c.heading)}</button></th>'
         for c in columns
@@ -156,22 +134,15 @@ def _table_row(row: Row, label: str, columns: Sequence[Column], look: Mapping[st
 
 
 def _cell(row: Row, column: Column) -> str:
-    found = value(row, column.path)
-    text = column.text(row)
-    interval = value(row, "accuracy.ci95") if column.path == "accuracy.all" else None
-    if interval and text:
-        text += f" <small>{100 * interval[0]:.1f} to {100 * interval[1]:.1f}</small>"
+    found, text, interval = column.number(row), column.text(row, "\u2009"), column.range(row)
+    text += f" <small>{interval}</small>" if interval else ""
     return f'<td data-v="{"" if found is None else found}">{text}</td>'
 
 
-def _pictures(pictures: Sequence[tuple[str, str, str]]) -> str:
+def _pictures(pictures: Sequence[Mapping[str, str]]) -> str:
     if not pictures:
         return ""
-    shown = "".join(
-        f'<figure><img alt="{escape(f"tokens kept by {method}: {title}")}" src="data:image/png;base64,{data}">'
-        f"<figcaption><b>{escape(method)}</b> {escape(title)}</figcaption></figure>"
-        for method, title, data in pictures
-    )
+    shown = "".join(_PICTURE.format(**{k: escape(text) for k, text in p.items()}) for p in pictures)
     return f'<section><h2>Kept tokens</h2><div class="gallery">{shown}</div></section>'
 
 
@@ -204,6 +175,11 @@ def _plain(item: Any) -> str:
 def _flat(item: Any) -> str:
     return item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
 
+
+_PICTURE = (
+    '<figure><img alt="tokens kept by {method}: {title}" src="data:image/png;base64,{png_base64}">'
+    "<figcaption><b>{method}</b> {title}</figcaption></figure>"
+)
 
 _STYLE = """
 :root{color-scheme:light dark;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -56,7 +55,7 @@ def stages(group: Group) -> Any:
 
 
 def layers(group: Group, look: Mapping[str, Look]) -> Any | None:
-    """Visual tokens by encoder block and by LLM layer, in percent of the unpruned: a row of panels for each share.
+    """Visual tokens by LLM layer, in percent of the unpruned: a panel for each share.
 
     None where no row tells its layers.
     """
@@ -64,21 +63,15 @@ def layers(group: Group, look: Mapping[str, Look]) -> Any | None:
     if not pruned:
         return None
     shares = sorted({r["retain"] for r in pruned}, reverse=True)
-    columns = [
-        (key, title)
-        for key, title in (("encoder_blocks", "encoder block"), ("llm_layers", "LLM layer"))
-        if any(value(r, f"tokens.{key}") for r in pruned)
-    ]
+    dense = next((value(r, "tokens.llm_layers") for r in group.rows if is_baseline(r)), None)
     with styled():
         fig = figure(10.5, 1.0 + 3.1 * len(shares))
-        grid = fig.subplots(len(shares), len(columns), squeeze=False, sharey=True)
-        for share, panels in zip(shares, grid, strict=True):
-            members = [r for r in pruned if r["retain"] == share]
-            for (key, title), axes in zip(columns, panels, strict=True):
-                _lines(axes, members, key, _dense(group, key), look)
-                axes.set_xlabel(title)
-            panels[0].set_ylabel("tokens, % of unpruned")
-            panels[0].set_title(f"wanted: {100 * share:.3g} % of the visual tokens")
+        panels = fig.subplots(len(shares), 1, squeeze=False, sharey=True)[:, 0]
+        for share, axes in zip(shares, panels, strict=True):
+            _lines(axes, [r for r in pruned if r["retain"] == share], dense, look)
+            axes.set_xlabel("LLM layer")
+            axes.set_ylabel("tokens, % of unpruned")
+            axes.set_title(f"wanted: {100 * share:.3g} % of the visual tokens")
         fig.suptitle(f"Tokens by layer: {group.title}", x=0.01, ha="left", fontsize=12, fontweight="bold")
     return fig
 
@@ -124,34 +117,24 @@ def throughput(rows: Sequence[Group], look: Mapping[str, Look]) -> Any | None:
     return fig
 
 
-def kept_tokens(frames: Sequence[Mapping[str, Any]]) -> Any | None:
+def kept_tokens(pictures: Sequence[Mapping[str, str]]) -> Any | None:
     """The pictures of kept tokens on one sheet. None without any."""
     from matplotlib.image import imread
 
-    pictures = [(f"{p.get('method', '')}: {p.get('title', '')}", picture_bytes(p)) for p in frames]
-    shown = [(title, imread(io.BytesIO(data))) for title, data in pictures if data]
-    if not shown:
+    if not pictures:
         return None
-    columns = 1 if shown[0][1].shape[1] > 2 * shown[0][1].shape[0] else min(3, len(shown))
+    shown = [imread(io.BytesIO(base64.b64decode(p["png_base64"]))) for p in pictures]
+    height, width = shown[0].shape[:2]
+    columns = 1 if width > 2 * height else min(3, len(shown))
     count = -(-len(shown) // columns)
-    height = 10.5 / columns * shown[0][1].shape[0] / shown[0][1].shape[1] + 0.35
     with styled():
-        fig = figure(10.5, 0.4 + count * height)
+        fig = figure(10.5, 0.4 + count * (10.5 / columns * height / width + 0.35))
         for axes in fig.subplots(count, columns, squeeze=False).flat:
             axes.axis("off")
-        for axes, (title, pixels) in zip(fig.axes, shown, strict=False):
+        for axes, picture, pixels in zip(fig.axes, pictures, shown, strict=False):
             axes.imshow(pixels, interpolation="nearest")
-            axes.set_title(title, fontsize=10)
+            axes.set_title(f"{picture['method']}: {picture['title']}", fontsize=10)
     return fig
-
-
-def picture_bytes(picture: Mapping[str, Any]) -> bytes | None:
-    """The PNG file in `png_base64`; None for what is none."""
-    try:
-        data = base64.b64decode(str(picture.get("png_base64", "")), validate=True)
-    except binascii.Error:
-        return None
-    return data if data.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def _total(row: Row) -> float:
@@ -172,21 +155,16 @@ def _name_rows(axes: Any, rows: Sequence[tuple[Row, str]]) -> None:
         tick.set_fontweight("bold" if row.get("ours", False) or is_baseline(row) else "normal")
 
 
-def _dense(group: Group, key: str) -> Sequence[float] | None:
-    return next((value(r, f"tokens.{key}") for r in group.rows if is_baseline(r)), None)
-
-
 def _lines(
     axes: Any,
     members: Sequence[Row],
-    key: str,
     dense: Sequence[float] | None,
     look: Mapping[str, Look],
 ) -> None:
     """One stair for all methods with the same counts; their names stand at its end."""
     same: dict[tuple[float, ...], list[Row]] = {}
     for row in members:
-        counts = value(row, f"tokens.{key}")
+        counts = value(row, "tokens.llm_layers")
         if counts:
             first = dense[0] if dense else value(row, "tokens.dense") or counts[0]
             same.setdefault(tuple(round(100 * c / first, 1) for c in counts), []).append(row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
 from collections.abc import Mapping, Sequence
@@ -11,17 +10,7 @@ from typing import Any
 
 from pipelines.measure.report import plots
 from pipelines.measure.report.page import Section, page
-from pipelines.measure.report.rows import (
-    STAGES,
-    Group,
-    Row,
-    check,
-    flatten,
-    groups,
-    is_baseline,
-    number,
-    value,
-)
+from pipelines.measure.report.rows import STAGES, Column, Group, Row, flatten, groups, is_baseline
 from pipelines.measure.report.style import Look, as_png, as_svg, looks, matplotlib
 from pipelines.measure.report.trade_off import trade_off
 from videoprune.eval.summary import markdown_table
@@ -30,11 +19,10 @@ from videoprune.eval.summary import markdown_table
 def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write everything into `folder`, which is made. -> the files.
 
-    results: see `speed_rows`. Rows that lack something are listed among the refused, with the reason. Figures need
-    matplotlib: raises ValueError that names the extra where it is missing, after the figures' numbers are written.
+    results: see `rows`. Figures need matplotlib: raises ValueError that names the extra where it is missing, after the
+    figures' numbers are written.
     """
-    rows, refused = check(results)
-    out = Path(folder)
+    rows, out = results["rows"], Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "results.json", out / "results.csv", out / "report.html"]
     files[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,28 +37,26 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
         sections.append(section)
         files += _save(images, out)
     load = plots.throughput(together, look)
-    pictures = list(results.get("frames") or [])
+    pictures = results["frames"]
     sheet = plots.kept_tokens(pictures)
     extra = {"throughput.png": load, "kept-tokens.png": sheet}
     files += _save({name: as_png(fig) for name, fig in extra.items() if fig is not None}, out)
     svg = as_svg(load, "load", "questions per second by concurrency") if load is not None else None
-    files[2].write_text(
-        page(results["meta"], sections, refused, _shown(pictures), svg, look), encoding="utf-8"
-    )
+    text = page(results, sections, svg, look)
+    files[2].write_text(text, encoding="utf-8")
     return files
 
 
 def markdown_tables(results: Mapping[str, Any]) -> str:
     """Tables for a document: speed and accuracy, seconds by stage, tokens and memory, what was refused."""
-    rows, refused = check(results)
-    together = groups(rows)
+    together = groups(results["rows"])
     parts = [_measured_how(results["meta"])]
     for group in together:
         if len(together) > 1:
             parts.append(f"### {group.title}\n")
-        parts += [_main_table(group), _stage_table(group), _token_table(group)]
-    if refused:
-        parts.append(markdown_table(refused, {"method": "not measured", "reason": "why"}))
+        parts += [_table(group, columns) for columns in (_MAIN, _STAGES, _TOKENS)]
+    if results["refused"]:
+        parts.append(markdown_table(results["refused"], {"method": "not measured", "reason": "why"}))
     return "\n".join(parts)
 
 
@@ -104,15 +90,6 @@ def _save(images: Mapping[str, bytes], folder: Path) -> list[Path]:
     return [folder / name for name in images]
 
 
-def _shown(pictures: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    found = [(p, plots.picture_bytes(p)) for p in pictures]
-    return [
-        (str(p.get("method", "")), str(p.get("title", "")), base64.b64encode(data).decode())
-        for p, data in found
-        if data
-    ]
-
-
 def _write_csv(rows: Sequence[Row], path: Path) -> None:
     flat = [flatten(row) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
@@ -123,99 +100,49 @@ def _write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def _measured_how(meta: Mapping[str, Any]) -> str:
-    hardware = meta.get("hardware") or {}
-    versions = meta.get("versions") or {}
     told = [
-        f"{meta.get('model', '')} on {meta.get('dataset', '')}",
-        ", ".join(str(v) for v in hardware.values()) if isinstance(hardware, Mapping) else str(hardware),
-        " ".join(str(meta[k]) for k in ("dtype", "attention") if meta.get(k)),
-        ", ".join(f"{k} {v}" for k, v in versions.items())
-        if isinstance(versions, Mapping)
-        else str(versions),
-        f"{meta['questions']} questions" if meta.get("questions") is not None else "",
-        f"{meta['runs']} timed runs" if meta.get("runs") is not None else "",
+        f"{meta['model']} on {meta['dataset']}",
+        meta["hardware"],
+        f"{meta['dtype']} {meta['attention']}",
+        ", ".join(f"{k} {v}" for k, v in meta["versions"].items()),
+        f"{meta['questions']} questions",
+        f"{meta['runs']} timed runs",
     ]
-    text = "; ".join(t for t in told if t) + "."
-    if meta.get("accuracy_measured") is False:
+    text = "; ".join(told) + "."
+    if not meta["accuracy_measured"]:
         text += " Weights are random: times are true, accuracy was not measured."
-    return f"{text}\n\n`{meta['command']}`\n" if meta.get("command") else f"{text}\n"
+    return f"{text}\n\n`{meta['command']}`\n"
 
 
-def _main_table(group: Group) -> str:
+def _table(group: Group, columns: Sequence[Column]) -> str:
+    """Without the columns that hold nothing; of the unpruned no ratio to itself."""
     lines = []
     for row, label in zip(group.rows, group.labels, strict=True):
-        interval = value(row, "accuracy.ci95")
-        lines.append(
-            {
-                "method": f"**{label}**" if row.get("ours", False) else label,
-                "kept": _figure(row, "retention", 100, 1),
-                "accuracy": _figure(row, "accuracy.all", 100, 1)
-                + (f" ({100 * interval[0]:.1f} to {100 * interval[1]:.1f})" if interval else ""),
-                "agreement": _figure(row, "accuracy.agreement", 100, 1),
-                "first": _figure(row, "seconds.first_token.median", 1, 3),
-                "first_x": "" if is_baseline(row) else _figure(row, "speedup.first_token", 1, 2),
-                "total": _figure(row, "seconds.total.median", 1, 3),
-                "total_x": "" if is_baseline(row) else _figure(row, "speedup.total", 1, 2),
-                "ideal": "" if is_baseline(row) else _figure(row, "flop_ideal", 1, 2),
-                "share": "" if is_baseline(row) else _figure(row, "share_of_ideal", 100, 0),
-            }
-        )
-    columns = {
-        "method": "method",
-        "kept": "tokens kept %",
-        "accuracy": "accuracy % (95 %)",
-        "agreement": "same answer %",
-        "first": "first token s",
-        "first_x": "speedup",
-        "total": "total s",
-        "total_x": "speedup of total",
-        "ideal": "FLOP-ideal",
-        "share": "of ideal %",
-    }
-    return _table(lines, columns)
-
-
-def _stage_table(group: Group) -> str:
-    lines = [
-        {"method": label, **{s: _figure(row, f"seconds.{s}.median", 1, 3) for s in STAGES}}
-        for row, label in zip(group.rows, group.labels, strict=True)
-    ]
-    return _table(lines, {"method": "method", **{s: f"{s} s" for s in STAGES}})
-
-
-def _token_table(group: Group) -> str:
-    lines = [
-        {
-            "method": label,
-            "encoder": _figure(row, "tokens.encoder", 1, 0),
-            "fused": _figure(row, "tokens.fused", 1, 0),
-            "last": _figure({"last": (value(row, "tokens.llm_layers") or [None])[-1]}, "last", 1, 0),
-            "gflop": _figure(row, "flops.total", 1e-9, 1),
-            "cache": _figure(row, "kv_bytes", 2**-20, 1),
-            "peak": _figure(row, "peak_bytes", 2**-20, 0),
-            "rate": _figure(row, "questions_per_second", 1, 2),
-        }
-        for row, label in zip(group.rows, group.labels, strict=True)
-    ]
-    columns = {
-        "method": "method",
-        "encoder": "tokens behind the encoder",
-        "fused": "into the LLM",
-        "last": "at its last layer",
-        "gflop": "Gflop",
-        "cache": "cache MiB",
-        "peak": "peak MiB",
-        "rate": "questions/s",
-    }
-    return _table(lines, columns)
-
-
-def _table(lines: Sequence[Mapping[str, str]], columns: Mapping[str, str]) -> str:
-    """Without the columns that hold nothing."""
-    used = {key: heading for key, heading in columns.items() if any(line[key] for line in lines)}
+        line = {c.heading: "" if c.ratio and is_baseline(row) else c.text(row) for c in columns}
+        line |= {c.heading: f"{line[c.heading]} ({c.range(row)})" for c in columns if c.range(row)}
+        lines.append({"method": f"**{label}**" if row["ours"] and columns is _MAIN else label} | line)
+    used = [name for name in lines[0] if any(line[name] for line in lines)]
     return markdown_table(lines, used)
 
 
-def _figure(row: Row, path: str, factor: float, digits: int) -> str:
-    found = number(row, path)
-    return "" if found is None else f"{found * factor:.{digits}f}"
+_MAIN = (
+    Column("tokens kept %", "retention", 100, 1),
+    Column("accuracy % (95 %)", "accuracy.all", 100, 1, interval="accuracy.ci95"),
+    Column("same answer %", "accuracy.agreement", 100, 1),
+    Column("first token s", "seconds.first_token.median", 1, 3),
+    Column("speedup", "speedup.first_token", ratio=True),
+    Column("total s", "seconds.total.median", 1, 3),
+    Column("speedup of total", "speedup.total", ratio=True),
+    Column("FLOP-ideal", "flop_ideal", ratio=True),
+    Column("of ideal %", "share_of_ideal", 100, 0, ratio=True),
+)
+_STAGES = tuple(Column(f"{s} s", f"seconds.{s}.median", 1, 3) for s in STAGES)
+_TOKENS = (
+    Column("tokens behind the encoder", "tokens.encoder", 1, 0),
+    Column("into the LLM", "tokens.fused", 1, 0),
+    Column("at its last layer", "tokens.llm_layers", 1, 0),
+    Column("Gflop", "flops.total", 1e-9, 1),
+    Column("cache MiB", "kv_bytes", 2**-20, 1),
+    Column("peak MiB", "peak_bytes", 2**-20, 0),
+    Column("questions/s", "questions_per_second"),
+)

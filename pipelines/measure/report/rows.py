@@ -1,8 +1,8 @@
-"""Results of a speed run as rows that can be drawn and tabled: checked, named, grouped.
+"""Results of a speed run as rows that can be drawn and tabled: named, grouped, their figures as columns.
 
-A result is a mapping with `meta`, `rows`, `refused` and `frames`; a row has `method`, `retain`, `retention`, `frames`,
-`concurrency`, `ours`, `accuracy`, `seconds` (by stage: median, low, high), `speedup`, `tokens`, `flops` and more. Only
-what `needed` names must be there; what else is missing stays empty.
+A result is a mapping with `meta`, `rows`, `refused` and `frames`; a row, as `report_rows` makes it, has `method`,
+`retain`, `retention`, `frames`, `concurrency`, `ours`, `accuracy`, `seconds` (by stage: median, low, high), `speedup`,
+`tokens`, `flops` and more. A figure that is missing stays empty.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.measure.plan import BASELINE
+
 Row = Mapping[str, Any]
 STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate")
-BASELINE = "none"
-_NEEDED = ("method", "retain", "retention", "frames", "concurrency", "seconds.first_token.median")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,36 @@ class Group:
         return any(value(row, "accuracy.all") is not None for row in self.rows)
 
 
+@dataclass(frozen=True)
+class Column:
+    """path: where the figure lies in a row; of a list the last counts. factor, digits: how it is shown. title: what the
+    heading says. interval: the path of what stands in brackets behind. ratio: to the unpruned model."""
+
+    heading: str
+    path: str
+    factor: float = 1.0
+    digits: int = 2
+    title: str = ""
+    interval: str = ""
+    ratio: bool = False
+
+    def text(self, row: Row, thousands: str = "") -> str:
+        """As shown; empty where it is missing. thousands: what parts them."""
+        found = self.number(row)
+        return "" if found is None else f"{found * self.factor:,.{self.digits}f}".replace(",", thousands)
+
+    def number(self, row: Row) -> float | None:
+        found = value(row, self.path)
+        if isinstance(found, list):
+            found = found[-1] if found else None
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+    def range(self, row: Row) -> str:
+        """The interval, "57.0 to 63.0"; empty where there is none."""
+        found = value(row, self.interval) if self.interval else None
+        return " to ".join(f"{x * self.factor:.{self.digits}f}" for x in found or ())
+
+
 def value(row: Row, path: str) -> Any:
     """What lies at the dotted `path`, or None: value(row, "seconds.encode.median")."""
     found: Any = row
@@ -49,37 +79,11 @@ def value(row: Row, path: str) -> Any:
 
 def number(row: Row, path: str) -> float | None:
     """As `value`, None for what is no finite number."""
-    found = value(row, path)
-    plain = isinstance(found, int | float) and not isinstance(found, bool)
-    return float(found) if plain and math.isfinite(found) else None
+    return Column("", path).number(row)
 
 
 def is_baseline(row: Row) -> bool:
     return bool(row["method"] == BASELINE)
-
-
-def check(results: Mapping[str, Any]) -> tuple[list[Row], list[dict[str, str]]]:
-    """Rows that can be used, and the refused: those of the run, and rows that lack something, with the reason.
-
-    Raises ValueError if `rows` is no list or `meta` no mapping.
-    """
-    if not isinstance(results.get("meta"), Mapping):
-        raise ValueError("results: no mapping 'meta'; allowed: a mapping of dataset, model, hardware ...")
-    if not isinstance(results.get("rows"), list):
-        raise ValueError("results: no list 'rows'; allowed: a list, one mapping for each method and setting")
-    rows: list[Row] = []
-    refused = [
-        {"method": str(r.get("method", "")), "reason": str(r.get("reason", ""))}
-        for r in results.get("refused") or []
-    ]
-    for i, row in enumerate(results["rows"]):
-        reason = _lacks(row)
-        if reason is None:
-            rows.append(row)
-        else:
-            name = str(row.get("method", "")) if isinstance(row, Mapping) else ""
-            refused.append({"method": name or f"row {i}", "reason": f"row {i} of the results: {reason}"})
-    return rows, refused
 
 
 def groups(rows: Sequence[Row]) -> list[Group]:
@@ -122,19 +126,3 @@ def _leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", ";".join(str(x) for x in item)
         else:
             yield f"{prefix}{key}", "" if item is None else item
-
-
-def _lacks(row: Any) -> str | None:
-    """What a row needs and does not have."""
-    if not isinstance(row, Mapping):
-        return "not a mapping"
-    for path in _NEEDED:
-        found = value(row, path)
-        if found is None:
-            return f"no {path}"
-        if path == "method":
-            if not isinstance(found, str) or not found:
-                return f"method={found!r}; allowed: a name"
-        elif number(row, path) is None or float(found) < 0:
-            return f"{path}={found!r}; allowed: a number from 0 on"
-    return None

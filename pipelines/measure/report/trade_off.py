@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.measure.report.pareto import pareto
@@ -17,6 +18,15 @@ NOT_MEASURED = "accuracy not measured (random weights): share of tokens kept ins
 _SOME_NAMED = f"; of the rivals the {_RIVALS_NAMED} best at each share are named"
 
 
+@dataclass(frozen=True)
+class _Point:
+    """at: what a row cost, and what it gives."""
+
+    row: Row
+    label: str
+    at: tuple[float, float]
+
+
 def trade_off(
     group: Group, look: Mapping[str, Look], *, operations: bool = False
 ) -> tuple[Any, dict[str, str]]:
@@ -27,57 +37,59 @@ def trade_off(
     -> the figure, and what each point says under the pointer, by id. Lines: what no method beats, and 95 % intervals.
     """
     path = "accuracy.all" if group.measured else "retention"
-    drawn = [(r, t) for r, t in zip(group.rows, group.labels, strict=True) if number(r, path) is not None]
     spent = _operations if operations else _seconds
-    points = [(spent(r), 100 * (number(r, path) or 0.0)) for r, _ in drawn]
+    points = [
+        _Point(row, label, (spent(row), 100 * gain))
+        for row, label in zip(group.rows, group.labels, strict=True)
+        if (gain := number(row, path)) is not None
+    ]
     with styled():
         fig = figure(10.5, 6.6)
         fig.set_layout_engine("none")  # labels are placed in pixels, which must stay
         axes = fig.add_axes((0.075, 0.095, 0.905, 0.785))
-        front = pareto(points)
-        axes.plot(*_steps([points[i] for i in front]), color=MUTED, lw=1.3, ls=(0, (5, 3)), zorder=1)
+        front = [points[i] for i in pareto([p.at for p in points])]
+        axes.plot(*_steps(front), color=MUTED, lw=1.3, ls=(0, (5, 3)), zorder=1)
         notes = {}
-        for i, ((row, label), (x, y)) in enumerate(zip(drawn, points, strict=True)):
-            style = look[row["method"]]
+        for i, point in enumerate(points):
+            style = look[point.row["method"]]
             order = 4 if style.ours else 3
             (mark,) = axes.plot(
-                x, y, ls="", marker=style.marker, ms=style.size, color=style.colour, mec="none", zorder=order
+                *point.at,
+                ls="",
+                marker=style.marker,
+                ms=style.size,
+                color=style.colour,
+                mec="none",
+                zorder=order,
             )
             mark.set_gid(f"point-{i}")
-            notes[f"point-{i}"] = _note(row, label, operations=operations)
+            notes[f"point-{i}"] = _note(point, operations=operations)
         unit = "Gflop up to the first token   ← less work" if operations else None
         axes.set_xlabel(unit or "time to first token, seconds (median)   ← faster")
         axes.set_ylabel(
             "correct answers, %" if group.measured else "visual tokens kept, average over LLM layers, %"
         )
-        times = [x for x, _ in points] or [1.0]
+        times = [p.at[0] for p in points] or [1.0]
         axes.margins(0.09)
         axes.set_xlim(left=0.0 if min(times) < 0.4 * max(times) else None)
         cost = "work" if operations else "time"
         axes.set_title(f"{_what(group)} against {cost} to first token: {group.title}", y=1.055)
-        named = _named(drawn, points, front, look)
-        said = _subtitle(drawn, group) + ("" if len(named) == len(drawn) else _SOME_NAMED)
+        named = _named(points, front, look)
+        said = _subtitle(points, group) + ("" if len(named) == len(points) else _SOME_NAMED)
         axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=MUTED)
-        _label_points(fig, axes, drawn, points, front, named, look)
+        _label_points(axes, points, front, named, look)
     return fig, notes
 
 
-def _named(
-    drawn: Sequence[tuple[Row, str]],
-    points: Sequence[tuple[float, float]],
-    front: Sequence[int],
-    look: Mapping[str, Look],
-) -> list[int]:
+def _named(points: Sequence[_Point], front: Sequence[_Point], look: Mapping[str, Look]) -> list[_Point]:
     """Which points get a name: all, or of many ours, the unpruned, the front, and the best rivals at each share."""
-    every = range(len(drawn))
-    if len(drawn) <= MOST_NAMES:
-        return list(every)
-    rows = [row for row, _ in drawn]
-    chosen = {i for i in every if look[rows[i]["method"]].ours or is_baseline(rows[i])} | set(front)
-    for share in {row["retain"] for row in rows}:
-        rivals = [i for i in every if rows[i]["retain"] == share and i not in chosen]
-        chosen |= set(sorted(rivals, key=lambda i: -points[i][1])[:_RIVALS_NAMED])
-    return sorted(chosen)
+    if len(points) <= MOST_NAMES:
+        return list(points)
+    own = [p for p in points if look[p.row["method"]].ours or is_baseline(p.row) or p in front]
+    for share in {p.row["retain"] for p in points}:
+        rivals = [p for p in points if p.row["retain"] == share and p not in own]
+        own += sorted(rivals, key=lambda p: -p.at[1])[:_RIVALS_NAMED]
+    return own
 
 
 def _seconds(row: Row) -> float:
@@ -92,11 +104,11 @@ def _what(group: Group) -> str:
     return "Accuracy" if group.measured else "Tokens kept"
 
 
-def _steps(front: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _steps(front: Sequence[_Point]) -> tuple[list[float], list[float]]:
     """A front as a stair: what it gives stays until the next point is paid for."""
     x: list[float] = []
     y: list[float] = []
-    for cost, gain in front:
+    for cost, gain in (p.at for p in front):
         if y:
             x.append(cost)
             y.append(y[-1])
@@ -105,20 +117,21 @@ def _steps(front: Sequence[tuple[float, float]]) -> tuple[list[float], list[floa
     return x, y
 
 
-def _subtitle(drawn: Sequence[tuple[Row, str]], group: Group) -> str:
+def _subtitle(points: Sequence[_Point], group: Group) -> str:
     """What the dashes mean, and how sure the accuracies are."""
     said = "dashed: nothing is both cheaper and better than these"
     if not group.measured:
         return f"{NOT_MEASURED}; {said}"
-    halves = [50 * (i[1] - i[0]) for i in (value(r, "accuracy.ci95") for r, _ in drawn) if i]
+    halves = [50 * (i[1] - i[0]) for i in (value(p.row, "accuracy.ci95") for p in points) if i]
     if not halves:
         return said
     return f"{said}; 95 % interval of a single accuracy: about ±{statistics.median(halves):.1f}"
 
 
-def _note(row: Row, label: str, *, operations: bool) -> str:
+def _note(point: _Point, *, operations: bool) -> str:
     """What a point says under the pointer."""
-    parts = [label, f"{100 * row['retention']:.1f} % of the visual tokens"]
+    row = point.row
+    parts = [point.label, f"{100 * row['retention']:.1f} % of the visual tokens"]
     accuracy = number(row, "accuracy.all")
     if accuracy is not None:
         parts.append(f"{100 * accuracy:.1f} % correct")
@@ -132,43 +145,40 @@ def _note(row: Row, label: str, *, operations: bool) -> str:
 
 
 def _label_points(
-    fig: Any,
     axes: Any,
-    drawn: Sequence[tuple[Row, str]],
-    points: Sequence[tuple[float, float]],
-    front: Sequence[int],
-    named: Sequence[int],
+    points: Sequence[_Point],
+    front: Sequence[_Point],
+    named: Sequence[_Point],
     look: Mapping[str, Look],
 ) -> None:
     """The points `named` get names, over no other name; thin lines lead to those that had to move away."""
     if not points:
         return
+    fig = axes.get_figure()
     texts = []
-    for row, label in (drawn[i] for i in named):
-        style = look[row["method"]]
-        bold = style.ours or is_baseline(row)
-        colour = style.colour if style.ours else INK if is_baseline(row) else MUTED
-        texts.append(
-            axes.text(
-                0, 0, label, fontsize=9.5, fontweight="bold" if bold else "normal", color=colour, zorder=5
-            )
-        )
+    for point in named:
+        style, base = look[point.row["method"]], is_baseline(point.row)
+        weight = "bold" if style.ours or base else "normal"
+        colour = style.colour if style.ours else INK if base else MUTED
+        texts.append(axes.text(0, 0, point.label, fontsize=9.5, fontweight=weight, color=colour, zorder=5))
     fig.canvas.draw()
     renderer, scale = fig.canvas.get_renderer(), fig.dpi / 72
     extents = [t.get_window_extent(renderer) for t in texts]
     sizes = [(e.width + 2 * scale, e.height + 1 * scale) for e in extents]
-    places = [tuple(p) for p in axes.transData.transform(points)]
-    anchors = [places[i] for i in named]
-    shown = set(named)
-    others = [[p, p] for i, p in enumerate(places) if i not in shown]
-    stair = axes.transData.transform(list(zip(*_steps([points[i] for i in front]), strict=True)))
+    place = lambda point: tuple(axes.transData.transform(point.at))  # noqa: E731
+    others = [[place(p)] * 2 for p in points if p not in named]
+    stair = axes.transData.transform(list(zip(*_steps(front), strict=True)))
     area = axes.get_window_extent(renderer)
     bounds = (area.x0 + 2, area.y0 + 2, area.x1, area.y1)
     boxes = place_labels(
-        anchors, sizes, bounds, radius=6.5 * scale, lines=[[tuple(p) for p in stair], *others]
+        [place(p) for p in named],
+        sizes,
+        bounds,
+        radius=6.5 * scale,
+        lines=[[tuple(p) for p in stair], *others],
     )
     back = axes.transData.inverted()
-    for text, box, (x, y) in zip(texts, boxes, anchors, strict=True):
+    for text, box, (x, y) in zip(texts, boxes, map(place, named), strict=True):
         text.set_position(back.transform((box[0] + scale, box[1] + 1.5 * scale)))
         text.set_verticalalignment("bottom")
         near = nearest(box, (x, y))

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.measure.methods import at_random, method_config, method_names
 from videoprune.config import PruneConfig, preset, preset_names
-from videoprune.plug.llm_pass import cut_layers, cut_ratios
+from videoprune.prune.counts import cut_layers, cut_ratios
 
 
 def product(config: PruneConfig) -> float:

@@ -28,6 +28,13 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def free_cluster(cluster: None) -> None:
+    """The actors of the test before give their cores back a moment after they were killed."""
+    while ray.available_resources().get("CPU", 0) < 3:
+        time.sleep(0.1)
+
+
 def by_question(parts: Iterator[list[dict]]) -> dict[str, dict]:
     rows = [row for part in parts for row in part]
     found = {row["question_id"]: {k: v for k, v in row.items() if k != "seconds"} for row in rows}
@@ -36,7 +43,7 @@ def by_question(parts: Iterator[list[dict]]) -> dict[str, dict]:
 
 
 def test_rows_equal_the_local_ones_whatever_happens_to_actors(
-    cluster: None, tiny: Path, clips: Path, tmp_path: Path
+    free_cluster: None, tiny: Path, clips: Path, tmp_path: Path
 ) -> None:
     """One clip kills every actor that decodes it, one hangs the first actor; the others do not notice."""
     good = group_by_video(load(clips))
@@ -64,12 +71,29 @@ def test_rows_equal_the_local_ones_whatever_happens_to_actors(
     lost = found.pop("deadly-1")
     assert lost["outcome"] == "failed"
     assert lost["reason"].startswith("set aside after 3 attempts: decode: the process died")
+    assert lost["kind"] == "ActorDiedError"
+    assert "ActorDiedError" in lost["traceback"]
     assert found == alike
     assert hung.exists()
     assert ray.is_initialized()  # a cluster of the caller's stays
 
 
-def test_impossible_settings_reach_the_caller(cluster: None, tiny: Path, clips: Path) -> None:
+def test_the_traceback_of_an_actor_reaches_the_row(free_cluster: None, tiny: Path, clips: Path) -> None:
+    class Broken(ModelStage):
+        def _rows(self, *args: object) -> list:
+            raise RuntimeError("no room")
+
+    stage = Broken(str(tiny), preset("none"), device="cpu")
+    rows = [
+        row
+        for part in ray_executor.run(group_by_video(load(clips))[:1], DecodeStage(4, (32, 32)), stage)
+        for row in part
+    ]
+    assert {row["reason"] for row in rows} == {"RuntimeError: no room"}
+    assert all("in _rows" in row["traceback"] for row in rows)
+
+
+def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, clips: Path) -> None:
     prune = preset("balanced").replace(**{"llm.keep": 0.4})
     stage = ModelStage(str(tiny), prune, device="cpu")
     with pytest.raises(ValueError, match="not calibrated"):

@@ -11,16 +11,16 @@ from pipelines.run.stages import (
     ClipItem,
     DecodedClip,
     DecodeStage,
+    Failure,
     ModelStage,
-    clip_shape,
     failed_rows,
     group_by_video,
-    with_prune,
 )
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
-from videoprune.types import Answer, Outcome, Sample, VideoFrames
+from videoprune.models.loading import clip_shape
+from videoprune.types import STAGES, Answer, Sample, VideoFrames, result_row
 from videoprune.video import Sampling, read
 
 
@@ -58,8 +58,8 @@ def test_rows_are_what_the_engine_says(engine: Engine, items: list[ClipItem]) ->
     expected: list[tuple[Sample, Answer]] = []
     for item in items:
         frames = read(item.video, Sampling(max_frames=engine.num_frames), size=engine.frame_size)
-        tokens, _ = engine.encode([frames])
-        expected += zip(item.samples, engine.answer(tokens, item.samples, max_new_tokens=1), strict=True)
+        encoded = engine.encode([frames])
+        expected += zip(item.samples, engine.answer(encoded, item.samples, max_new_tokens=1), strict=True)
     assert len(rows) == 9
     assert {row["prediction"] for row in rows} - {""}  # the model does choose letters
     for row, (sample, answer) in zip(rows, expected, strict=True):
@@ -72,7 +72,8 @@ def test_rows_are_what_the_engine_says(engine: Engine, items: list[ClipItem]) ->
             "decord",
             sample.meta["category"],
         )
-        assert set(row["seconds"]) == {"decode", "encode", "fuse", "llm", "llm_prune"}
+        assert set(row["seconds"]) == set(STAGES)
+        assert result_row(row) == row
 
 
 def test_smaller_batches_give_the_same_rows(engine: Engine, items: list[ClipItem]) -> None:
@@ -113,7 +114,12 @@ def test_clips_that_cannot_be_read_or_answered_become_failed_rows(
     assert (first[0]["prediction"], first[0]["correct"], first[0]["tokens"]) == ("", False, None)
 
     def burst(self: Engine, frames: list[VideoFrames]) -> None:
-        raise RuntimeError("out of memory")
+        raise RuntimeError("no room")
+
+    assert {(row["kind"], row["traceback"]) for row in (*first, *second)} == {
+        ("not_a_video", ""),
+        ("missing", ""),
+    }
 
     decode.setup()
     decoded = decode.process(items[0])
@@ -121,7 +127,10 @@ def test_clips_that_cannot_be_read_or_answered_become_failed_rows(
     stage = ModelStage.around(engine)
     stage.setup()
     monkeypatch.setattr(Engine, "encode", burst)
-    assert {row["reason"] for row in stage.process(decoded)} == {"RuntimeError: out of memory"}
+    for row in stage.process(decoded):
+        assert (row["kind"], row["reason"]) == ("RuntimeError", "RuntimeError: no room")
+        assert "in burst\n" in row["traceback"]
+        assert row["traceback"].endswith("RuntimeError: no room\n")
 
 
 def test_settings_that_cannot_work_are_told_before_the_first_clip(tiny: Path, items: list[ClipItem]) -> None:
@@ -144,22 +153,49 @@ def test_stages_can_be_pickled_before_setup(tiny: Path) -> None:
         assert vars(pickle.loads(pickle.dumps(stage))) == vars(stage)
 
 
-def test_with_prune_changes_a_copy_on_the_same_model(engine: Engine) -> None:
-    other = with_prune(engine, PruneConfig())
-    assert (other.prune, engine.prune) == (PruneConfig(), preset("balanced"))
-    assert other.model is engine.model
-    with pytest.raises(ValueError, match="not calibrated"):
-        with_prune(engine, preset("balanced").replace(**{"llm.keep": 0.123}))
-
-
 def test_a_failed_row_has_its_reason_and_its_share_of_time() -> None:
     item = ClipItem("v", (Sample("a", "v", "?"), Sample("b", "v", "?")))
-    rows = failed_rows(item, "why", {"decode": 1.0})
+    rows = failed_rows(item, Failure("missing", "why"), {"decode": 1.0})
     assert [(r["question_id"], r["reason"], r["seconds"]) for r in rows] == [
         ("a", "why", {"decode": 0.5}),
         ("b", "why", {"decode": 0.5}),
     ]
-    assert Outcome("failed", rows[0]["reason"]).kind == rows[0]["outcome"]
+    assert {(r["outcome"], r["kind"]) for r in rows} == {("failed", "missing")}
+
+
+class FakeEngine:
+    """Notes what it is asked for."""
+
+    num_frames, frame_size, prune = 2, (8, 8), PruneConfig()
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int]] = []
+
+    def encode(self, frames: list[VideoFrames]) -> list[VideoFrames]:
+        return frames
+
+    def answer(self, encoded: list[VideoFrames], questions: list[Sample], *, max_new_tokens: int) -> None:
+        self.asked.append((len(questions), max_new_tokens))
+
+
+def test_the_warm_up_takes_decoding_steps_at_the_batch_size_of_the_run() -> None:
+    fake = FakeEngine()
+    stage = ModelStage.around(fake, batch=5, max_new_tokens=1)  # type: ignore[arg-type]
+    stage.setup()
+    assert fake.asked == [(5, 3)]  # the first token comes from the prefill
+
+
+def test_what_decoding_raises_is_a_failure_with_its_traceback(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = DecodeStage(2, (32, 32), columns=2)
+    monkeypatch.setattr("pipelines.run.stages.grid_view", lambda frames, columns: frames.nothing)
+    decode.setup()
+    found = decode.process(group_by_video(load(clips))[0]).frames
+    decode.close()
+    assert isinstance(found, Failure)
+    assert found.kind == "AttributeError"
+    assert "stages.py" in found.traceback
 
 
 def test_the_local_executor_decodes_ahead_but_not_too_far(engine: Engine, items: list[ClipItem]) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import tables
 from pipelines.cli import main
+from pipelines.measure import table_runs
 from pipelines.measure.table_rows import TABLES, TableRow, TableSpec
-from pipelines.tables import row_cells, row_config
+from pipelines.measure.table_runs import row_cells, row_config
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.summary import summarize
 
@@ -61,7 +61,9 @@ def test_cells_by_hand() -> None:
             },
             "seconds": {
                 "decode": 9.0,
+                "preprocess": 0.001,
                 "encode": 0.01 * number,
+                "encode_prune": 0.002,
                 "fuse": 0.001,
                 "llm": 0.02,
                 "llm_prune": 0.003,
@@ -80,7 +82,7 @@ def test_cells_by_hand() -> None:
         "25.0",
         "25.0",
     )
-    assert (cells["encode"], cells["llm"]) == ("16", "23")
+    assert (cells["encode"], cells["llm"]) == ("19", "23")
     assert row_cells("unpruned", summarize(dense), dense, dense)["difference"] == ""
 
 
@@ -101,7 +103,7 @@ def test_the_command_measures_keeps_and_writes(
         ),
     )
     monkeypatch.setitem(TABLES, "llm", spec)
-    monkeypatch.setattr(tables, "CALIBRATION_CLIPS", 3)
+    monkeypatch.setattr(table_runs, "CALIBRATION_CLIPS", 3)
     words = ["tables", "--model", str(tiny), "--data", str(clips), "--limit", "4", "--only", "llm"]
     words += ["--out", str(tmp_path / "docs"), "--runs", str(tmp_path / "runs")]
     assert main(words) == 0

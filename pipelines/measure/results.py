@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
-from pipelines.measure.alternating import spread
-from pipelines.measure.cost import predict
+from pipelines.measure.cost import Prompt, predict
 from pipelines.measure.methods import OURS
-from pipelines.measure.report.rows import BASELINE
-from pipelines.measure.speed_memory import memory_key
-from pipelines.measure.speed_plan import Plan, Setting
-from pipelines.run.results import Row
+from pipelines.measure.plan import BASELINE, Plan, Setting
+from pipelines.measure.run import memory_key
+from pipelines.measure.turns import spread
+from pipelines.run.results import Row, read_rows
 from videoprune.cost.operations import Cost, flop_ideal
 from videoprune.cost.shapes import ModelShape
 from videoprune.eval.metrics import clustered_interval
@@ -22,58 +24,65 @@ _STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "genera
 _RATIOS = ("first_token", "total", "encode", "prefill")
 
 
-def report_rows(
-    plan: Plan,
-    answers: dict[str, Row],
-    times: dict[str, Row],
-    memory: dict[str, Row],
-    shape: ModelShape,
-    *,
-    text_tokens: int,
-    new_tokens: int,
-    size: tuple[int, int] | None,
-    bytes_per_value: int,
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Seen:
+    """Rows of a run's three files."""
+
+    answers: list[Row]
+    times: list[Row]
+    memory: dict[str, Row]
+
+    @classmethod
+    def read(cls, out: Path) -> Seen:
+        answers, times, memory = (read_rows(out / f"{n}.jsonl") for n in ("answers", "times", "memory"))
+        return cls(list(answers.values()), list(times.values()), memory)
+
+
+@dataclass(frozen=True)
+class Reckoning:
+    """What operations are reckoned from. text: tokens of the median prompt that are not visual. new_tokens: of an
+    answer. size: height and width of frames, for encoders that take any."""
+
+    shape: ModelShape
+    text: int
+    new_tokens: int
+    size: tuple[int, int] | None
+    bytes_per_value: int
+
+    def cost(self, setting: Setting, frames: int, tokens: Mapping[str, Any]) -> Cost:
+        prompt = Prompt(frames, tokens["dense"] + self.text, self.text, self.size)
+        layers, width = tokens["llm_layers"], self.bytes_per_value
+        return predict(self.shape, prompt, setting.config, visual_by_layer=layers, bytes_per_value=width)
+
+
+def report_rows(plan: Plan, seen: Seen, reckoning: Reckoning) -> list[dict[str, Any]]:
     """A row for each setting, number of frames and concurrency that has times."""
     rows = []
     for frames in plan.frames:
-        asked = {s.label: _of(answers, frames=frames, setting=s.label) for s in plan.settings if plan.answers}
-        for concurrency in plan.concurrency:
-            timed = {
-                s.label: _of(times, frames=frames, setting=s.label, concurrency=concurrency)
-                for s in plan.settings
-            }
-            costs: dict[str, Cost] = {}
+        asked = {label: _of(seen.answers, frames=frames, setting=label) for label in plan.labels}
+        for count in plan.concurrency:
+            same = [r for r in seen.times if (r["frames"], r["concurrency"]) == (frames, count)]
+            base = _of(same, setting=BASELINE)
+            dense = None
             for setting in plan.settings:
-                runs = timed[setting.label]
+                runs, answers = _of(same, setting=setting.label), asked[setting.label]
                 if not runs:
                     continue
-                tokens = _tokens([r for r in asked.get(setting.label, []) if "tokens" in r] or runs)
-                costs[setting.label] = predict(
-                    shape,
-                    frames,
-                    tokens["dense"] + text_tokens,
-                    setting.prune,
-                    size=size,
-                    question_tokens=text_tokens,
-                    visual_by_layer=tokens["llm_layers"],
-                    bytes_per_value=bytes_per_value,
-                )
-                row = _row(setting, frames, concurrency, runs, timed.get(BASELINE, []), tokens)
-                row |= _costs(
-                    costs[setting.label], costs.get(BASELINE), row["speedup"]["first_token"], new_tokens
-                )
-                row["accuracy"] = _accuracy(asked.get(setting.label, []), asked.get(BASELINE, []))
-                held = memory.get(memory_key(setting.label, frames, concurrency), {})
+                tokens = _tokens([r for r in answers if "tokens" in r] or runs)
+                cost = reckoning.cost(setting, frames, tokens)
+                dense = cost if setting.label == BASELINE else dense
+                row = _row(setting, runs, base, tokens)
+                row |= _costs(cost, dense, row["speedup"]["first_token"], reckoning.new_tokens)
+                row["accuracy"] = _accuracy(answers, asked[BASELINE])
+                held = seen.memory.get(memory_key(setting.label, frames, count), {})
                 row["peak_bytes"] = held.get("peak_bytes")
-                row["encode_once_ask_many"] = _many(asked.get(setting.label, []))
+                row["encode_once_ask_many"] = _many(answers)
                 rows.append(row)
     return rows
 
 
-def _row(
-    setting: Setting, frames: int, concurrency: int, runs: list[Row], base: list[Row], tokens: dict[str, Any]
-) -> dict[str, Any]:
+def _row(setting: Setting, runs: list[Row], base: list[Row], tokens: dict[str, Any]) -> dict[str, Any]:
+    frames, concurrency = runs[0]["frames"], runs[0]["concurrency"]
     seconds = {s: spread([r[s] / concurrency for r in runs]) for s in _STAGES if s in runs[0]}
     same = {r["run"]: r for r in base}
     pairs = [(same[r["run"]], r) for r in runs if r["run"] in same]
@@ -92,8 +101,8 @@ def _row(
             for name in _RATIOS
         },
         "tokens": tokens,
-        "config": setting.prune.as_dict(),
-        "digest": setting.prune.digest(),
+        "config": setting.config.as_dict(),
+        "digest": setting.config.digest(),
     }
 
 
@@ -112,10 +121,7 @@ def _accuracy(rows: list[Row], base: list[Row]) -> dict[str, Any]:
     """Both denominators: all questions, and those with an answer that could be read."""
     if not rows:
         return {
-            "all": None,
-            "answered": None,
-            "ci95": None,
-            "agreement": None,
+            **dict.fromkeys(("all", "answered", "ci95", "agreement")),
             "parse_failures": 0,
             "questions": 0,
         }
@@ -156,5 +162,5 @@ def _tokens(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def _of(rows: dict[str, Row], **wanted: Any) -> list[Row]:
-    return [r for r in rows.values() if all(r[k] == v for k, v in wanted.items())]
+def _of(rows: Sequence[Row], **wanted: Any) -> list[Row]:
+    return [r for r in rows if all(r[k] == v for k, v in wanted.items())]

@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
-from pipelines.evaluate import Runner, RunSettings, evaluate
 from pipelines.run import local
+from pipelines.run.evaluation import Runner, RunSettings, evaluate
 from pipelines.run.results import model_fingerprint, read_rows
-from pipelines.run.stages import ClipItem, DecodeStage, ModelStage, Row, failed_rows
+from pipelines.run.stages import ClipItem, DecodeStage, Failure, ModelStage, failed_rows
+from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.summary import summarize
-from videoprune.types import Sample
+from videoprune.types import ResultRow, Sample, result_row
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def as_json(value: Any) -> Any:
@@ -32,6 +33,10 @@ def as_json(value: Any) -> Any:
 
 def settings_for(prune: str = "none") -> RunSettings:
     return RunSettings("tiny", "fingerprint", preset(prune))
+
+
+def task_of(samples: Sequence[Sample]) -> Task:
+    return Task("made up", "", list(samples))
 
 
 def samples_of(folder: Path, clips: int = 3, questions: int = 2) -> list[Sample]:
@@ -53,20 +58,20 @@ class Fake:
         self.asked: list[str] = []
         self.broken = broken
 
-    def __call__(self, items: Sequence[ClipItem]) -> Iterator[list[Row]]:
+    def __call__(self, items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
         for item in items:
             self.asked.append(Path(item.video).stem)
-            rows = failed_rows(item, "broken", {"decode": 1.0})
+            rows = failed_rows(item, Failure("broken", "broken"), {"decode": 1.0})
             if self.asked[-1] in self.broken:
                 yield rows
                 continue
             good: dict[str, Any] = {"prediction": "A", "correct": True, "outcome": "complete", "reason": ""}
-            yield [{**row, **good, "tokens": {"dense": 4, "fused": 2}} for row in rows]
+            yield [result_row({**row, **good, "tokens": {"dense": 4, "fused": 2}}) for row in rows]
 
 
 def test_summary_holds_scores_settings_and_speed(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    summary = evaluate(samples, Fake(["1"]), tmp_path / "out", settings_for(), shown=False)
+    summary = evaluate(task_of(samples), Fake(["1"]), tmp_path / "out", settings_for(), shown=False)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     rows = read_rows(tmp_path / "out" / "results.jsonl")
     scores = summarize([rows[s.question_id] for s in samples])
@@ -84,66 +89,69 @@ def test_summary_holds_scores_settings_and_speed(tmp_path: Path) -> None:
 
 def test_a_second_run_asks_only_what_failed(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    first = evaluate(samples, Fake(["1"]), tmp_path, settings_for(), shown=False)
+    first = evaluate(task_of(samples), Fake(["1"]), tmp_path, settings_for(), shown=False)
     again = Fake()
-    second = evaluate(samples, again, tmp_path, settings_for(), shown=False)
+    second = evaluate(task_of(samples), again, tmp_path, settings_for(), shown=False)
     assert again.asked == ["1"]
     assert (first["counts"]["failed"], second["counts"]["failed"]) == (2, 0)
     assert second["accuracy"]["overall"] == 1.0
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 8
     idle = Fake()
-    third = evaluate(samples, idle, tmp_path, settings_for(), shown=False)
+    third = evaluate(task_of(samples), idle, tmp_path, settings_for(), shown=False)
     assert idle.asked == []
     assert third == second  # with the speed of the run that did the work
 
 
 def test_a_clip_answered_in_part_is_asked_whole_but_written_once(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    evaluate(samples, Fake(), tmp_path, settings_for(), shown=False)
+    evaluate(task_of(samples), Fake(), tmp_path, settings_for(), shown=False)
     path = tmp_path / "results.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + lines[3][:20])  # killed while it wrote the second clip's second row
     asked: list[int] = []
 
-    def counting(items: Sequence[ClipItem]) -> Iterator[list[Row]]:
+    def counting(items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
         asked.extend(len(item.samples) for item in items)
         yield from Fake()(items)
 
-    evaluate(samples, counting, tmp_path, settings_for(), shown=False)
+    evaluate(task_of(samples), counting, tmp_path, settings_for(), shown=False)
     assert asked == [2, 2]
     assert path.read_text() == "".join(lines)
 
 
 def test_rows_of_other_settings_models_or_videos_are_refused(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    evaluate(samples, Fake(), tmp_path, settings_for(), shown=False)
+    evaluate(task_of(samples), Fake(), tmp_path, settings_for(), shown=False)
     before = (tmp_path / "results.jsonl").read_bytes()
     other = RunSettings("tiny", "another", preset("none"))
     for settings in (settings_for("evoprune"), other):
         with pytest.raises(ValueError, match=r"6 of its rows \(first: question 0-0\).*--restart"):
-            evaluate(samples, Fake(), tmp_path, settings, shown=False)
+            evaluate(task_of(samples), Fake(), tmp_path, settings, shown=False)
     Path(samples[2].video).write_bytes(b"another clip")
     with pytest.raises(ValueError, match="2 of its rows"):
-        evaluate(samples, Fake(), tmp_path, settings_for(), shown=False)
+        evaluate(task_of(samples), Fake(), tmp_path, settings_for(), shown=False)
     assert (tmp_path / "results.jsonl").read_bytes() == before
     fresh = Fake()
-    evaluate(samples, fresh, tmp_path, other, restart=True, shown=False)
+    evaluate(task_of(samples), fresh, tmp_path, other, restart=True, shown=False)
     assert fresh.asked == ["0", "1", "2"]
     assert len(read_rows(tmp_path / "results.jsonl")) == 6
 
 
 def test_a_failed_video_may_be_replaced(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    evaluate(samples, Fake(["1"]), tmp_path, settings_for(), shown=False)
+    evaluate(task_of(samples), Fake(["1"]), tmp_path, settings_for(), shown=False)
     Path(samples[2].video).write_bytes(b"now it is a good one")
-    assert evaluate(samples, Fake(), tmp_path, settings_for(), shown=False)["counts"]["failed"] == 0
+    assert evaluate(task_of(samples), Fake(), tmp_path, settings_for(), shown=False)["counts"]["failed"] == 0
 
 
 def test_a_longer_selection_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     samples = samples_of(tmp_path)
-    assert evaluate(samples[:2], Fake(), tmp_path, settings_for(), shown=False)["counts"]["questions"] == 2
+    assert (
+        evaluate(task_of(samples[:2]), Fake(), tmp_path, settings_for(), shown=False)["counts"]["questions"]
+        == 2
+    )
     more = Fake()
-    assert evaluate(samples, more, tmp_path, settings_for(), shown=False)["counts"]["questions"] == 6
+    assert evaluate(task_of(samples), more, tmp_path, settings_for(), shown=False)["counts"]["questions"] == 6
     assert more.asked == ["1", "2"]
 
 
@@ -153,18 +161,18 @@ def real_run(tiny: Path, clips: Path, out: Path, killed_after: int = 0) -> None:
     stage = ModelStage(str(tiny), settings.prune, device="cpu", max_new_tokens=2)
     run: Runner = partial(local.run, decode=DecodeStage(4, (32, 32)), model=stage)
 
-    def killed(items: Sequence[ClipItem]) -> Iterator[list[Row]]:
+    def killed(items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
         for done, rows in enumerate(run(items)):
             if done == killed_after:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield rows
 
-    evaluate(load(clips), killed if killed_after else run, out, settings, shown=False)
+    evaluate(task_of(load(clips)), killed if killed_after else run, out, settings, shown=False)
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tiny: Path, clips: Path, tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tests.pipelines.test_evaluate import real_run\n"
+        "import sys; from pathlib import Path; from tests.pipelines.run.test_evaluation import real_run\n"
         "real_run(*map(Path, sys.argv[1:4]), killed_after=2)"
     )
     command = [sys.executable, "-c", code, str(tiny), str(clips), str(tmp_path / "killed")]
@@ -183,3 +191,18 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(tiny: Path, clips: 
     )
     assert found == expected
     assert len(found) == 9
+
+
+def test_rows_of_older_runs_still_count(tmp_path: Path) -> None:
+    samples = samples_of(tmp_path)
+    first = evaluate(task_of(samples), Fake(["1"]), tmp_path, settings_for(), shown=False)
+    path = tmp_path / "results.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{k: v for k, v in row.items() if k not in ("kind", "traceback")} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+    again = Fake(["1"])
+    assert (
+        evaluate(task_of(samples), again, tmp_path, settings_for(), shown=False)["accuracy"]
+        == first["accuracy"]
+    )
+    assert again.asked == ["1"]

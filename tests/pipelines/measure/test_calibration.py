@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.calibrate import encoder_ranks, save_calibration, solve, training_clips
 from pipelines.cli import main
-from pipelines.run.stages import with_prune
+from pipelines.measure.calibration import Solved, encoder_ranks, save_calibration, solve, training_clips
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
-from videoprune.models.early import stage_features
-from videoprune.models.multi_encoder import calibration_key
+from videoprune.plug.settings import calibration_key
+from videoprune.prune.meteor import cut_blocks
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +38,17 @@ def test_training_clips_repeat_and_differ_from_each_other() -> None:
 
 
 @torch.no_grad()
-def test_stage_features_are_the_blocks_outputs_at_the_cuts(engine: Engine) -> None:
+def test_features_behind_the_cuts_are_the_blocks_outputs(engine: Engine) -> None:
     pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for one in engine.model.towers:
-        size = one.model.config.image_size
+        size = one.vision.config.image_size
         values = pixels[..., :size, :size]
-        found = stage_features(one, values)
+        found = one.features_behind(list(cut_blocks(len(one.blocks))), values)
         assert [tuple(x.shape) for x in found] == [(2, one.dense, one.width)] * 3
-        if one.layout is None:
-            assert all(torch.equal(x, one.whole(values)) for x in found)
+        if not one.blocks:
+            assert all(torch.equal(x, one.features(values)) for x in found)
             continue
-        hidden = one.model(pixel_values=values, output_hidden_states=True).hidden_states
+        hidden = one.vision(pixel_values=values, output_hidden_states=True).hidden_states
         for x, after in zip(found, (2, 3, 4), strict=True):  # 4 blocks: thirds end after 2, 3 and 4
             torch.testing.assert_close(x, hidden[after][:, one.prefix :], rtol=1e-4, atol=1e-4)
 
@@ -62,7 +61,7 @@ def test_ranks_are_means_over_frames(engine: Engine) -> None:
     expected = np.zeros(3)
     for clip in clips:
         values = clip.frames.pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-        for cut, x in enumerate(stage_features(one, values)):
+        for cut, x in enumerate(one.features_behind(list(cut_blocks(len(one.blocks))), values)):
             expected[cut] += np.mean([slow_effective_rank(frame.numpy()) for frame in x]) / len(clips)
     assert list(found) == [t.name for t in engine.model.towers]
     np.testing.assert_allclose(found[one.name], expected, rtol=1e-3)
@@ -79,11 +78,11 @@ def test_the_solved_lambda_keeps_the_wanted_share(engine: Engine, keep: float) -
     prune = preset("balanced").replace(**{"llm.keep": keep, "encoder.keep": 0.8})
     found = solve(engine, clips, prune)
     assert found.share == pytest.approx(keep, abs=0.005)
-    solved = with_prune(engine, prune.replace(**{"llm.lambda_": found.lambda_}))
+    solved = engine.with_prune(prune.replace(**{"llm.lambda_": found.lambda_}))
     shares = []
     for clip in clips:
-        tokens, _ = solved.encode([clip.frames])
-        for answer in solved.answer(tokens, clip.samples, max_new_tokens=1):
+        encoded = solved.encode([clip.frames])
+        for answer in solved.answer(encoded, clip.samples, max_new_tokens=1):
             shares.append(np.mean(answer.trace.llm_layers) / answer.trace.fused)
     assert found.share == pytest.approx(np.mean(shares), abs=1e-9)
 
@@ -96,12 +95,21 @@ def test_a_share_out_of_reach_is_refused(engine: Engine) -> None:
 def test_a_calibration_keeps_what_else_is_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"num_frames": 4, "lambdas": {"old": 1.0, "both": 2.0}}))
-    save_calibration(tmp_path, {"clip": [1.0, 2.0, 3.0]}, {"both": 5.0, "new": 6.0})
+    solved = {"both": Solved(5.0, 0.5, 9.0), "new": Solved(6.0, 0.5, 9.0)}
+    save_calibration(tmp_path, {"clip": [1.0, 2.0, 3.0]}, solved)
     assert json.loads(path.read_text()) == {
         "num_frames": 4,
         "encoder_ranks": {"clip": [1.0, 2.0, 3.0]},
         "lambdas": {"old": 1.0, "both": 5.0, "new": 6.0},
     }
+
+
+def test_a_stock_models_lambdas_stand_apart_with_their_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"hidden_size": 4, "videoprune": {"note": "kept"}}))
+    save_calibration(tmp_path, {}, {"new": Solved(6.0, 0.5, 9.0)})
+    own = {"note": "kept", "lambdas": {"new": {"lambda": 6.0, "tokens": 9.0}}}
+    assert json.loads(path.read_text()) == {"hidden_size": 4, "videoprune": own}
 
 
 def test_the_command_makes_a_preset_usable(

@@ -1,0 +1,103 @@
+"""Arguments that several commands share. Every command imports this to say what it takes: nothing heavy in here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable, Sequence
+
+Commands = argparse._SubParsersAction
+Run = Callable[[argparse.Namespace, Sequence[str]], int]
+
+BENCHMARKS = ("videomme", "nextqa", "nextoe", "msvd", "activitynet")
+_OVERRIDES = (
+    "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
+    "Presets: none, light, balanced, aggressive, evoprune, meteor, rivals by name, or a path to a YAML file."
+)
+
+
+def command(
+    commands: Commands, name: str, text: str, run: Run, *, overrides: bool = False
+) -> argparse.ArgumentParser:
+    """The parser of one command, which `run` is for. overrides: whether words behind the arguments change settings."""
+    epilog = _OVERRIDES if overrides else None
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=text, description=text, epilog=epilog, allow_abbrev=False
+    )
+    parser.set_defaults(run=run, overrides=overrides)
+    return parser
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default="demo",
+        help="demo, llava-demo, qwen-demo, a model's folder, or a Hugging Face name (default: demo)",
+    )
+    parser.add_argument(
+        "--random-weights",
+        action="store_true",
+        help="--model names a true shape in configs/models, or a YAML file: speed without a download",
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 ... (default: a GPU where there is one)")
+
+
+def add_prune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prune", default="balanced", help="preset or YAML file (default: balanced)")
+
+
+def add_video(parser: argparse.ArgumentParser) -> None:
+    """The video, and how many of its frames."""
+    parser.add_argument("video", metavar="VIDEO")
+    parser.add_argument(
+        "--frames", type=count, metavar="N", help="most frames (default: as the model was trained)"
+    )
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", metavar="DIR", help="a benchmark's folder (default: made below runs)")
+    parser.add_argument("--clips", type=count, default=200, metavar="N", help="clips to make (default: 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clips to make (default: 0)")
+    parser.add_argument("--limit", type=count, metavar="N", help="only the first N questions")
+
+
+def add_protocol(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
+    parser.add_argument(
+        "--protocol", default="official", help="official, lmms-eval or ig-vlm (default: official)"
+    )
+
+
+def check_video(path: str) -> None:
+    """Raises ValueError for what is no file, before any model is loaded for it."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+        raise ValueError(f"video={path!r}: URLs are not read; download the file first")
+    if not os.path.exists(path):
+        raise ValueError(f"video={path!r}: no such file")
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; allowed: whole numbers from 1 on")
+    return value
+
+
+def counts(text: str) -> tuple[int, ...]:
+    return tuple(count(part) for part in text.split(","))
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def words(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def shard(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text}; allowed: 1/4, 2/4, 3/4, 4/4 for four parts")
+    return int(number), int(of)

@@ -1,0 +1,53 @@
+"""Which settings a model can do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipelines.measure.calibration import TrainingClip, clips_like, needs_lambda, with_lambda
+from pipelines.measure.methods import method_config
+from pipelines.measure.plan import BASELINE, Setting, without_calibration
+from pipelines.measure.turns import WARM_UP_TOKENS
+from videoprune.config import PruneConfig
+from videoprune.engine import Engine
+from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.plug.settings import calibration_key
+
+_CALIBRATION_CLIPS = 12
+
+
+def usable_settings(
+    engine: Engine,
+    methods: Sequence[str],
+    retain: Sequence[float],
+    probe: TrainingClip,
+    lambdas: Path | None,
+) -> tuple[tuple[Setting, ...], list[dict[str, str]]]:
+    """The unpruned model and every method at every retention that the model and the method allow, as the clip `probe`
+    tells; the others with the reason. lambdas: the file of those that had to be solved for; None: none is, the weights
+    are random. Raises ValueError for a method that is none."""
+    found, refused = [Setting(BASELINE, 1.0, PruneConfig())], []
+    for method in (m for m in methods if m != BASELINE):
+        for share in sorted(retain, reverse=True):
+            try:
+                prune = _calibrated(engine, method, method_config(method, share), lambdas)
+                ready = engine.with_prune(prune)
+                encoded = ready.encode([probe.frames])  # shows ratios out of reach, too
+                ready.answer(encoded, probe.samples[:1], max_new_tokens=WARM_UP_TOKENS)
+                found.append(Setting(method, share, prune))
+            except ValueError as error:
+                if str(error).startswith("method="):  # a name that is none: nothing was measured yet
+                    raise
+                refused.append({"method": f"{method}@{share:g}", "reason": str(error)})
+    return tuple(found), refused
+
+
+def _calibrated(engine: Engine, method: str, prune: PruneConfig, lambdas: Path | None) -> PruneConfig:
+    if not needs_lambda(engine, prune):
+        return prune
+    several = isinstance(engine.model, MultiEncoderVLM)
+    if lambdas is None or not (several or method == "meteor"):
+        return without_calibration(prune)
+    clips = lambda: clips_like(engine, _CALIBRATION_CLIPS)  # noqa: E731
+    return with_lambda(engine, prune, lambdas, calibration_key(prune), clips)

@@ -1,0 +1,130 @@
+"""Questions in, results.jsonl and summary.json out, resumable at any moment.
+
+Both executors give the same rows, except for `seconds` and for which backend had to help out under load. Sums
+of floats in another order (other thread counts, other machines) may differ in the last digits; the answers
+and token counts change only where two choices are that close.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.measure.environment import hardware, versions
+from pipelines.run.progress import progress_bar
+from pipelines.run.results import Results, Row, row_key, video_fingerprint, write_whole
+from pipelines.run.stages import ClipItem, group_by_video
+from pipelines.run.tasks import Task
+from videoprune.config import PruneConfig
+from videoprune.eval.summary import summarize
+from videoprune.types import ResultRow, result_row
+
+Runner = Callable[[Sequence[ClipItem]], Iterator[list[ResultRow]]]
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is made with, beside its task. fingerprint: of the model's files, see `results.model_fingerprint`."""
+
+    model: str
+    fingerprint: str
+    prune: PruneConfig
+    executor: str = "local"
+
+
+def evaluate(
+    task: Task,
+    runner: Runner,
+    out: Path,
+    settings: RunSettings,
+    *,
+    restart: bool = False,
+    shown: bool = True,
+) -> dict[str, Any]:
+    """Ask what `out`/results.jsonl does not answer yet, and return what `out`/summary.json then holds.
+
+    A clip of which only some questions are answered is asked all of them again, so that batches are the same
+    as in a run that was never stopped. Rows of failed questions are tried again. Raises ValueError if `out`
+    holds answers from other settings, another model or other videos, unless `restart`.
+    """
+    items = group_by_video(task.samples)
+    keys = _keys(items, settings, task.digest())
+    with Results(out / "results.jsonl", restart=restart) as results:
+        _check_keys(results.rows, keys, out)
+        done = {q for q in keys if q in results.rows and results.rows[q]["outcome"] != "failed"}
+        todo = [item for item in items if any(s.question_id not in done for s in item.samples)]
+        started = time.perf_counter()
+        fresh = 0
+        with progress_bar(shown=shown and bool(todo)) as bar:
+            shown_task = bar.add_task("questions", total=len(keys), completed=len(done))
+            for rows in runner(todo) if todo else ():
+                new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
+                new = list(map(task.mark, new)) if task.mark else new
+                results.append([r for r in new if not _failed_so_before(r, results.rows)])
+                fresh += len(new)
+                bar.advance(shown_task, len(new))
+        seconds = time.perf_counter() - started
+        records = [result_row(results.rows[q]) for q in keys]
+    summary = _summary(records, settings, fresh, seconds, out / "summary.json")
+    summary |= task.finish(records, out) if task.finish else {}
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    write_whole(out / "summary.json", text)
+    return json.loads(text)
+
+
+def _keys(items: Sequence[ClipItem], settings: RunSettings, task: str) -> dict[str, str]:
+    """What each question's row is made from: see `row_key`. task: its digest."""
+    digest = "\n".join(filter(None, (settings.prune.digest(), task)))
+    keys: dict[str, str] = {}
+    for item in items:
+        video = video_fingerprint(item.video)
+        keys |= {
+            s.question_id: row_key(s.question_id, video, settings.fingerprint, digest) for s in item.samples
+        }
+    return keys
+
+
+def _failed_so_before(row: ResultRow, known: Mapping[str, Row]) -> bool:
+    """Whether the file says the same failure already: trying again must not make it longer each time."""
+    before = known.get(row["question_id"], {})
+    return row["outcome"] == "failed" and all(
+        before.get(p) == v for p, v in row.items() if p in ("outcome", "reason", "key")
+    )
+
+
+def _check_keys(rows: Mapping[str, Row], keys: Mapping[str, str], out: Path) -> None:
+    other = [q for q, key in keys.items() if q in rows and rows[q]["key"] != key]
+    other = [q for q in other if rows[q]["outcome"] != "failed"]
+    if other:
+        raise ValueError(
+            f"out={out}: {len(other)} of its rows (first: question {other[0]}) come from other settings, "
+            "another model or another video; allowed: an --out folder of its own, or --restart, which "
+            "empties this one"
+        )
+
+
+def _summary(
+    records: Sequence[ResultRow], settings: RunSettings, fresh: int, seconds: float, path: Path
+) -> dict[str, Any]:
+    """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed."""
+    speed = {
+        "questions_asked": fresh,
+        "wall_seconds": round(seconds, 6),
+        "questions_per_second": round(fresh / seconds, 4),
+        "executor": settings.executor,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    if not fresh and path.exists():
+        speed |= {k: v for k, v in json.loads(path.read_text()).items() if k in speed}
+    return {
+        **summarize(records),
+        "config": settings.prune.as_dict(),
+        "digest": settings.prune.digest(),
+        "model": {"name": settings.model, "fingerprint": settings.fingerprint},
+        **speed,
+    }
