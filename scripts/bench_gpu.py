@@ -2,9 +2,10 @@
 
     PYTHONPATH=. python scripts/bench_gpu.py --out runs/gpu --budget 3000
 
-Needs torch and transformers, no decoder and no ray. Each cell (a shape, a number of frames, a number of clips in a
-call) goes to OUT/results.jsonl when it is done; the same command goes on where the last one stopped. OUT/results.json
-and OUT/table.md hold everything so far. Weights are random: the time is right, the answers mean nothing.
+Needs torch, transformers and einops, no decoder and no ray. Each cell (a shape, a number of frames, a number of clips
+in a call) goes to OUT/results.jsonl when it is done; the same command goes on where the last one stopped.
+OUT/results.json and OUT/table.md hold everything so far. Weights are random: the time is right, the answers mean
+nothing.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 
 import torch
 
+from pipelines.measure.cell_rows import FAILED, failed_row, measured_rows, row_name
+from pipelines.measure.cells import Cell, LoadedModel, Setup, Taken, cells, free, measure
 from pipelines.measure.environment import (
     gpu_details,
     hardware,
@@ -29,22 +32,13 @@ from pipelines.measure.environment import (
     source_digest,
     versions,
 )
-from pipelines.measure.first_token_rows import FAILED, failed_row, markdown, measured_rows, row_name
-from pipelines.measure.settings import (
-    Cell,
-    LoadedModel,
-    Setup,
-    Taken,
-    Variant,
-    cells,
-    explained,
-    free,
-    measure,
-    variants,
-)
+from pipelines.measure.plan import BASELINE, STOCK, Setting, settings_of
+from pipelines.measure.report.cells import markdown
+from pipelines.measure.same_run import keep_facts
+from pipelines.measure.turns import explained
 from pipelines.run.results import Results, Row, model_fingerprint, write_whole
+from videoprune.config import PruneConfig
 from videoprune.models.random_weights import shape_names
-from videoprune.stock_engine import RANDOM
 
 SHAPES = ("llava-onevision-7b", "qwen2.5-vl-7b", "qwen3-vl-8b")
 METHODS = ("videoprune", "evoprune", "divprune", "fastv")
@@ -54,9 +48,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     warnings.simplefilter("ignore")
     setup = Setup(args.device, args.dtype, (args.size[0], args.size[1]), args.text, args.runs, args.warmup)
-    wanted = variants(args.methods, args.retain)
+    wanted = (
+        Setting(STOCK, 1.0, None),
+        Setting(BASELINE, 1.0, PruneConfig()),
+        *settings_of(args.methods, args.retain),
+    )
     plan = cells(args.shape, args.frames, args.concurrency)
-    about = kept_environment(args.out, environment(setup, args.shape))
+    # The revision may differ where the source does not.
+    about = keep_facts(args.out, environment(setup, args.shape), growing="shapes", free=("revision",))
     with Results(args.out / "results.jsonl") as results:
         run = Run(results, wanted, setup, args.budget)
         run.all(plan, lambda: report(args.out, results, plan, setup, about))
@@ -91,34 +90,13 @@ def environment(setup: Setup, shapes: Sequence[str]) -> dict[str, Any]:
     """What the figures depend on. shapes: by name, digests of their configurations."""
     return {
         "setup": dataclasses.asdict(setup) | {"size": list(setup.size)},
-        "shapes": {s: model_fingerprint(f"{RANDOM}{s}") for s in shapes},
+        "shapes": {s: model_fingerprint(f"random:{s}") for s in shapes},
         "hardware": hardware(),
         "gpu": gpu_details(),
         "versions": versions(),
         "revision": revision(),
         "source": source_digest(),
     }
-
-
-def kept_environment(out: Path, mine: dict[str, Any]) -> dict[str, Any]:
-    """Keep the environment in `out`/run.json, with the shapes that are measured there already.
-
-    Raises ValueError if the folder holds figures of another one. The revision may differ where the source does not.
-    """
-    path = out / "run.json"
-    if path.exists():
-        theirs = json.loads(path.read_text())
-        other = [k for k in mine if k not in ("shapes", "revision") and mine[k] != theirs[k]]
-        other += [
-            s for s in mine["shapes"] if theirs["shapes"].get(s, mine["shapes"][s]) != mine["shapes"][s]
-        ]
-        if other:
-            raise ValueError(
-                f"out={out}: holds figures of another {', '.join(other)}; allowed: a folder of its own"
-            )
-        mine = mine | {"shapes": theirs["shapes"] | mine["shapes"]}
-    write_whole(path, json.dumps(mine, indent=1))
-    return mine
 
 
 class Run:
@@ -128,7 +106,7 @@ class Run:
     still fit; within one no turn begins when the time is over.
     """
 
-    def __init__(self, results: Results, wanted: Sequence[Variant], setup: Setup, budget: float) -> None:
+    def __init__(self, results: Results, wanted: Sequence[Setting], setup: Setup, budget: float) -> None:
         self.results, self.wanted, self.setup = results, wanted, setup
         self.end = time.monotonic() + budget
         self.loaded: LoadedModel | None = None
@@ -167,13 +145,14 @@ class Run:
         loaded = self.load(cell)
         if loaded is None:
             return
-        seen: list[tuple[Variant, Taken]] = []
+        seen: list[tuple[Setting, Taken]] = []
         over = lambda: time.monotonic() >= self.end  # noqa: E731
-        for variant, taken in measure(loaded, cell, self.wanted, skip=failed, over=over):
+        wanted = [s for s in self.wanted if s.label not in failed]
+        for setting, taken in measure(loaded, cell, wanted, over=over):
             if taken.reason:
-                self.results.append([failed_row(cell, variant, taken.reason)])
+                self.results.append([failed_row(cell, setting, taken.reason)])
             else:
-                seen.append((variant, taken))
+                seen.append((setting, taken))
         spent = time.monotonic() - started
         self.results.append(measured_rows(loaded, cell, seen, cell_seconds=spent))
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.measure import settings as first_token_cells
-from pipelines.measure.settings import Cell, LoadedModel
+from pipelines.measure import cells
+from pipelines.measure.cells import Cell, LoadedModel
 from scripts import bench_gpu
 
 ROOT = Path(__file__).parent.parent.parent
@@ -28,11 +28,11 @@ text_config: {model_type: qwen2, hidden_size: 32, intermediate_size: 48, num_hid
 """
 TOKENS = 16  # of a frame: 7 x 7 patches pooled by 2
 LABELS = ["stock", "none", "videoprune@0.25", "divprune@0.25"]
-# A machine with torch and transformers alone: the path finder does not see the others.
+# A machine with torch, transformers and einops alone: the path finder does not see the others.
 WITHOUT = """
 import runpy, sys
 from importlib.machinery import PathFinder
-HIDDEN = ("ray", "decord", "av", "omegaconf", "rich", "einops", "matplotlib", "torchvision", "PIL")
+HIDDEN = ("ray", "decord", "av", "omegaconf", "rich", "matplotlib", "torchvision", "PIL")
 class Bare(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -167,7 +167,7 @@ def test_a_model_that_does_not_fit_is_rows_too(shape, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(first_token_cells, "random_model", full)
+    monkeypatch.setattr(cells, "random_model", full)
     bench_gpu.main(command(shape, tmp_path / "out"))
     assert [r["variant"] for r in rows(tmp_path / "out")] == LABELS
     assert {r["status"] for r in rows(tmp_path / "out")} == {"failed"}
@@ -226,7 +226,7 @@ def test_mistakes_are_named_before_anything_is_measured(shape, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_it_runs_with_torch_and_transformers_alone(shape, tmp_path):
+def test_it_runs_without_decoders_and_ray(shape, tmp_path):
     out = tmp_path / "out"
     script = [str(ROOT / "scripts" / "bench_gpu.py"), *command(shape, out, "--methods", "divprune")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,44 @@
+"""scripts/bench_models.py on a CPU with a tiny shape."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelines.measure.memory import peak_above
+from scripts import bench_models
+from tests.scripts.test_bench_gpu import SHAPE
+
+MORE = "balanced encoder.schedule=last"
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    (folder / "tiny.yaml").write_text(SHAPE)
+    plain = ["--frames", "4", "--runs", "2", "--text", "8", "--dtype", "float32", "--device", "cpu"]
+    out = folder / "new" / "out.json"
+    prune = ["--prune", "balanced", MORE, "meteor"]
+    bench_models.main([str(folder / "tiny.yaml"), *plain, *prune, "--out", str(out)])
+    return json.loads(out.read_text())
+
+
+def test_every_setting_is_a_row(done):
+    rows = {r["variant"]: r for r in done["cells"]}
+    assert list(rows) == ["stock", "none", "balanced", MORE, "meteor"]
+    assert rows["meteor"]["reason"].startswith("ValueError: encoder.method='meteor'; allowed")
+    for name in ("stock", "none", "balanced", MORE):
+        assert rows[name]["runs"] == 2
+        assert rows[name]["speedup"]["median"] > 0
+        assert (rows[name]["peak_bytes"] is None) == (peak_above(lambda: None, "cpu") is None)
+    assert rows["none"]["flop_ideal"] == 1 < rows["balanced"]["flop_ideal"]
+    assert rows["balanced"]["visual_by_layer"] < rows["none"]["visual_by_layer"]
+
+
+def test_mistakes_are_named_before_the_model_is_made(monkeypatch):
+    monkeypatch.setattr(bench_models, "LoadedModel", None)
+    with pytest.raises(ValueError, match="prune='fast'"):
+        bench_models.main(["llava-onevision-7b", "--prune", "fast"])
+    with pytest.raises(ValueError, match=r"llm\.kep: unknown key"):
+        bench_models.main(["llava-onevision-7b", "--prune", "balanced llm.kep=1"])
