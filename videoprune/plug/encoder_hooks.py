@@ -122,9 +122,10 @@ class EncoderHooks:
         """q, k, v (F, H, n, d), or (1, H, N, d) packed -> (F, n, H, d)."""
         run = self.encoder.run()
         assert run is not None
-        frames = qkv[0].shape[0]
+        frames, kind = qkv[0].shape[0], attention_kind(attention)
+        if not self.encoder.packed and run.rows.even and kind not in FLASH and not qkv[0].is_cuda:
+            return run.attend_frames(index, qkv, scale, kind=kind)
         q, k, v = (t.transpose(0, 1).flatten(1, 2) for t in qkv)  # (H, N, d), frame by frame
-        kind = attention_kind(attention)
         out = run.attend(index, q, k, v, scale, windowed=self.encoder.windowed(index), kind=kind)
         return out.unflatten(0, (frames, -1))
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune, FusionPrune
-from videoprune.plug.attention import attend
+from videoprune.plug.attention import attend, sdpa
 from videoprune.plug.encoder_end import EncoderEnd, own_places
 from videoprune.plug.over_time import comparing_block, merge_over_time
 from videoprune.plug.packing import PackedUnits, unit_means
@@ -144,6 +144,18 @@ class EncoderPass:
         if self.size is not None and self.config.proportional_attention:
             bias = self.size.log()
         return attend(q, k, v, self.stretches(windowed), scale=scale, bias=bias, kind=kind)
+
+    def attend_frames(
+        self, block: int, qkv: tuple[Tensor, Tensor, Tensor], scale: float, *, kind: str
+    ) -> Tensor:
+        """The same for frames of one length, as they come in a batch: q, k, v (F, H, n, d) -> (F, n, H, d)."""
+        q, k, v = qkv
+        if block in self.wanted and self.looks:
+            self.heads = (q.transpose(0, 1).flatten(1, 2), k.transpose(0, 1).flatten(1, 2), scale)
+        mask = None
+        if self.size is not None and self.config.proportional_attention:
+            mask = self.size.log().view(q.shape[0], 1, 1, -1)
+        return sdpa(q, k, v, mask, scale, kind).transpose(1, 2)
 
     def stretches(self, windowed: bool) -> Sequence[int]:
         """Lengths of the stretches that attend to themselves now; windows that lost all tokens are gone."""

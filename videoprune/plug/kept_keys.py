@@ -66,6 +66,8 @@ class KeptKeys:
         keys = torch.cat([mask, later], 1)
         if kind in FLASH:
             return keys
+        if new == 1:
+            return keys[:, None, None]
         allowed = keys[:, None, :].expand(-1, new, -1).clone()
         future = torch.ones(new, new, dtype=torch.bool, device=keys.device).triu(1)
         allowed[:, :, -new:] &= ~future
@@ -81,12 +83,13 @@ class KeptKeys:
                 f"tokens_to_remove={tokens}; allowed with a pruned cache: up to {cached - self.length + self.tail}, "
                 "the tokens behind the last visual one"
             )
-        self.masks = [mask[:, :-into] for mask in self.masks]
+        self.rows(lambda mask: mask[:, :-into])
         self.length, self.tail = self.length - into, self.tail - into
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Reorder, repeat or choose rows of the batch."""
-        self.masks = [change(mask) for mask in self.masks]
+        """Reorder, repeat, choose or shorten rows; layers that share a mask go on sharing one."""
+        changed = {id(mask): change(mask) for mask in self.masks}
+        self.masks = [changed[id(mask)] for mask in self.masks]
 
 
 class PrunedCache(DynamicCache):

@@ -10,7 +10,7 @@ Shapes: B rows, S tokens of the prompt, n tokens left at a layer, W width, H que
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ class Prefill:
         self.counts_now: list[int] = []
         self.padded_now = False
         self.stale = True
+        self.rope: tuple[Tensor, Tensor] | None = None  # at the tokens that are left, until the next cut
 
     def before_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -81,7 +82,9 @@ class Prefill:
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
         if self.stale:
             self._look(hidden.dtype)
-        rope = self._narrow(kwargs["position_embeddings"])
+        if self.rope is None:
+            self.rope = self._narrow(kwargs["position_embeddings"])
+        rope = self.rope
         self.key_masks.append(self.valid)
         self.padded.append(self.padded_now)
         self.counts.append(self.counts_now)
@@ -125,7 +128,7 @@ class Prefill:
         kept_valid = keep.gather(1, kept)
         self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
         self.order = self.order.gather(1, kept)
-        self.stale = True
+        self.stale, self.rope = True, None
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
     def _choose(self, cut: int, at: LayerInput) -> tuple[Tensor, Tensor]:
@@ -171,18 +174,23 @@ class Step:
     """Tokens behind a pruned prompt: each layer sees its own survivors, and what came after them.
 
     cached: tokens before this step, in tokens of the whole text. later: which of those behind the prompt are no
-    padding, bool (B, m); None: all of them.
+    padding, bool (B, m); None: all of them. masks: made so far, by the mask of the prompt's keys, which layers between
+    two cuts share.
     """
 
     keys: KeptKeys
     language_model: nn.Module
     cached: int
     later: Tensor | None
+    masks: dict[int, Tensor | None] = field(default_factory=dict)
 
     def before_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> LayerCall:
         hidden = args[0] if args else kwargs["hidden_states"]
-        kind = attention_kind(self.language_model)
-        mask = self.keys.step_mask(index, hidden.shape[1], self.cached, self.later, kind)
-        return args, {**kwargs, "attention_mask": as_bias(mask, hidden.dtype), "position_ids": None}
+        shared = id(self.keys.masks[index])
+        if shared not in self.masks:
+            kind = attention_kind(self.language_model)
+            mask = self.keys.step_mask(index, hidden.shape[1], self.cached, self.later, kind)
+            self.masks[shared] = as_bias(mask, hidden.dtype)
+        return args, {**kwargs, "attention_mask": self.masks[shared], "position_ids": None}
