@@ -101,13 +101,13 @@ def test_the_hooks_alone_leave_an_encoder_as_it_is(name: str) -> None:
 @pytest.mark.parametrize("name", VITS)
 def test_a_pass_sees_the_queries_and_keys_of_the_block(name: str, monkeypatch) -> None:
     model, seen = tiny_model((name,)), []
-    attend = EncoderPass.attend
+    attend = EncoderPass.attend_frames
 
-    def noting(self, block, q, k, v, scale, **kwargs):
-        seen.append((block, q, k, scale))
-        return attend(self, block, q, k, v, scale, **kwargs)
+    def noting(self, block, qkv, scale, **kwargs):
+        seen.append((block, *(t.transpose(0, 1).flatten(1, 2) for t in qkv[:2]), scale))  # (H, N, d)
+        return attend(self, block, qkv, scale, **kwargs)
 
-    monkeypatch.setattr(EncoderPass, "attend", noting)
+    monkeypatch.setattr(EncoderPass, "attend_frames", noting)
     encode(model, frames(1), EncoderPrune(method="evoprune", keep=0.5, schedule="last"))
     with torch.no_grad():
         queries, keys = by_hand(name, model.towers[0], 0, first_input(model, frames(1)))
