@@ -42,6 +42,7 @@ def small(folder: Any, kind: str) -> str:
     """A YAML of a tiny shape, as `random:` reads it."""
     path = folder / f"{kind}.yaml"
     data = json.loads(BUILDERS[kind]().config.to_json_string())
+    data["videoprune"] = {"image_size": 56}  # of frames, for encoders that take any
     path.write_text(yaml.safe_dump(data))
     return f"random:{path}"
 
