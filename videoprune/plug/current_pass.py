@@ -56,48 +56,34 @@ class Pass:
         if self.visual is not None and self.prompts is None:
             self.prompts = len(self.visual)
 
+    def calls(self) -> Iterator[Pass]:
+        """This call, and those of the same model around it, from the inside out."""
+        call: Pass | None = self
+        while call is not None and call.owner is self.owner:
+            yield call
+            call = call.outer
+
     def prompt(self) -> Tensor | None:
         """Visual places of the prompts that this call is about, though an outer call was given them."""
-        if self.visual is not None or self.outer is None or self.outer.owner is not self.owner:
-            return self.visual
-        return self.outer.prompt()
+        return next((c.visual for c in self.calls() if c.visual is not None), None)
 
     def expected_marks(self, rows: int) -> int | None:
         """Places without a token that a prefill of `rows` rows must find; None: features from elsewhere, not known."""
-        call: Pass | None = self
-        while call is not None and call.owner is self.owner:
-            if call.encoded or call.marked is not None:
-                if not all(run.countable for run in call.encoded):
-                    return None
-                marks = sum(run.marked for run in call.encoded) + (call.marked or 0)
-                prompts = self.rows() or rows
-                return marks * rows // prompts  # beams and samples repeat a prompt
-            call = call.outer
-        return None
-
-    def rows(self) -> int | None:
-        """Prompts of the outermost call that was given them."""
-        if self.outer is not None and self.outer.owner is self.owner:
-            return self.outer.rows() or self.prompts
-        return self.prompts
+        call = next((c for c in self.calls() if c.encoded or c.marked is not None), None)
+        if call is None or not all(run.countable for run in call.encoded):
+            return None
+        marks = sum(run.marked for run in call.encoded) + (call.marked or 0)
+        prompts = [c.prompts for c in self.calls() if c.prompts is not None]
+        return marks * rows // (prompts[-1] if prompts else rows)  # beams and samples repeat a prompt
 
     def encoders_of_call(self) -> list[EncoderPass]:
         """What ran of the encoders for this call, in it or in the one around it."""
-        call: Pass | None = self
-        while call is not None and call.owner is self.owner:
-            if call.encoded:
-                return call.encoded
-            call = call.outer
-        return []
+        return next((c.encoded for c in self.calls() if c.encoded), [])
 
     def drafted(self, tokens: int) -> int:
         """How many of a prefill's `tokens` stand behind the prompt."""
-        call: Pass | None = self
-        while call is not None and call.owner is self.owner:
-            if call.prompt_tokens is not None:
-                return max(0, tokens - call.prompt_tokens)
-            call = call.outer
-        return 0
+        given = next((c.prompt_tokens for c in self.calls() if c.prompt_tokens is not None), tokens)
+        return max(0, tokens - given)
 
 
 @dataclass
@@ -124,11 +110,10 @@ def current_keys() -> KeptKeys | None:
     return None if found is None else found.keys
 
 
-def open_pass(new: Pass) -> Pass:
+def open_pass(new: Pass) -> None:
     """Begin a pass. `close_pass` must follow, in the same context."""
     new.outer = _PASS.get()
     new.token = _PASS.set(new)
-    return new
 
 
 def close_pass(done: Pass) -> None:
@@ -153,9 +138,10 @@ def trace(*, places: bool = False) -> Iterator[list[Trace]]:
 
     places: note as well which visual tokens survive; it costs a wait for the GPU.
     """
-    token = _TRACES.set(Traces([], places))
+    found: list[Trace] = []
+    token = _TRACES.set(Traces(found, places))
     try:
-        yield _TRACES.get().found  # type: ignore[union-attr]
+        yield found
     finally:
         _TRACES.reset(token)
 
