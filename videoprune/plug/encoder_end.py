@@ -63,6 +63,11 @@ class EncoderEnd:
         keep = [kept_of_clip(n, run.dense[first], run.goal.keep) for first, n in run.starts()]
         return OVER_CLIP[run.config.method].choose(tokens, keep, run.clips, run.generator)
 
+    def reduce(self, units: Tensor) -> Tensor:
+        """What this encoder's end leaves of the units (M, u, D), or (U, u, D) where nothing left on the way."""
+        left = self.choose(units) if self.chooses else units
+        return self.fuse(left) if self.fuses else left
+
     def fuse(self, units: Tensor) -> Tensor:
         """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
         run = self.run

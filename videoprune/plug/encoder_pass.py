@@ -140,10 +140,7 @@ class EncoderPass:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""
         if block in self.wanted and self.looks:
             self.heads = (q, k, scale)
-        bias = None
-        if self.size is not None and self.config.proportional_attention:
-            bias = self.size.log()
-        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=bias, kind=kind)
+        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=self._log_size(), kind=kind)
 
     def attend_frames(
         self, block: int, qkv: tuple[Tensor, Tensor, Tensor], scale: float, *, kind: str
@@ -152,10 +149,13 @@ class EncoderPass:
         q, k, v = qkv
         if block in self.wanted and self.looks:
             self.heads = (q.transpose(0, 1).flatten(1, 2), k.transpose(0, 1).flatten(1, 2), scale)
-        mask = None
-        if self.size is not None and self.config.proportional_attention:
-            mask = self.size.log().view(q.shape[0], 1, 1, -1)
+        bias = self._log_size()
+        mask = None if bias is None else bias.view(q.shape[0], 1, 1, -1)
         return sdpa(q, k, v, mask, scale, kind).transpose(1, 2)
+
+    def _log_size(self) -> Tensor | None:
+        """What is added to the logits of each key, (N,): attention in proportion to merged sizes; None: nothing."""
+        return self.size.log() if self.size is not None and self.config.proportional_attention else None
 
     def stretches(self, windowed: bool) -> Sequence[int]:
         """Lengths of the stretches that attend to themselves now; windows that lost all tokens are gone."""
@@ -223,10 +223,8 @@ class EncoderPass:
 
     def importance(self, group: int, q: Tensor, k: Tensor, scale: float) -> Tensor:
         """Attention to each unit of a group, (F, n), scaled so that 1 is the average at every depth."""
-        tokens = self.rows.tokens
-        bias = None
-        if self.size is not None and self.config.proportional_attention:
-            bias = tokens.split(self.size)[group].log()
+        tokens, bias = self.rows.tokens, self._log_size()
+        bias = None if bias is None else tokens.split(bias)[group]
         q, k = (tokens.split(t.transpose(0, 1))[group].transpose(1, 2) for t in (q, k))  # (F, H, n, d)
         if self.rows.prefix:
             a = cls_attention(q, k, scale=scale, num_prefix=self.rows.prefix, bias=bias)
@@ -241,7 +239,7 @@ class EncoderPass:
         q, k, scale = self.heads
         if len(self.rows.units.groups) > 1:
             raise ValueError(f"frames of {sorted(set(self.dense))} tokens in one call; allowed: one size")
-        return self.importance(0, q, k, scale), self._keys(0, k).mean(2)
+        return self.importance(0, q, k, scale), unit_means(self._keys(0, k))
 
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""
@@ -269,25 +267,19 @@ class EncoderPass:
         fill: what dropped and merged places hold; None: each merged unit gets its survivor's value. end: these are
         the features that the LLM will get, so rivals choose here; before, they leave everything as it is.
         """
-        if self.end.chooses or (self.end.fuses and end and fill is not None):
-            if not end or fill is None:
-                return units
-            with self.clock.on(units.device):
-                left = self.end.choose(units) if self.end.chooses else units
-                left = self.end.fuse(left) if self.end.fuses else left
-            return self._marked(left)
-        plan = self.finish(units.device)
-        if plan.num_kept == plan.num_tokens:
+        if self.end.chooses and (not end or fill is None):
             return units
-        if self.size is None:  # nothing left on the way: the controls
-            if fill is None:
+        if end and fill is not None and (self.end.chooses or self.end.fuses):
+            with self.clock.on(units.device):
+                left = self.end.reduce(units)
+        else:
+            plan = self.finish(units.device)
+            if plan.num_kept == plan.num_tokens:
                 return units
-            return self._marked(units[plan.keep[0]], fill, end)
-        if fill is None:
-            return unmerge(units[None], plan)[0]
-        return self._marked(units, fill, end)
-
-    def _marked(self, left: Tensor, fill: float = float("nan"), end: bool = True) -> Tensor:
+            on_the_way = self.size is not None  # controls leave all to the end
+            if fill is None:
+                return unmerge(units[None], plan)[0] if on_the_way else units
+            left = units if on_the_way else units[plan.keep[0]]
         assert self.plan is not None
         if end:
             self.marked = self.plan.num_tokens - self.plan.num_kept
