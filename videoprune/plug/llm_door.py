@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from videoprune.plug.current_pass import Pass, current, traces
+from videoprune.plug.current_pass import Pass, current
 from videoprune.plug.joints import Joints, decoder_layers
 from videoprune.plug.kept_keys import PrunedCache
 from videoprune.plug.llm_attention import attention_kind
@@ -78,13 +78,12 @@ class LlmDoor:
         if now is None:
             return None
         layers, now.layers, now.keys = now.layers, None, None
-        if out is None or not isinstance(layers, _Opened):  # an error, or a step
+        if out is None or not isinstance(layers, Prefill):  # an error, or a step
             return None
         cache = self.joints.made_cache(out)
         if cache is not None:
-            PrunedCache.adopt(cache, layers.prefill.kept_keys(layers.length))
-        if traces() is not None:
-            pruned_traces(now, layers.prefill, layers.visual, layers.places)
+            PrunedCache.adopt(cache, layers.kept_keys())
+        pruned_traces(now, layers)
         out.last_hidden_state = layers.whole(out.last_hidden_state)
         return out
 
@@ -129,16 +128,18 @@ class LlmDoor:
         # Survivors in order, at the right end.
         places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
         kept = keep.gather(1, places)
+        seen = visual.gather(1, places) & kept
         prompt = Prompt(
-            visual.gather(1, places) & kept,
+            visual,
+            places,
+            seen,
             kept,
             drafted=now.drafted(embeds.shape[1]),
-            scale=now.settings.lambda_scale(visual.gather(1, places) & kept),
+            scale=now.settings.lambda_scale(seen),
             deepstack=self._deepstack(kwargs, places),
         )
-        config, seed = now.settings.config.llm, now.settings.config.seed
-        prefill = Prefill(config, prompt, self.language_model, len(self.layers), seed)
-        now.layers = _Opened(prefill, visual, places, embeds.shape[1])
+        config = now.settings.config
+        now.layers = Prefill(config.llm, prompt, self.language_model, len(self.layers), config.seed)
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
@@ -179,24 +180,6 @@ class LayerHook:
             return None
         call: LayerCall = now.layers.before_layer(self.index, module, args, kwargs)
         return call
-
-
-class _Opened:
-    """A prefill under way. visual: bool (B, S). places: (B, n), the prefill's tokens in the prompt. length: S."""
-
-    def __init__(self, prefill: Prefill, visual: Tensor, places: Tensor, length: int) -> None:
-        self.prefill, self.visual, self.places, self.length = prefill, visual, places, length
-
-    def before_layer(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> LayerCall:
-        return self.prefill.before_layer(index, module, args, kwargs)
-
-    def whole(self, hidden: Tensor) -> Tensor:
-        """Hidden states of the last layer (B, n', W) at their places in the prompt, (B, S, W)."""
-        at = self.places.gather(1, self.prefill.order)[..., None].expand(-1, -1, hidden.shape[2])
-        full = hidden.new_zeros(hidden.shape[0], self.length, hidden.shape[2])
-        return full.scatter(1, at, hidden * self.prefill.valid[..., None])
 
 
 def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:

@@ -30,13 +30,16 @@ LayerCall = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Prompt:
-    """What enters the LLM. visual, valid: bool (B, n), visual tokens, and all that are no padding, padded on the left.
+    """What enters the LLM, padded on the left. dense: bool (B, S), visual places of the whole prompt. places: (B, n),
+    where its tokens are in that. visual, valid: bool (B, n), which of them are visual, and which are no padding.
 
     drafted: tokens at the right end that are another model's guesses, which must not choose. scale: (B,), factor of
     lambda by row, or None. deepstack: features (B, n, W), zero at text, that are added to the hidden states behind the
     first layers, one by layer.
     """
 
+    dense: Tensor
+    places: Tensor
     visual: Tensor
     valid: Tensor
     drafted: int = 0
@@ -96,10 +99,16 @@ class Prefill:
             return (hidden, *args[1:]), {**kwargs, **changed}
         return args, {**kwargs, **changed, "hidden_states": hidden}
 
-    def kept_keys(self, length: int) -> KeptKeys:
-        """What the cache holds after the last layer. length: S of the prompt."""
+    def kept_keys(self) -> KeptKeys:
+        """What the cache holds after the last layer."""
         behind = self.visual.flip(1).long().cumsum(1).eq(0).sum(1)  # (B,), tokens behind the last visual one
-        return KeptKeys(self.key_masks, self.padded, length, int(behind.min()))
+        return KeptKeys(self.key_masks, self.padded, self.prompt.dense.shape[1], int(behind.min()))
+
+    def whole(self, hidden: Tensor) -> Tensor:
+        """Hidden states of the last layer (B, n', W) at their places in the prompt, (B, S, W)."""
+        at = self.prompt.places.gather(1, self.order)[..., None].expand(-1, -1, hidden.shape[2])
+        full = hidden.new_zeros(*self.prompt.dense.shape, hidden.shape[2])
+        return full.scatter(1, at, hidden * self.valid[..., None])
 
     def _look(self, dtype: torch.dtype) -> None:
         """Counts and mask until the next cut. None as mask where the kernel's own causal one is enough; flash kernels

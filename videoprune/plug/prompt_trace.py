@@ -20,55 +20,59 @@ def dense_traces(now: Pass, visual: Tensor, num_layers: int) -> None:
     asked = traces()
     if asked is None:
         return
-    counts = visual.sum(1).tolist()
-    for dense, encoder in zip(counts, _encoders(now, counts), strict=True):
-        every = tuple(range(dense))
-        asked.found.append(
-            Trace(
-                dense,
-                encoder,
-                fused=dense,
-                llm_layers=(dense,) * num_layers,
-                seconds={"encode_prune": _encode_seconds(now) / len(counts), "llm_prune": 0.0},
-                places=Places(every, every) if asked.places else None,
-            )
-        )
+    dense = visual.sum(1).tolist()
+    every = [tuple(range(n)) for n in dense]
+    asked.found += _traces(
+        now,
+        dense,
+        [(n,) * num_layers for n in dense],
+        0.0,
+        [Places(all_, all_) for all_ in every] if asked.places else None,
+    )
 
 
-def pruned_traces(now: Pass, prefill: Prefill, visual: Tensor, places: Tensor) -> None:
-    """A prefill that is done. visual: bool (B, S). places: (B, n), where its tokens were in the prompt."""
+def pruned_traces(now: Pass, prefill: Prefill) -> None:
+    """A prefill that is done."""
     asked = traces()
     if asked is None:
         return
-    dense, rows = visual.sum(1).tolist(), len(visual)
-    found = _places(prefill, visual, places) if asked.places else [None] * rows
-    seconds, encoders = prefill.clock.seconds / rows, _encoders(now, dense)
-    for row in range(rows):
-        layers = tuple(counts[row] for counts in prefill.counts)
-        asked.found.append(
-            Trace(
-                dense[row],
-                encoders[row],
-                fused=layers[0],
-                llm_layers=layers,
-                seconds={"encode_prune": _encode_seconds(now) / rows, "llm_prune": seconds},
-                places=found[row],
-            )
-        )
+    asked.found += _traces(
+        now,
+        prefill.prompt.dense.sum(1).tolist(),
+        list(zip(*prefill.counts, strict=True)),
+        prefill.clock.seconds,
+        _places(prefill) if asked.places else None,
+    )
 
 
-def _places(prefill: Prefill, visual: Tensor, places: Tensor) -> list[Places]:
-    rank = (visual.long().cumsum(1) - 1).gather(1, places)  # (B, n), which visual token each one is
-    last = rank.gather(1, prefill.order)
+def _traces(
+    now: Pass,
+    dense: Sequence[int],
+    layers: Sequence[tuple[int, ...]],
+    llm_seconds: float,
+    places: Sequence[Places] | None,
+) -> list[Trace]:
+    """By row: dense visual tokens, those of each layer, and which ones they are. llm_seconds: choosing, of all rows."""
+    encoder_seconds = sum(run.clock.seconds for run in now.encoders_of_call())
+    seconds = {"encode_prune": encoder_seconds / len(dense), "llm_prune": llm_seconds / len(dense)}
     return [
-        Places(tuple(r[v].tolist()), tuple(a[b].tolist()))
-        for r, v, a, b in zip(rank, prefill.prompt.visual, last, prefill.visual, strict=True)
+        Trace(tokens, encoder, counts[0], counts, dict(seconds), places[row] if places else None)
+        for row, (tokens, encoder, counts) in enumerate(
+            zip(dense, _encoders(now, dense), layers, strict=True)
+        )
     ]
 
 
-def _encode_seconds(now: Pass) -> float:
-    """Spent on choosing and merging in the encoders, where they ran in the same call."""
-    return sum(run.clock.seconds for run in now.encoders_of_call())
+def _places(prefill: Prefill) -> list[Places]:
+    prompt = prefill.prompt
+    rank = (prompt.dense.long().cumsum(1) - 1).gather(
+        1, prompt.places
+    )  # (B, n), which visual token each one is
+    last = rank.gather(1, prefill.order)
+    return [
+        Places(tuple(r[v].tolist()), tuple(a[b].tolist()))
+        for r, v, a, b in zip(rank, prompt.visual, last, prefill.visual, strict=True)
+    ]
 
 
 def _encoders(now: Pass, dense: Sequence[int]) -> list[dict[str, tuple[int, int]]]:
@@ -99,7 +103,8 @@ def _by_row(run: EncoderPass, dense: Sequence[int]) -> list[list[tuple[int, int]
         found.append(own)
     if not frames and [sum(u for u, _ in own) for own in found] == list(dense):
         return found
-    clips = iter(run.units_by_clip())  # pooled, or images beside a video
-    if len(run.units_by_clip()) != sum(n > 0 for n in dense):
+    by_clip = run.units_by_clip()  # pooled, or images beside a video
+    if len(by_clip) != sum(n > 0 for n in dense):
         return None
+    clips = iter(by_clip)
     return [next(clips) if n else [] for n in dense]
