@@ -72,8 +72,7 @@ def clip_shape(name: str, config: Any = None) -> tuple[int, tuple[int, int] | No
     """
     config = config or model_config(name)
     if config.model_type == MultiEncoderConfig.model_type:
-        side = max(int(e["image_size"]) for e in config.encoders)
-        return config.num_frames, (side, side)
+        return config.num_frames, (config.frame_side, config.frame_side)
     own = own_settings(config)
     if "frame_size" in own:
         return own["num_frames"], (own["frame_size"], own["frame_size"])

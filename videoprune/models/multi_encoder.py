@@ -198,12 +198,7 @@ class MultiEncoderVLM(PreTrainedModel):
         """All frames of the clips on the model's device, uint8 (F, H, W, 3)."""
         if not clips:
             raise ValueError("clips=[]; allowed: at least one")
-        return stack_frames(clips, self.frame_side).to(self.device)
-
-    @property
-    def frame_side(self) -> int:
-        """Height and width that frames are best decoded to: the largest that any encoder looks at."""
-        return max(int(t.vision.config.image_size) for t in self.towers)  # type: ignore[union-attr, arg-type]
+        return stack_frames(clips, self.config.frame_side).to(self.device)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, tokens: VisualTokens, **kwargs: Any

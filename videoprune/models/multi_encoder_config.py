@@ -35,6 +35,12 @@ class MultiEncoderConfig(PreTrainedConfig):
         self.lambdas = dict(lambdas or {})
         super().__init__(**kwargs)
 
+    @property
+    def frame_side(self) -> int:
+        """Height and width that frames are best decoded to: the largest that any encoder looks at."""
+        # Asked for each clip: a configuration is made only of an encoder that does not say.
+        return max(int(e.get("image_size") or encoder_config(e).image_size) for e in self.encoders)
+
 
 def encoder_config(entry: dict[str, Any]) -> PreTrainedConfig:
     own = {k: v for k, v in entry.items() if k not in ("name", "mean", "std")}

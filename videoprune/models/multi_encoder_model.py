@@ -15,9 +15,9 @@ from videoprune.config import PruneConfig
 from videoprune.models.encoded_frames import EncodedFrames, batch_of, clip_of
 from videoprune.models.loading import clip_shape, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM
-from videoprune.models.stock_model import with_seconds
 from videoprune.models.survivors import fused_survivors
 from videoprune.plug.current_pass import trace
+from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings
 from videoprune.types import Encoded, KeepPlan, Survivors, Trace, VideoFrames, VisualTokens
 

@@ -6,7 +6,7 @@ Shapes: F frames of the encoder, B prompts, V visual places of a prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ from videoprune.models.survivors import EncoderRecord, record_of, stock_survivor
 from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
-from videoprune.plug.families import FAMILIES
 from videoprune.plug.installed import Installed
 from videoprune.plug.llm_door import visual_places
+from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
 from videoprune.types import Encoded, Survivors, Trace, VideoFrames
 
@@ -62,7 +62,6 @@ class StockVideoModel:
                 self.inputs = ProcessorInputs(where)
         self.module: nn.Module = model.to(device)
         self.model, self.device = model, device
-        self.kind = FAMILIES[model.config.model_type]
         self.num_frames, self.frame_size = clip_shape(name, config)
 
     @property
@@ -71,7 +70,7 @@ class StockVideoModel:
         return hooked(self.model)
 
     def settings(self, prune: PruneConfig) -> Settings:
-        return settings_for(self.model, self.kind, prune)
+        return settings_for(self.model, prune)
 
     @torch.no_grad()
     def encode(
@@ -143,13 +142,6 @@ class StockVideoModel:
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in tensors.items()}
 
 
-def with_seconds(traces: Sequence[Trace], spent: float) -> list[Trace]:
-    """Traces of one batch with the seconds of each prompt's share: choosing, and all the rest."""
-    chosen = sum(t.seconds["llm_prune"] for t in traces)
-    each = (spent - chosen) / max(1, len(traces))
-    return [replace(t, seconds={"llm": each, "llm_prune": t.seconds["llm_prune"]}) for t in traces]
-
-
 def _joined(outputs: Sequence[Any]) -> Any:
     """Features of several clips as if they had been encoded together."""
     first = outputs[0]
@@ -164,9 +156,8 @@ def _joined(outputs: Sequence[Any]) -> Any:
 
 def _cat(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], Tensor):
-        if (
-            len({p.shape[1:] for p in parts}) > 1
-        ):  # clips of several lengths, (1, tokens, W) each: one row of tokens
+        # Clips of several lengths, (1, tokens, W) each, become one row of tokens.
+        if len({p.shape[1:] for p in parts}) > 1:
             parts = [torch.cat([p.flatten(0, 1) for p in parts])[None]]
         return parts[0] if len(parts) == 1 else torch.cat(list(parts))
     return [row for part in parts for row in part]

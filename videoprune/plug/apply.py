@@ -12,7 +12,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from videoprune.config import PruneConfig, preset
-from videoprune.plug.families import FAMILIES, Family
+from videoprune.plug.families import FAMILIES
 from videoprune.plug.installed import Installed, installed_on
 from videoprune.plug.settings import Settings, stock_settings
 from videoprune.prune.registry import INSIDE, names
@@ -31,10 +31,8 @@ def apply(model: Any, prune: str | PruneConfig) -> Any:
     """
     config = preset(prune) if isinstance(prune, str) else prune
     stock = _stock_model(model)
-    kind = FAMILIES[stock.config.model_type]
-    settings = settings_for(stock, kind, config)
-    found = installed_on(stock) or Installed.on(stock, kind(stock))
-    found.default = settings
+    settings = settings_for(stock, config)  # what is refused changes nothing
+    hooked(stock).default = settings
     return model
 
 
@@ -46,10 +44,10 @@ def remove(model: Any) -> Any:
     return model
 
 
-def settings_for(model: PreTrainedModel, kind: type[Family], config: PruneConfig) -> Settings:
+def settings_for(model: PreTrainedModel, config: PruneConfig) -> Settings:
     """`config` for one stock model. Raises ValueError for what its family cannot do."""
-    method = config.encoder.method
-    if kind.pools and config.encoder.keep < 1 and method in INSIDE and not INSIDE[method].merges:
+    method, pools = config.encoder.method, FAMILIES[model.config.model_type].pools
+    if pools and config.encoder.keep < 1 and method in INSIDE and not INSIDE[method].merges:
         raise ValueError(
             f"encoder.method={method!r}; allowed for {model.config.model_type}, whose pooling needs a value at every "
             f"place: {', '.join(n for n in names('encoder') if n not in INSIDE or INSIDE[n].merges)}"

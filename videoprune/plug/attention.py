@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers.modeling_flash_attention_utils import _flash_attention_forward
 
 FLASH = ("flash_attention_2", "flash_attention_3")
+KINDS = ("sdpa", "eager", *FLASH)  # that can be pruned, in encoders and in the LLM
 
 
 def attend(

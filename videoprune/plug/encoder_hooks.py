@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from videoprune.config import FusionPrune
-from videoprune.plug.attention import FLASH
+from videoprune.plug.attention import FLASH, KINDS
 from videoprune.plug.current_pass import Pass, current
 from videoprune.plug.encoder_pass import EncoderGoal, EncoderPass, Layout
 from videoprune.plug.families.base import Encoder
@@ -22,7 +22,6 @@ from videoprune.plug.replacement import Replacement
 from videoprune.prune.registry import OVER_CLIP
 
 _HOOK = "_videoprune"
-_ATTENTION_KINDS = ("sdpa", "eager", *FLASH)
 _Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -207,9 +206,9 @@ class BlockHook:
 def attention_kind(attention: Any) -> str:
     """The encoder's attention implementation, as it is set now. Raises ValueError for one that cannot be pruned."""
     kind: str = attention.config.real._attn_implementation
-    if kind not in _ATTENTION_KINDS:
+    if kind not in KINDS:
         raise ValueError(
-            f"attn_implementation={kind!r} of the vision encoder; allowed with pruning: {', '.join(_ATTENTION_KINDS)}"
+            f"attn_implementation={kind!r} of the vision encoder; allowed with pruning: {', '.join(KINDS)}"
         )
     return kind
 

@@ -12,10 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from videoprune.plug.attention import FLASH
+from videoprune.plug.attention import KINDS
 from videoprune.prune.importance import text_to_visual_attention
-
-SUPPORTED_ATTENTION = ("sdpa", "eager", *FLASH)
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,6 @@ def attention_kind(language_model: nn.Module) -> str:
     Raises ValueError for one whose masks cannot differ by layer.
     """
     kind: str = language_model.config._attn_implementation  # type: ignore[union-attr, assignment]
-    if kind not in SUPPORTED_ATTENTION:
-        raise ValueError(
-            f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(SUPPORTED_ATTENTION)}"
-        )
+    if kind not in KINDS:
+        raise ValueError(f"attn_implementation={kind!r}; allowed for LLM pruning: {', '.join(KINDS)}")
     return kind

@@ -6,6 +6,7 @@ Shapes: B rows, S tokens of the prompt, n tokens of it left.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -108,3 +109,10 @@ def _by_row(run: EncoderPass, dense: Sequence[int]) -> list[list[tuple[int, int]
         return None
     clips = iter(by_clip)
     return [next(clips) if n else [] for n in dense]
+
+
+def with_seconds(traces: Sequence[Trace], spent: float) -> list[Trace]:
+    """Traces of one batch with the seconds of each prompt's share: choosing, and all the rest."""
+    chosen = sum(t.seconds["llm_prune"] for t in traces)
+    each = (spent - chosen) / max(1, len(traces))
+    return [replace(t, seconds={"llm": each, "llm_prune": t.seconds["llm_prune"]}) for t in traces]
