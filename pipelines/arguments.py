@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Sequence
 
 Commands = argparse._SubParsersAction
@@ -71,7 +70,9 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
 
 def check_video(path: str) -> None:
     """Raises ValueError for what is no file, before any model is loaded for it."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+    from videoprune.video.read import is_url
+
+    if is_url(path):
         raise ValueError(f"video={path!r}: URLs are not read; download the file first")
     if not os.path.exists(path):
         raise ValueError(f"video={path!r}: no such file")

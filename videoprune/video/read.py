@@ -164,9 +164,13 @@ def _check_options(size: tuple[int, int] | None, backend: str, deadline_seconds:
         raise ValueError(f"deadline_seconds={deadline_seconds}; allowed: a finite number above 0")
 
 
-def _check_path(path: str) -> None:
+def is_url(path: str) -> bool:
     """A path that looks like a URL and is no file is taken for one; pathlib turns its `//` into `/`."""
-    if _URL.match(path) and not os.path.exists(path):
+    return _URL.match(path) is not None and not os.path.exists(path)
+
+
+def _check_path(path: str) -> None:
+    if is_url(path):
         raise VideoError(
             "url", f"path={path!r}: URLs are not read; allowed: the path of a file on this machine"
         )
