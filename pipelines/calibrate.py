@@ -38,8 +38,9 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from videoprune.models.loading import demo_names, model_folder
     from videoprune.models.multi_encoder import MultiEncoderVLM
     from videoprune.plug.settings import calibration_key
+    from videoprune.prune.counts import by_lambda, lambda_is_open
 
-    names = [args.prune] if args.prune else [n for n in preset_names() if preset(n).llm.method == "adaptive"]
+    names = [args.prune] if args.prune else [n for n in preset_names() if by_lambda(preset(n).llm)]
     wanted = {name: load_prune(name, overrides) for name in names}
     engine = Engine(args.model, PruneConfig(), device=args.device)
     clips = clips_like(engine, args.clips)
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     refused: dict[str, str] = {}
     with progress_bar() as bar:
         for name, prune in wanted.items():
-            if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
+            if lambda_is_open(prune.llm):
                 task = bar.add_task(f"lambda of {name}", total=None)
                 try:
                     solved[name] = solve(engine, clips, prune, lambda task=task: bar.advance(task))  # type: ignore[misc]

@@ -24,11 +24,12 @@ from pipelines.measure.cell_rows import failed_row, measured_rows
 from pipelines.measure.cells import Cell, LoadedModel, Setup, measure, measure_memory
 from pipelines.measure.environment import hardware, hardware_line, versions
 from pipelines.measure.memory import keep_freed
-from pipelines.measure.plan import BASELINE, STOCK, Setting, without_calibration
+from pipelines.measure.plan import BASELINE, STOCK, Setting
 from pipelines.measure.report.cells import markdown
 from pipelines.run.results import Row
 from videoprune.config import PruneConfig
 from videoprune.models.random_weights import shape_names
+from videoprune.prune.counts import with_fixed_shares
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -67,7 +68,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def setting_of(words: str) -> Setting:
     """ "balanced encoder.keep=0.3" -> a setting of that name."""
     name, *changes = words.split()
-    return Setting(words, 1.0, without_calibration(load_prune(name, changes)))
+    return Setting(words, 1.0, with_fixed_shares(load_prune(name, changes)))
 
 
 def rows_of(loaded: LoadedModel, cell: Cell, wanted: Sequence[Setting]) -> list[Row]:

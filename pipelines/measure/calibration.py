@@ -31,6 +31,7 @@ from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.plug.families.tower import Tower
 from videoprune.plug.settings import calibration_key, own_settings
 from videoprune.prune.adaptive import solve_lambda
+from videoprune.prune.counts import lambda_is_open
 from videoprune.prune.diversity import effective_rank, numerical_rank
 from videoprune.prune.meteor import cut_blocks
 from videoprune.types import Encoded, Sample, VideoFrames
@@ -122,8 +123,7 @@ def solve(
 
 def needs_lambda(engine: Engine, prune: PruneConfig) -> bool:
     """Whether `prune` leaves its lambda to the model, and the model has none for it."""
-    adaptive = prune.llm.method == "adaptive" and prune.llm.lambda_ is None
-    return adaptive and calibration_key(prune) not in _known_lambdas(engine.model.config)
+    return lambda_is_open(prune.llm) and calibration_key(prune) not in _known_lambdas(engine.model.config)
 
 
 def with_lambda(

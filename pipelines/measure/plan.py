@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipelines.measure.methods import method_config
 from videoprune.config import PruneConfig
+from videoprune.prune.counts import with_fixed_shares
 
 STOCK, BASELINE = "stock", "none"
 
@@ -60,11 +61,4 @@ def settings_of(methods: Sequence[str], retain: Sequence[float]) -> tuple[Settin
     """Every method at every retention, larger shares first. Raises ValueError as `method_config` does."""
     shares = sorted(retain, reverse=True)
     wanted = [m for m in methods if m not in (STOCK, BASELINE)]
-    return tuple(Setting(m, r, without_calibration(method_config(m, r))) for m in wanted for r in shares)
-
-
-def without_calibration(prune: PruneConfig) -> PruneConfig:
-    """What `apply` makes of it for a model that no lambda was found for: fixed shares of the same average."""
-    if prune.llm.method == "adaptive" and prune.llm.lambda_ is None:
-        return prune.replace(**{"llm.method": "fixed"})
-    return prune
+    return tuple(Setting(m, r, with_fixed_shares(method_config(m, r))) for m in wanted for r in shares)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from pipelines.measure.calibration import TrainingClip, clips_like, needs_lambda, with_lambda
 from pipelines.measure.methods import method_config
-from pipelines.measure.plan import BASELINE, Setting, without_calibration
+from pipelines.measure.plan import BASELINE, Setting
 from pipelines.measure.turns import WARM_UP_TOKENS
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.plug.settings import calibration_key
+from videoprune.prune.counts import with_fixed_shares
 
 _CALIBRATION_CLIPS = 12
 
@@ -48,6 +49,6 @@ def _calibrated(engine: Engine, method: str, prune: PruneConfig, lambdas: Path |
         return prune
     several = isinstance(engine.model, MultiEncoderVLM)
     if lambdas is None or not (several or method == "meteor"):
-        return without_calibration(prune)
+        return with_fixed_shares(prune)
     clips = lambda: clips_like(engine, _CALIBRATION_CLIPS)  # noqa: E731
     return with_lambda(engine, prune, lambdas, calibration_key(prune), clips)

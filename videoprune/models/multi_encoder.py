@@ -33,7 +33,7 @@ from videoprune.plug.joints import text_joints
 from videoprune.plug.llm_door import LlmDoor
 from videoprune.plug.packing import plan_by_frame
 from videoprune.plug.settings import Settings, calibration_key
-from videoprune.prune.counts import by_lambda, fused_count, retained_counts
+from videoprune.prune.counts import fused_count, lambda_is_open, retained_counts
 from videoprune.prune.merge import apply_plan, identity_plan, merged_size
 from videoprune.prune.registry import BY_FRAME, INSIDE, OVER_CLIP, names
 from videoprune.types import VideoFrames, VisualTokens
@@ -116,7 +116,7 @@ class MultiEncoderVLM(PreTrainedModel):
         do.
         """
         self._check_encoder(prune)
-        if not by_lambda(prune.llm) or prune.llm.lambda_ is not None:
+        if not lambda_is_open(prune.llm):
             return Settings(prune)
         key = calibration_key(prune)
         if key not in self.config.lambdas:

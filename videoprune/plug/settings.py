@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from videoprune.config import PruneConfig
-from videoprune.prune.counts import by_lambda
+from videoprune.prune.counts import lambda_is_open, with_fixed_shares
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def stock_settings(prune: PruneConfig, model_config: Any) -> Settings:
     settings that mean something between several encoders alone.
     """
     _warn_of_one_encoder(prune)
-    if not by_lambda(prune.llm) or prune.llm.lambda_ is not None:
+    if not lambda_is_open(prune.llm):
         return Settings(prune)
     found = own_settings(model_config).get("lambdas", {}).get(calibration_key(prune))
     if found is not None:
@@ -79,7 +79,7 @@ def stock_settings(prune: PruneConfig, model_config: Any) -> Settings:
         f"llm.lambda_=null: fixed shares that average llm.keep={prune.llm.keep:g} are used instead of adaptive ones",
         stacklevel=3,
     )
-    return Settings(prune.replace(**{"llm.method": "fixed"}))
+    return Settings(with_fixed_shares(prune))
 
 
 def _warn_of_one_encoder(prune: PruneConfig) -> None:

@@ -95,5 +95,15 @@ def by_lambda(config: LLMPrune) -> bool:
     return config.method in LLM and LLM[config.method].by_lambda
 
 
+def lambda_is_open(config: LLMPrune) -> bool:
+    """Whether the tokens are counted by a lambda that the configuration leaves to the model's calibration."""
+    return by_lambda(config) and config.lambda_ is None
+
+
+def with_fixed_shares(prune: PruneConfig) -> PruneConfig:
+    """What becomes of it where no lambda was found for the model: fixed shares of the same average."""
+    return prune.replace(**{"llm.method": "fixed"}) if lambda_is_open(prune.llm) else prune
+
+
 def _cut_layer(fraction: float, num_layers: int) -> int:
     return min(max(round(fraction * num_layers), 1), num_layers - 1)
