@@ -78,16 +78,20 @@ class KeepPlan:
     keep: int64 (B, K), ascending positions of the survivors among the N tokens.
     into: int64 (B, N), for each token the index (0..K-1) of the survivor that it merges into, or -1: dropped.
     A survivor always points at itself.
+    weight: (B, N), what each token counts in the sum that its survivor becomes; None: the mean of the group, by size.
     """
 
     keep: Tensor
     into: Tensor
+    weight: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.keep.ndim != 2 or self.into.ndim != 2 or self.keep.shape[0] != self.into.shape[0]:
             raise ValueError(
                 f"keep {tuple(self.keep.shape)}, into {tuple(self.into.shape)}; allowed: (B, K) and (B, N)"
             )
+        if self.weight is not None and self.weight.shape != self.into.shape:
+            raise ValueError(f"weight {tuple(self.weight.shape)}; allowed: {tuple(self.into.shape)}, as into")
 
     @property
     def num_kept(self) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor
 from videoprune.prune.merge import (
     apply_plan,
     compose,
+    concatenate,
     gather,
     identity_plan,
     merged_size,
@@ -209,3 +210,30 @@ def test_wrong_shapes_are_refused_by_name() -> None:
         unmerge(torch.zeros(1, 4, 2), plan)
     with pytest.raises(ValueError, match="second takes"):
         compose(plan, plan)
+
+
+@FEW
+@given(plans())
+def test_weights_make_sums(plan: KeepPlan) -> None:
+    rng = torch.Generator().manual_seed(plan.num_tokens)
+    x = torch.randn(*plan.into.shape, 3, generator=rng)
+    weight = torch.randn(plan.into.shape, generator=rng)
+    y = apply_plan(x, KeepPlan(plan.keep, plan.into, weight), torch.rand(plan.into.shape, generator=rng))
+    want = torch.zeros(*plan.keep.shape, 3, dtype=torch.float64)
+    for b in range(len(x)):
+        for i in range(plan.num_tokens):
+            if plan.into[b, i] >= 0:
+                want[b, plan.into[b, i]] += weight[b, i].double() * x[b, i].double()
+    torch.testing.assert_close(y.double(), want, rtol=1e-5, atol=1e-5)
+
+
+def test_concatenated_plans_keep_weights_or_have_none() -> None:
+    plan = make_plan(1, 4, 2, drop=True, seed=0)
+    weighted = KeepPlan(plan.keep, plan.into, torch.arange(4.0)[None])
+    both = concatenate([weighted, identity_plan(1, 2), weighted])
+    assert both.weight is not None
+    assert both.weight.tolist() == [[0, 1, 2, 3, 1, 1, 0, 1, 2, 3]]
+    with pytest.raises(ValueError, match="weight"):
+        concatenate([weighted, plan])
+    with pytest.raises(ValueError, match="weight"):
+        KeepPlan(plan.keep, plan.into, torch.ones(1, 3))

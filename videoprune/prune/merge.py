@@ -59,7 +59,8 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
 
     x: floating (B, N, ...). size: (B, N), how many dense tokens each token stands for; None: one each.
     -> (B, K, ...), accumulated in at least float32, of x's dtype. Dropped tokens have no part in it. A
-    survivor that nothing merged into keeps its value, and a plan that keeps all returns x itself.
+    survivor that nothing merged into keeps its value, and a plan that keeps all returns x itself. A plan with weights
+    makes weighted sums instead, whatever the sizes are.
     Raises ValueError if the shapes disagree or x holds no floating numbers.
     """
     _check_tokens("x", x, plan.into)
@@ -67,9 +68,12 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
         raise ValueError(f"x: {x.dtype}; allowed: a floating dtype (`gather` takes any)")
     if size is not None:
         _check_tokens("size", size, plan.into, ndim=2)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if plan.weight is not None:
+        weight = plan.weight.to(dtype).view(*plan.into.shape, *[1] * (x.ndim - 2))
+        return _sum_into(x.to(dtype) * weight, plan).to(x.dtype)
     if plan.num_kept == plan.num_tokens:
         return x
-    dtype = torch.promote_types(x.dtype, torch.float32)
     # Only the tokens that merge and those that take them in are touched: most of x is copied as it is.
     own = torch.zeros_like(plan.into, dtype=torch.bool).scatter(1, plan.keep, True)
     row, source = ((plan.into >= 0) & ~own).nonzero(as_tuple=True)  # (M,)
@@ -95,7 +99,8 @@ def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
 
 
 def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
-    """The one plan from the tokens before `first` to those after `second`, which acts on `first`'s survivors.
+    """The one plan from the tokens before `first` to those after `second`, which acts on `first`'s survivors: where
+    each token ends, without weights.
 
     Raises ValueError if `second` does not take as many rows and tokens as `first` keeps.
     """
@@ -107,14 +112,26 @@ def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
 
 
 def concatenate(plans: Sequence[KeepPlan]) -> KeepPlan:
-    """Plans of one row each, for stretches that follow each other -> one row over all of them."""
+    """Plans of one row each, for stretches that follow each other -> one row over all of them. Raises ValueError if
+    some have weights and others merge by means."""
     keeps, intos = [], []
     tokens = kept = 0
     for plan in plans:
         keeps.append(plan.keep + tokens)
         intos.append((plan.into + kept).where(plan.into >= 0, -1))
         tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
-    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1))
+    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans))
+
+
+def _weights(plans: Sequence[KeepPlan]) -> Tensor | None:
+    if all(plan.weight is None for plan in plans):
+        return None
+    found = []
+    for plan in plans:
+        if plan.weight is None and plan.num_kept < plan.num_tokens:
+            raise ValueError("weight: some plans have weights; allowed: all, or none")
+        found.append(torch.ones_like(plan.into, dtype=torch.float32) if plan.weight is None else plan.weight)
+    return torch.cat(found, 1)
 
 
 def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:

@@ -84,7 +84,8 @@ class OverClip:
     """A method that looks at a whole clip at the encoder's end: it keeps exactly `keep` of its tokens, called as
     entry(clip, keep, *, generator=None, and knobs of its own). `over_clip` makes one of a function.
 
-    needs: what it reads of the clip besides x. source: the paper. products: its matrix products, from the sizes of the
+    exact: False where it comes only near `keep`, as its authors' code does. needs: what it reads of the clip besides x.
+    source: the paper. products: its matrix products, from the sizes of the
     clip and `keep`; what the pixels decide (clusters, segments) is left out.
     """
 
@@ -92,6 +93,7 @@ class OverClip:
     source: str
     needs: frozenset[Need] = frozenset()
     products: Callable[[ClipSize, int], list[Product]] = _no_products
+    exact: bool = True
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -115,7 +117,7 @@ class OverClip:
             return identity_plan(1, keep, clip.x.device)
         with torch.no_grad():
             plan = self.function(clip, keep, generator=generator, **knobs)
-        assert plan.num_kept == keep, f"{name} kept {plan.num_kept} of {keep}"
+        assert plan.num_kept == keep or not self.exact, f"{name} kept {plan.num_kept} of {keep}"
         return plan
 
     def choose(
@@ -143,9 +145,11 @@ def over_clip(
     source: str,
     needs: Sequence[Need] = (),
     products: Callable[[ClipSize, int], list[Product]] = _no_products,
+    *,
+    exact: bool = True,
 ) -> Callable[[Callable[..., KeepPlan]], OverClip]:
     """Make an `OverClip` of function(clip, keep, *, generator=None, and its knobs), which may then trust its inputs."""
-    return lambda function: OverClip(function, source, frozenset(needs), products)
+    return lambda function: OverClip(function, source, frozenset(needs), products, exact)
 
 
 def nearest_products(size: ClipSize, keep: int) -> list[Product]:
@@ -171,16 +175,16 @@ def in_clip(local: Tensor) -> Tensor:
     return (local + start).where(local >= 0, -1)
 
 
-def plan_of(target: Tensor) -> KeepPlan:
+def plan_of(target: Tensor, weight: Tensor | None = None) -> KeepPlan:
     """The plan in which each token ends in its target: int64 (T, n), places in the clip, -1 for dropped.
 
-    A token that points at itself survives; every target must survive.
+    A token that points at itself survives; every target must survive. weight: (T, n), see `KeepPlan`.
     """
     target = target.flatten()  # (N,)
     own = target == torch.arange(target.shape[0], device=target.device)
     index = own.cumsum(dim=0) - 1  # a survivor's place among the survivors
     into = index[target.clamp(min=0)].where(target >= 0, -1)
-    return KeepPlan(keep=own.nonzero().T, into=into[None])
+    return KeepPlan(own.nonzero().T, into[None], None if weight is None else weight.flatten()[None])
 
 
 def plan_of_kept(kept: Tensor) -> KeepPlan:
