@@ -44,7 +44,12 @@ def main() -> None:
         from demo_training.encoders import train_encoders
 
         train_encoders(
-            args.out, steps=args.steps or 3000, batch=args.batch or 32, device=device, only=args.only
+            args.out,
+            steps=args.steps or 3000,
+            batch=args.batch or 32,
+            device=device,
+            only=args.only,
+            start=args.start,
         )
     elif args.stage == "export":
         from demo_training.export import export
@@ -73,9 +78,16 @@ def _stock(args: argparse.Namespace, device: str) -> None:
 
     if args.only not in SHAPES:
         raise SystemExit(f"--only {args.only}; allowed: {', '.join(SHAPES)}")
-    shape, demo = SHAPES[args.only], args.start or Path("videoprune/models/demo")
+    shape, demo = SHAPES[args.only], Path("videoprune/models/demo")
     if args.stage == "stock-encoder":
-        train_encoder(shape, args.out, steps=args.steps or 600, batch=args.batch or 4, device=device)
+        train_encoder(
+            shape,
+            args.out,
+            steps=args.steps or 600,
+            batch=args.batch or 4,
+            device=device,
+            start=args.start,
+        )
     elif args.stage == "stock":
         train_stock(
             shape,
@@ -85,6 +97,7 @@ def _stock(args: argparse.Namespace, device: str) -> None:
             batch=args.batch or 16,
             peak=args.peak,
             device=device,
+            go_on=args.start,
         )
     else:
         export_stock(shape, args.out, demo, args.folder)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from demo_training.data import TRAIN_SEED, owner_to_grid, soften
+from demo_training.data import HARD_SHARE, TRAIN_SEED, frames_of, moments, owner_to_grid, soften
 from videoprune.config import EncoderPrune, PruneConfig
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS, HardScene, sample_hard_scene
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene, sample_scene
 from videoprune.models.multi_encoder import MultiEncoderVLM
@@ -32,32 +33,83 @@ class EncodedClip:
     owner: dict[str, Tensor]
 
 
+Group = tuple[list[Scene], Tensor, Tensor]
+
+
 class RenderedClips(IterableDataset):
-    """Groups of clips: (scenes, uint8 frames (n*T, S, S, 3), owners (n*T, S, S) int8)."""
+    """Groups of clips of one split: (scenes, uint8 frames (n*T, S, S, 3), owners (n*T, S, S) int8).
+
+    hard: of which split; None: HARD_SHARE of the groups are of the hard one.
+    """
+
+    def __init__(self, group: int, size: int, seed: int, hard: bool | None = None) -> None:
+        self.group, self.size, self.seed, self.hard = group, size, seed, hard
+
+    def __iter__(self) -> Iterator[Group]:
+        rng = _generator(self.seed)
+        while True:
+            hard = self.hard if self.hard is not None else bool(rng.random() < HARD_SHARE)
+            made = []
+            for _ in range(self.group):
+                scene = sample_hard_scene(rng) if hard else sample_scene(rng)
+                made.append((scene, clip_times(scene, float(rng.uniform(-0.06, 0.02)))))
+            yield _rendered(made, self.size, rng)
+
+
+class RenderedPairs(IterableDataset):
+    """The same with NUM_FRAMES frames of each clip: of the hard split pairs of slots, mostly with a short event.
+
+    Each group comes with the times of its frames in seconds, (n, T).
+    """
 
     def __init__(self, group: int, size: int, seed: int) -> None:
         self.group, self.size, self.seed = group, size, seed
 
-    def __iter__(self) -> Iterator[tuple[list[Scene], Tensor, Tensor]]:
-        info = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([TRAIN_SEED, self.seed, info.id if info else 0])
+    def __iter__(self) -> Iterator[tuple[Group, np.ndarray]]:
+        rng = _generator(self.seed)
         while True:
-            scenes, frames, owners = [], [], []
+            made = []
             for _ in range(self.group):
-                scene = sample_scene(rng)
-                # As decoded: the last frame at or before the middle of each of T equal parts.
-                times = (np.arange(NUM_FRAMES) + 0.5 + rng.uniform(-0.06, 0.02)) / NUM_FRAMES * scene.duration
-                pixels, owner = render(scene, times, self.size, noise=float(rng.uniform(3, 8)))
-                scenes.append(scene)
-                frames.append(soften(pixels, rng))
-                owners.append(owner.astype(np.int8))
-            yield scenes, torch.from_numpy(np.concatenate(frames)), torch.from_numpy(np.concatenate(owners))
+                scene = sample_hard_scene(rng) if rng.random() < HARD_SHARE else sample_scene(rng)
+                made.append(
+                    (scene, _pairs(scene, rng) if isinstance(scene, HardScene) else clip_times(scene))
+                )
+            yield _rendered(made, self.size, rng), np.stack([times for _, times in made])
+
+
+def clip_times(scene: Scene, jitter: float = 0.0) -> np.ndarray:
+    """As decoded: the last frame at or before the middle of each of T equal parts."""
+    count = frames_of(scene)
+    return (np.arange(count) + 0.5 + jitter) / count * scene.duration
+
+
+def _pairs(scene: HardScene, rng: np.random.Generator) -> np.ndarray:
+    """Times in both slots of NUM_FRAMES / 2 pairs."""
+    slot = scene.duration / SLOTS
+    first = np.floor(moments(scene, NUM_FRAMES // 2, rng) / slot) // 2 * 2
+    return (np.stack([first, first + 1], 1).reshape(-1) + 0.5 + rng.uniform(-0.3, 0.02)) * slot
+
+
+def _generator(seed: int) -> np.random.Generator:
+    info = torch.utils.data.get_worker_info()
+    return np.random.default_rng([TRAIN_SEED, seed, info.id if info else 0])
+
+
+def _rendered(made: list[tuple[Scene, np.ndarray]], size: int, rng: np.random.Generator) -> Group:
+    frames, owners = [], []
+    for scene, times in made:
+        pixels, owner = render(scene, times, size, noise=float(rng.uniform(3, 8)))
+        frames.append(soften(pixels, rng))
+        owners.append(owner.astype(np.int8))
+    return (
+        [s for s, _ in made],
+        torch.from_numpy(np.concatenate(frames)),
+        torch.from_numpy(np.concatenate(owners)),
+    )
 
 
 @torch.no_grad()
-def encode_group(
-    model: MultiEncoderVLM, group: tuple[list[Scene], Tensor, Tensor], encoder: EncoderPrune
-) -> list[EncodedClip]:
+def encode_group(model: MultiEncoderVLM, group: Group, encoder: EncoderPrune) -> list[EncodedClip]:
     scenes, frames, owners = group
     encoded = model.encode_frames(frames.to(model.device), PruneConfig(encoder=encoder))
     clips = [EncodedClip(scene, {}, {}, {}) for scene in scenes]

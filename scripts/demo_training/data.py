@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS, HardScene, sample_hard_scene
 from videoprune.eval.benchmarks.moving_shapes.render import ink, render
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, SHAPES, Scene, sample_scene
 
@@ -16,7 +17,18 @@ TRAIN_SEED = 1_000_000_000  # the benchmark's test clips use seeds below this
 NUM_CLASSES = {"color": len(COLORS) + 1, "shape": len(SHAPES) + 1, "character": len(CHARACTERS) + 1}
 _COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}
 _SHAPE_INDEX = {name: i + 1 for i, name in enumerate(SHAPES)}
-_CHARACTER_INDEX = {name: i + 1 for i, name in enumerate(CHARACTERS)}
+_CHARACTER_INDEX = {name: i + 1 for i, name in enumerate(CHARACTERS)} | {"": 0}
+HARD_SHARE = 0.6  # of what is drawn; the rest is of the standard split
+NUM_FRAMES = {False: 8, True: SLOTS}  # of a clip, by whether it is of the hard split
+
+
+def frames_of(scene: Scene) -> int:
+    return NUM_FRAMES[isinstance(scene, HardScene)]
+
+
+def least_cover(scene: Scene) -> float:
+    """Share of a cell that an object must cover to own it."""
+    return 0.15 if isinstance(scene, HardScene) else 0.25
 
 
 def soften(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -64,6 +76,18 @@ def dense_labels(scene: Scene, cells: np.ndarray, times: np.ndarray) -> np.ndarr
     return table[np.arange(len(times))[:, None, None], cells]  # cell -1 reads the last row: zeros
 
 
+def moments(scene: HardScene, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Times in `count` slots, most of them with an object that is there for a moment: (count,), ascending."""
+    slot = scene.duration / SLOTS
+    brief = [round(o.appears / slot) + i for o in scene.brief() for i in (0, 1)]
+    rest = [s for s in range(SLOTS) if s not in brief]
+    drawn = [
+        brief[rng.integers(len(brief))] if rng.random() < 0.7 else rest[rng.integers(len(rest))]
+        for _ in range(count)
+    ]
+    return (np.sort(drawn) + 0.5 + rng.uniform(-0.3, 0.02)) * slot
+
+
 class DenseFrames(IterableDataset):
     """Batches of single frames with labels by grid: (uint8 (B, 3, S, S), {g: float32 (B, g, g, 5 + 128)})."""
 
@@ -76,13 +100,16 @@ class DenseFrames(IterableDataset):
         while True:
             frames, labels = [], {g: [] for g in self.grids}
             for _ in range(self.batch // 2):
-                scene = sample_scene(rng)
-                times = np.sort(rng.uniform(0.25, 1, size=2)) * scene.duration
+                hard = rng.random() < HARD_SHARE
+                scene = sample_hard_scene(rng) if hard else sample_scene(rng)
+                times = (
+                    moments(scene, 2, rng) if hard else np.sort(rng.uniform(0.25, 1, size=2)) * scene.duration
+                )
                 pixels, owner = render(scene, times, self.size, noise=float(rng.uniform(2, 9)))
                 strokes = ink(scene, times, self.size)
                 frames.append(soften(pixels, rng))
                 for g in self.grids:
-                    cells = owner_to_grid(owner, len(scene.objects), g)
+                    cells = owner_to_grid(owner, len(scene.objects), g, least_cover(scene))
                     # The outline that a shape is read from, and the strokes of the characters.
                     maps = [local_masks(owner >= 0, g), local_masks(strokes, g)]
                     labels[g].append(

@@ -9,46 +9,71 @@ Shapes: B clips, K visual tokens, W width of the LLM.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
+from demo_training.data import frames_of
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import HardScene
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, DIRECTIONS, SHAPES, Scene
 
-NUM_FRAMES = 8
 IGNORE = -100
 LAYER = 3  # the heads read the hidden states after this many layers
 KINDS = {"color": [*COLORS], "shape": [*SHAPES], "character": [*CHARACTERS]}
-STATES = {"direction": [*DIRECTIONS, ""], "slot": [0, 1, 2, 3]}
+STATES = {
+    "direction": [*DIRECTIONS, ""],
+    "slot": [0, 1, 2, 3],
+    "shot": [False, True],  # of the hard split: in the second one
+    "moment": [False, True],  # of the hard split: not there for long
+}
 _TEMPERATURE = 16.0
 _PLACE_WEIGHT = 20.0  # of squared errors beside cross entropies
 _NAMES = [*KINDS, *STATES]
 
 
 def token_labels(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
-    """Targets of tokens with objects owner (K,) (-1 is none) in frames frame (K,): int64 (K, 5), or IGNORE.
+    """Targets of tokens with objects owner (K,) (-1 is none) in frames frame (K,): int64 (K, 7), or IGNORE.
 
     A direction is asked for from the third frame on that shows the object.
     """
-    table = np.full((len(scene.objects) + 1, len(_NAMES)), IGNORE)
-    first = np.full(len(scene.objects) + 1, NUM_FRAMES)
+    table = torch.full((len(scene.objects) + 1, len(_NAMES)), IGNORE)
+    if isinstance(scene, HardScene):
+        brief = {id(o) for o in scene.brief()}
+        for i, o in enumerate(scene.objects):
+            known = {
+                "color": o.color,
+                "shape": o.shape,
+                "shot": o.appears >= scene.cut,
+                "moment": id(o) in brief,
+            }
+            _note(table[i], known)
+        return table[owner]  # (K, 7); owner -1 reads the last row
+    count = frames_of(scene)
+    first = torch.full((len(scene.objects) + 1,), count)
     for i, o in enumerate(scene.objects):
         slot = round(o.appears / (0.19 * scene.duration))
-        values = (o.color, o.shape, o.character, o.direction, slot)
-        table[i] = [allowed.index(v) for allowed, v in zip((KINDS | STATES).values(), values, strict=True)]
-        first[i] = int(np.ceil(NUM_FRAMES * o.appears / scene.duration - 0.5))
-    labels = torch.from_numpy(table)[owner]  # (K, 5); owner -1 reads the last row
-    too_early = frame < torch.from_numpy(first)[owner] + 2
-    labels[:, _NAMES.index("direction")].masked_fill_(too_early, IGNORE)
+        kinds = {"color": o.color, "shape": o.shape, "character": o.character}
+        _note(table[i], {**kinds, "direction": o.direction, "slot": slot})
+        first[i] = int(np.ceil(count * o.appears / scene.duration - 0.5))
+    labels = table[owner]
+    labels[:, _NAMES.index("direction")].masked_fill_(frame < first[owner] + 2, IGNORE)
     return labels
+
+
+def _note(row: Tensor, known: dict[str, Any]) -> None:
+    for name, value in known.items():
+        row[_NAMES.index(name)] = (KINDS | STATES)[name].index(value)
 
 
 def token_places(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
     """Centres of the tokens' objects now and at their first frame: (x, y, x, y) in [0, 1], or NaN, (K, 4)."""
-    table = np.full((len(scene.objects) + 1, NUM_FRAMES, 4), np.nan, np.float32)
-    times = (np.arange(NUM_FRAMES) + 0.5) / NUM_FRAMES * scene.duration
+    count = frames_of(scene)
+    table = np.full((len(scene.objects) + 1, count, 4), np.nan, np.float32)
+    times = (np.arange(count) + 0.5) / count * scene.duration
     for i, o in enumerate(scene.objects):
         for f, t in enumerate(times):
             table[i, f] = (*o.position(float(t), scene.duration), *o.start)
@@ -69,7 +94,7 @@ class DenseHeads(nn.Module):
     def loss(
         self, z: Tensor, hidden: Tensor, labels: Tensor, places: Tensor
     ) -> tuple[Tensor, dict[str, float]]:
-        """z, hidden (B, K, W), labels (B, K, 5), places (B, K, 4) -> loss, and the share that is right by kind."""
+        """z, hidden (B, K, W), labels (B, K, 7), places (B, K, 4) -> loss, and the share that is right by kind."""
         normed = self.norm(hidden)
         loss, facts = _cross_entropy(self.linear(normed).split(self.sizes, -1), labels, _NAMES)
         there = ~places[..., 0].isnan()

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from transformers import AutoModel, CLIPVisionConfig, ConvNextV2Config, PreTrainedConfig, SiglipVisionConfig
 
 from demo_training.data import NUM_CLASSES, DenseFrames
+from videoprune.models.multi_encoder import MultiEncoderVLM
 
 SIZE = 112
 WIDTH = 128
@@ -88,19 +89,22 @@ def normalize(pixels: Tensor, size: int) -> Tensor:
     return x if x.shape[-1] == size else F.interpolate(x, (size, size), mode="bilinear", antialias=True)
 
 
-def train_encoders(out: Path, *, steps: int, batch: int, device: str, only: str | None = None) -> None:
-    """Train each encoder for `steps` steps; checkpoints are `out`/NAME.pt."""
+def train_encoders(
+    out: Path, *, steps: int, batch: int, device: str, only: str | None = None, start: Path | None = None
+) -> None:
+    """Train each encoder for `steps` steps; checkpoints are `out`/NAME.pt. start: a trained model to go on from."""
+    trained = None if start is None else MultiEncoderVLM.from_pretrained(start, dtype=torch.float32).encoders
     for name, config in encoder_configs().items():
         if only in (None, name):
-            _train_encoder(name, config, out / f"{name}.pt", steps, batch, device)
+            torch.manual_seed(0)
+            model = AutoModel.from_config(config) if trained is None else trained[name].requires_grad_(True)
+            _train_encoder(name, config, model.to(device), out / f"{name}.pt", steps, batch)
 
 
 def _train_encoder(
-    name: str, config: PreTrainedConfig, path: Path, steps: int, batch: int, device: str
+    name: str, config: PreTrainedConfig, model: nn.Module, path: Path, steps: int, batch: int
 ) -> None:
-    grid = 8 if name == "clip" else 7
-    torch.manual_seed(0)
-    model = AutoModel.from_config(config).to(device)
+    grid, device = 8 if name == "clip" else 7, next(model.parameters()).device
 
     def read(made: tuple[Tensor, dict[int, Tensor]]) -> tuple[Tensor, Tensor]:
         pixels, labels = made

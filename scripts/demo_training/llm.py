@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
+from demo_training.asking import encode, question_blocks
 from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
 from demo_training.dense import (
     IGNORE,
@@ -31,18 +32,14 @@ from demo_training.dense import (
 )
 from demo_training.encoders import SIZE, encoder_configs
 from demo_training.optim import Run
-from demo_training.text import build_tokenizer, mc_prompt, open_prompt
+from demo_training.text import build_tokenizer, mc_prompt
 from videoprune.config import EncoderPrune
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
-from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import drop_others, gather
 
-MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 4, 1
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
-# How often each category is asked: those that come late, more.
-WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
 
@@ -228,65 +225,6 @@ def visual_prefix(
     return gather(z, plan), gather(known[0], plan), gather(known[1], plan)
 
 
-def question_blocks(
-    tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip], rng: np.random.Generator
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, and their lengths."""
-    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
-    for clip in clips:
-        pool = questions(clip.scene, rng)
-        weight = np.array([WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool])
-        for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=weight / weight.sum())):
-            q = pool[i]
-            if b < MC_PER_CLIP:
-                # The option's text, not its letter: binding letters stayed at chance for 1,400 steps.
-                options, _ = with_options(q, rng)
-                blocks[b].append(_encode(tokenizer, mc_prompt(q.text, options), q.answer))
-            else:
-                blocks[b].append(_encode(tokenizer, open_prompt(q.text), q.answer))
-    for _ in range(LISTINGS_PER_CLIP):
-        listed = [listing(c.scene, rng) for c in clips]
-        blocks.append([_encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
-    lengths = [max(len(ids) for ids, _ in block) for block in blocks]
-    pad = tokenizer.pad_token_id
-    ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
-    labels = [[t + [IGNORE] * (n - len(t)) for _, t in b] for b, n in zip(blocks, lengths, strict=True)]
-    return (
-        torch.cat([torch.tensor(b) for b in ids], 1),
-        torch.cat([torch.tensor(b) for b in labels], 1),
-        lengths,
-    )
-
-
-def listing(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
-    """A request to list all objects in some order, and the list.
-
-    To go on after "red" the model must find the red object's tokens, and to go on after an object the next one in
-    space or time: what the questions need, many times a clip.
-    """
-    kinds = ["color", "shape", "across", "down", *(["order"] * 2 if scene.staggered else [])]
-    kind = kinds[int(rng.integers(len(kinds)))]
-    if kind == "color":
-        found = sorted(scene.objects, key=lambda o: list(COLORS).index(o.color))
-        texts = [f"{o.name} {o.character} {o.direction or 'still'}" for o in found]
-        return "List the objects.", ", ".join(texts)
-    if kind == "shape":
-        found = sorted(scene.objects, key=lambda o: SHAPES.index(o.shape))
-        texts = [f"{o.shape} {o.color} {o.direction or 'still'} {o.character}" for o in found]
-        return "List the shapes.", ", ".join(texts)
-    if kind == "order":
-        return "List the objects as they appear.", ", ".join(o.name for o in scene.in_order())
-    axis, text = (0, "left to right") if kind == "across" else (1, "above to below")
-    found = sorted(scene.objects, key=lambda o: o.position(scene.duration, scene.duration)[axis])
-    return f"List the objects from {text} at the end.", ", ".join(o.name for o in found)
-
-
-def _encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    before = tokenizer.encode(prompt)
-    after = [*tokenizer.encode(f" {answer}"), tokenizer.eos_token_id]
-    return before + after, [IGNORE] * len(before) + after
-
-
 def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
     """Mask (1, 1, L, L) in which each question sees the visual prefix and itself, and positions (1, L)."""
     block = torch.cat([torch.zeros(visual), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
@@ -348,7 +286,7 @@ def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: 
             fitting = [q for q in pool if q.category == category][:2]
             for q in fitting:
                 options, _ = with_options(q, rng)
-                encoded = _encode(tokenizer, mc_prompt(q.text, options), q.answer)
+                encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
                 ids, labels = (torch.tensor([part]) for part in encoded)
                 logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
                 said, true = logits.argmax(-1).cpu(), labels[labels != IGNORE]

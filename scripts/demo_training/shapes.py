@@ -8,6 +8,8 @@ encoder, W width of the LLM.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     LlavaOnevisionImageProcessor,
@@ -31,8 +35,13 @@ from transformers import (
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
 from demo_training.encoders import normalize
+from demo_training.text import moved_table
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS
 from videoprune.models.multi_encoder import MultiEncoderVLM
-from videoprune.plug.encoder_pass import kept_units
+from videoprune.plug.current_pass import Pass, passing
+from videoprune.plug.encoder_pass import EncoderPass
+from videoprune.plug.installed import installed_on
+from videoprune.prune.counts import kept_units
 from videoprune.prune.evoprune import bipartite_plan
 from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
 
@@ -67,13 +76,11 @@ class StockShape:
     side, grid = SIDE, GRID  # pixels, patches
     tokens_side = GRID // 2
 
-    def _finish(self, model: Any, out: Path, demo: Path) -> Any:
+    def _finish(self, model: Any, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
         """Trained encoder, and the first demo model's LLM as a start."""
         source = MultiEncoderVLM.from_pretrained(demo, dtype=torch.float32).language_model.model.state_dict()
         language = model.model.language_model
-        table = language.embed_tokens.weight.detach().clone()
-        old = source["embed_tokens.weight"]
-        table[: len(old)] = old
+        table = moved_table(source["embed_tokens.weight"], AutoTokenizer.from_pretrained(demo), tokenizer)
         wanted = {k: v for k, v in source.items() if k in language.state_dict()}
         language.load_state_dict({**wanted, "embed_tokens.weight": table})
         model.tie_weights()
@@ -82,6 +89,25 @@ class StockShape:
         vision.load_state_dict(state, strict=False)
         vision.requires_grad_(False)
         return model
+
+    def go_on(self, model: Any, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+        """Take over projector and LLM of the trained model in `folder`; the encoder stays as it is."""
+        source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        old = AutoTokenizer.from_pretrained(folder)
+        state = source.model.state_dict()
+        table = state["language_model.embed_tokens.weight"]
+        state["language_model.embed_tokens.weight"] = moved_table(table, old, tokenizer)
+        held = self.encoder_keys(model)
+        model.model.load_state_dict({k: v for k, v in state.items() if k not in held}, strict=False)
+        model.tie_weights()
+
+    def encoder_keys(self, model: Any) -> set[str]:
+        """Names of the inner model's weights that were trained before the LLM."""
+        trained = {
+            id(p) for part in self.trained(model) if isinstance(part, nn.Module) for p in part.parameters()
+        }
+        vision = {id(p) for p in self.vision(model).parameters()} - trained
+        return {name for name, p in model.model.named_parameters() if id(p) in vision}
 
     @property
     def encoder_checkpoint(self) -> str:
@@ -137,14 +163,14 @@ class LlavaShape(StockShape):
                 tie_word_embeddings=True,
             )
         )
-        return self._finish(model, out, demo)
+        return self._finish(model, out, demo, tokenizer)
 
     def trained(self, model: Any) -> list[Any]:
         return [model.model.multi_modal_projector, model.model.image_newline]
 
-    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float) -> Tensor:
+    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float, frames: int) -> Tensor:
         video = tokenizer.convert_tokens_to_ids(SPECIAL["video"])
-        return torch.full((NUM_FRAMES * self.tokens_side**2 + 1,), video)
+        return torch.full((frames * self.tokens_side**2 + 1,), video)
 
     def droppable(self, layout: Tensor, model: Any) -> Tensor:
         return torch.arange(len(layout)) < len(layout) - 1  # all but the newline
@@ -156,10 +182,11 @@ class LlavaShape(StockShape):
     def positions(self, model: Any, layout: Tensor) -> Tensor:
         return torch.arange(len(layout))[None]
 
-    def encode(self, model: Any, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def encode(self, model: Any, frames: Tensor, clips: int) -> tuple[dict[str, Tensor], Tensor]:
         """Patches (F, g * g, D), merged ones with their survivor's value; the pooled tokens are chosen later."""
         pixels = normalize(frames.permute(0, 3, 1, 2), self.image)
-        x = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        with encoder_pass(model):
+            x = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
         return {"x": x}, torch.ones(len(x), self.tokens_side**2, dtype=torch.bool)
 
     def project(
@@ -247,12 +274,16 @@ class QwenShape(StockShape):
     def vision(self, model: Any) -> nn.Module:
         return model.model.visual
 
-    def _packed(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+    def trained_vision(self, folder: Path) -> nn.Module:
+        """The encoder of a trained model."""
+        whole = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        return whole.model.visual.requires_grad_(True)
+
+    def _packed(self, frames: Tensor, clips: int = 1) -> tuple[Tensor, Tensor]:
         """uint8 (F, S, S, 3) -> patches as the processor packs them (N, 3*2*8*8), and the grid of each clip."""
         x = normalize(frames.permute(0, 3, 1, 2), SIDE)  # (F, 3, S, S)
         steps, half = len(x) // 2, GRID // 2
         x = x.view(steps, 2, 3, half, 2, PATCH, half, 2, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        clips = max(1, len(frames) // NUM_FRAMES)
         return x.reshape(-1, 3 * 2 * PATCH * PATCH), torch.tensor([[steps // clips, GRID, GRID]] * clips)
 
     def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
@@ -266,7 +297,10 @@ class QwenShape(StockShape):
         torch.manual_seed(2)
         ids = {k: tokenizer.convert_tokens_to_ids(v) for k, v in SPECIAL.items()}
         return self._finish(
-            Qwen3VLForConditionalGeneration(self._config(self._text(demo, tokenizer), ids)), out, demo
+            Qwen3VLForConditionalGeneration(self._config(self._text(demo, tokenizer), ids)),
+            out,
+            demo,
+            tokenizer,
         )
 
     def trained(self, model: Any) -> list[Any]:
@@ -275,12 +309,12 @@ class QwenShape(StockShape):
             part.requires_grad_(True)
         return [visual.merger, visual.deepstack_merger_list]
 
-    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float) -> Tensor:
+    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float, frames: int) -> Tensor:
         """The prompt before the question, with the times of frames spread over `duration` seconds."""
         parts = []
-        for step in range(NUM_FRAMES // 2):
+        for step in range(frames // 2):
             pads = SPECIAL["video"] * self.tokens_side**2
-            seconds = (2 * step + 1) / NUM_FRAMES * duration
+            seconds = (2 * step + 1) / frames * duration
             parts.append(f"<{seconds:.1f} seconds>{SPECIAL['start']}{pads}{SPECIAL['end']}")
         return torch.tensor(tokenizer.encode("".join(parts)))
 
@@ -290,28 +324,27 @@ class QwenShape(StockShape):
     def positions(self, model: Any, layout: Tensor) -> Tensor:
         ids = layout[None]
         types = (ids == model.config.video_token_id).int() * 2
-        grid = torch.tensor([[NUM_FRAMES // 2, GRID, GRID]])
+        steps = int((layout == model.config.video_token_id).sum()) // self.tokens_side**2
+        grid = torch.tensor([[steps, GRID, GRID]])
         found, _ = model.model.get_rope_index(ids, mm_token_type_ids=types, video_grid_thw=grid)
         return found[:, 0]
 
-    def encode(self, model: Any, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def encode(self, model: Any, frames: Tensor, clips: int) -> tuple[dict[str, Tensor], Tensor]:
         """What the merger and the tap read, unit by unit (T, n, 4 * D), zero where a unit is gone."""
         seen: dict[str, Tensor] = {}
         visual = model.model.visual
         taken = {"x": visual.merger, "tap": visual.deepstack_merger_list[0]}
-        session = model.__dict__.get("_videoprune")
-        hooks = [
-            m.register_forward_pre_hook(_note(seen, k, lambda: session and session.run))
-            for k, m in taken.items()
-        ]
-        packed, grid = self._packed(frames)
-        visual(packed, grid_thw=grid)
-        for hook in hooks:
-            hook.remove()
+        packed, grid = self._packed(frames, clips)
         n = self.tokens_side**2
         kept = torch.ones(len(frames) // 2 * n, dtype=torch.bool)
-        if session is not None:
-            kept = session.run.left(packed.device)
+        with encoder_pass(model) as run:
+            hooks = [m.register_forward_pre_hook(_note(seen, k, run)) for k, m in taken.items()]
+            visual(packed, grid_thw=grid)
+            for hook in hooks:
+                hook.remove()
+            current = run()
+            if current is not None:
+                kept = current.left(packed.device)
         return {k: v.view(-1, n, 4 * WIDTH) for k, v in seen.items()}, kept.view(-1, n).cpu()
 
     def project(
@@ -332,7 +365,7 @@ class QwenShape(StockShape):
         for name in ("start", "end"):
             token = SPECIAL[name]
             setattr(tokenizer, f"vision_{'bos' if name == 'start' else 'eos'}_token", token)
-        area = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE * NUM_FRAMES}
+        area = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE * SLOTS}
         shape = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, **_LOOK}
         return Qwen3VLProcessor(
             image_processor=Qwen2VLImageProcessor(
@@ -352,6 +385,17 @@ def _merge_alike(x: Tensor, keep: int) -> Tensor:
         step = bipartite_plan(x, min(x.shape[1] - keep, x.shape[1] // 2), lambda_div=0.0)
         x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
     return full.scatter(1, plan.keep[..., None].expand_as(x), x)
+
+
+@contextmanager
+def encoder_pass(model: Any) -> Iterator[Callable[[], EncoderPass | None]]:
+    """Within, the vision encoder of a model is pruned as `apply` said; tells what its run is, None without pruning."""
+    installed = installed_on(model)
+    if installed is None:
+        yield lambda: None
+        return
+    with passing(Pass(installed, installed.default)) as now:
+        yield lambda: next(iter(now.encoders.values()), None)
 
 
 def _note(seen: dict[str, Tensor], key: str, run: Any) -> Any:

@@ -19,21 +19,23 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from demo_training.clips import RenderedClips
-from demo_training.data import dense_labels, local_masks, owner_to_grid
+from demo_training.asking import categories, encode, pool_of, question_blocks
+from demo_training.clips import Group, RenderedClips, RenderedPairs
+from demo_training.data import HARD_SHARE, dense_labels, frames_of, least_cover, local_masks, owner_to_grid
 from demo_training.dense import IGNORE, LAYER, DenseHeads, alignment_loss, token_labels, token_places
 from demo_training.encoders import train_dense
-from demo_training.llm import ALIGNMENT, KNOWN, question_blocks
+from demo_training.llm import ALIGNMENT, KNOWN
 from demo_training.optim import Run
 from demo_training.shapes import NUM_FRAMES, SPECIAL, StockShape
 from demo_training.text import build_tokenizer, mc_prompt
 from videoprune import apply, remove
 from videoprune.config import EncoderPrune, PruneConfig
-from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import HardScene
+from videoprune.eval.benchmarks.moving_shapes.questions import with_options
 from videoprune.eval.benchmarks.moving_shapes.render import ink
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 
-GROUP, CAPACITY, NEW_GROUPS = 8, 1000, 0.2
+GROUP, CAPACITY, NEW_GROUPS = 8, 400, 0.2
 MODES = [(0.3, 1.0), (0.35, 0.5), (0.35, 0.375)]  # (share of the steps, what EvoPrune keeps)
 
 
@@ -45,31 +47,34 @@ def build_tokenizers() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def train_encoder(shape: StockShape, out: Path, *, steps: int, batch: int, device: str) -> None:
-    """Dense labels on clips, a label for every patch of every time step. The checkpoint is `out`/NAME-vision.pt."""
+def train_encoder(
+    shape: StockShape, out: Path, *, steps: int, batch: int, device: str, start: Path | None = None
+) -> None:
+    """Dense labels on clips, a label for every patch of every time step. The checkpoint is `out`/NAME-vision.pt.
+
+    start: the folder of a trained model whose encoder it goes on from."""
     torch.manual_seed(0)
-    model = shape.new_vision(out).to(device)
+    model = (shape.new_vision(out) if start is None else shape.trained_vision(start)).to(device)
 
-    def read(made: tuple[list[Scene], Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        scenes, frames, owners = made
-        return shape.patches(model, frames.to(device)), _patch_labels(shape, scenes, owners.numpy())
+    def read(made: tuple[Group, np.ndarray]) -> tuple[Tensor, Tensor]:
+        (scenes, frames, owners), times = made
+        return shape.patches(model, frames.to(device)), _patch_labels(shape, scenes, owners.numpy(), times)
 
-    def batches(step: int) -> RenderedClips:
-        return RenderedClips(batch, shape.side, seed=step + 3)
+    def batches(step: int) -> RenderedPairs:
+        return RenderedPairs(batch, shape.side, seed=step + 3)
 
     train_dense(out / f"{shape.name}-vision.pt", model, batches, read, steps=steps, peak=1e-3, warm=0.1)
 
 
-def _patch_labels(shape: StockShape, scenes: list[Scene], owners: np.ndarray) -> Tensor:
+def _patch_labels(shape: StockShape, scenes: list[Scene], owners: np.ndarray, times: np.ndarray) -> Tensor:
     """(B*T, g, g, 5 + 128), patches of the last frame of each time step, row by row."""
-    found = []
+    found, frames = [], times.shape[1]
+    last = range(shape.frames_per_step - 1, frames, shape.frames_per_step)
     for i, scene in enumerate(scenes):
-        last = range(shape.frames_per_step - 1, NUM_FRAMES, shape.frames_per_step)
-        owner = owners[i * NUM_FRAMES : (i + 1) * NUM_FRAMES][last]
-        times = (np.array(last) + 0.5) / NUM_FRAMES * scene.duration
-        cells = owner_to_grid(owner, len(scene.objects), shape.grid)
-        maps = [local_masks(owner >= 0, shape.grid), local_masks(ink(scene, times, shape.side), shape.grid)]
-        found.append(np.concatenate([dense_labels(scene, cells, times), *maps], -1, dtype=np.float32))
+        owner, when = owners[i * frames : (i + 1) * frames][last], times[i][last]
+        cells = owner_to_grid(owner, len(scene.objects), shape.grid, least_cover(scene))
+        maps = [local_masks(owner >= 0, shape.grid), local_masks(ink(scene, when, shape.side), shape.grid)]
+        found.append(np.concatenate([dense_labels(scene, cells, when), *maps], -1, dtype=np.float32))
     return torch.from_numpy(np.concatenate(found))
 
 
@@ -84,17 +89,17 @@ class Encoded:
 
 
 @torch.no_grad()
-def encode_group(
-    shape: StockShape, model: Any, group: tuple[list[Scene], Tensor, Tensor], keep: float
-) -> list[Encoded]:
+def encode_group(shape: StockShape, model: Any, group: Group, keep: float) -> list[Encoded]:
     scenes, frames, owners = group
     if keep < 1:
         apply(model, PruneConfig(encoder=EncoderPrune(method="evoprune", keep=keep, critical_ratio=0.0)))
-    x, kept = shape.encode(model, frames.to(model.device))
+    x, kept = shape.encode(model, frames.to(model.device), len(scenes))
     remove(model)
     step = shape.frames_per_step
-    owner = torch.from_numpy(owner_to_grid(owners.numpy()[step - 1 :: step], 4, shape.tokens_side)).flatten(1)
-    t = NUM_FRAMES // step
+    most, least = max(len(s.objects) for s in scenes), least_cover(scenes[0])
+    cells = owner_to_grid(owners.numpy()[step - 1 :: step], most, shape.tokens_side, least)
+    owner = torch.from_numpy(cells).flatten(1)
+    t = frames_of(scenes[0]) // step
     return [
         Encoded(
             s,
@@ -109,7 +114,7 @@ def encode_group(
 @dataclass(frozen=True)
 class Prefix:
     """The prompt before the question with K visual tokens: embeddings (B, L', W), places (B, L'), and of the visual
-    tokens alone their features (B, K, W), labels (B, K, 5), object places (B, K, 4) and where they are (B, K)."""
+    tokens alone their features (B, K, W), labels (B, K, 7), object places (B, K, 4) and where they are (B, K)."""
 
     embeds: Tensor
     places: Tensor
@@ -213,28 +218,40 @@ class _LlmParts(nn.Module):
 
 
 def train_stock(
-    shape: StockShape, out: Path, demo: Path, *, steps: int, batch: int, peak: float, device: str
+    shape: StockShape,
+    out: Path,
+    demo: Path,
+    *,
+    steps: int,
+    batch: int,
+    peak: float,
+    device: str,
+    go_on: Path | None = None,
 ) -> None:
-    """Projector and LLM, the encoder frozen. Resumes from `out`/NAME.pt."""
+    """Projector and LLM on clips of both splits, the encoder frozen. Resumes from `out`/NAME.pt.
+
+    go_on: the folder of a trained model of this shape that it starts from, instead of the first demo model's LLM.
+    """
     tokenizer = build_tokenizers()
     model = shape.build(out, demo, tokenizer).to(device)
+    if go_on is not None:
+        shape.go_on(model, go_on, tokenizer)
     heads = DenseHeads(model.config.text_config.hidden_size).to(device)
     run = Run(_LlmParts(model, shape.trained(model)), heads, peak, steps)
     step = run.resume(out / f"{shape.name}.pt")
     rng = np.random.default_rng([23, step])
-    loader = iter(DataLoader(RenderedClips(GROUP, shape.side, seed=step + 7), batch_size=None, num_workers=1))
-    held_out = encode_group(shape, model, next(iter(RenderedClips(48, shape.side, seed=2**31))), 1.0)
-    stores: dict[float, list[Encoded]] = {keep: [] for _, keep in MODES}
-    started, shown, owed = time.perf_counter(), [], 0.0
+    store = _Store(shape, model, step)
+    held_out = [
+        clip
+        for hard in (False, True)
+        for clip in encode_group(shape, model, next(iter(RenderedClips(32, shape.side, 2**31, hard))), 1.0)
+    ]
+    started, shown = time.perf_counter(), []
     while step < steps:
-        least = min(stores, key=lambda k: len(stores[k]))
-        if owed >= 1 or len(stores[least]) < 64:
-            stores[least] = (stores[least] + encode_group(shape, model, next(loader), least))[-CAPACITY:]
-            owed = max(0.0, owed - 1)
-            continue
         keep = MODES[rng.choice(len(MODES), p=[w for w, _ in MODES])][1]
-        clips = [stores[keep][i] for i in rng.choice(len(stores[keep]), batch, replace=False)]
-        layout = shape.layout(tokenizer, clips[0].scene.duration)
+        clips = store.draw(keep, batch, rng)
+        scene = clips[0].scene
+        layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
         start = prefix(shape, model, layout, clips, keep, float(rng.choice([0.0, 0.3, 0.6])))
         ids, labels, lengths = question_blocks(tokenizer, clips, rng)
         logits, hidden = answer_logits(
@@ -245,8 +262,8 @@ def train_stock(
         aligned, _ = alignment_loss(start.z, words, tokenizer, start.labels)
         dense, facts = heads.loss(start.z, hidden, start.labels, start.objects)
         run.update(answers + ALIGNMENT * aligned + KNOWN * dense)
-        step, owed = step + 1, owed + NEW_GROUPS
-        shown.append({"answers": answers.item(), **facts})
+        step += 1
+        shown.append({"hard" if isinstance(scene, HardScene) else "standard": answers.item(), **facts})
         if step % 25 == 0:
             names = dict.fromkeys(n for f in shown[-25:] for n in f)
             means = " ".join(f"{n} {np.mean([f[n] for f in shown[-25:] if n in f]):.3f}" for n in names)
@@ -256,26 +273,57 @@ def train_stock(
             run.save(out / f"{shape.name}.pt", step)
 
 
+class _Store:
+    """Encoded clips by split and by EvoPrune's share; NEW_GROUPS new groups come for every draw."""
+
+    def __init__(self, shape: StockShape, model: Any, step: int) -> None:
+        self.shape, self.model, self.owed = shape, model, 0.0
+        self.clips: dict[tuple[bool, float], list[Encoded]] = {
+            (hard, keep): [] for hard in (False, True) for _, keep in MODES
+        }
+        self.loaders = {
+            hard: iter(
+                DataLoader(RenderedClips(GROUP, shape.side, step + 7, hard), batch_size=None, num_workers=1)
+            )
+            for hard in (False, True)
+        }
+
+    def draw(self, keep: float, count: int, rng: np.random.Generator) -> list[Encoded]:
+        while self.owed >= 1 or min(map(len, self.clips.values())) < 2 * count:
+            hard, share = min(self.clips, key=lambda key: len(self.clips[key]) / (1 + key[0]))
+            group = encode_group(self.shape, self.model, next(self.loaders[hard]), share)
+            self.clips[hard, share] = (self.clips[hard, share] + group)[-CAPACITY * (1 + hard) :]
+            self.owed = max(0.0, self.owed - 1)
+        self.owed += NEW_GROUPS
+        held = self.clips[bool(rng.random() < HARD_SHARE), keep]
+        return [held[i] for i in rng.choice(len(held), count, replace=False)]
+
+
 @torch.no_grad()
 def evaluate(shape: StockShape, model: Any, tokenizer: Any, clips: list[Encoded]) -> str:
-    """Exact answers by category on held-out clips, with every token."""
+    """Exact answers by split and category on held-out clips, with every token."""
     rng = np.random.default_rng(3)
-    right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
+    right: dict[tuple[bool, str], list[bool]] = {}
     for clip in clips:
-        layout = shape.layout(tokenizer, clip.scene.duration)
+        scene, hard = clip.scene, isinstance(clip.scene, HardScene)
+        layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
         start = prefix(shape, model, layout, [clip], 1.0, 0.0)
-        pool = questions(clip.scene, rng)
-        for category in CATEGORIES:
+        pool = pool_of(scene, rng)
+        for category in categories(scene):
             for q in [q for q in pool if q.category == category][:2]:
                 options, _ = with_options(q, rng)
-                before = tokenizer.encode(mc_prompt(q.text, options))
-                after = [*tokenizer.encode(f" {q.answer}"), tokenizer.eos_token_id]
-                ids, labels = torch.tensor([before + after]), torch.tensor([[IGNORE] * len(before) + after])
+                ids, labels = (
+                    torch.tensor([part]) for part in encode(tokenizer, mc_prompt(q.text, options), q.answer)
+                )
                 ids, labels = ids.to(start.embeds.device), labels.to(start.embeds.device)
                 logits, _ = answer_logits(shape, model, layout, start, ids, labels, [ids.shape[1]])
-                right[category].append(logits.argmax(-1).tolist() == after)
-    shown = " ".join(f"{c} {np.mean(v):.2f}" for c, v in right.items() if v)
-    return f"{shown} | mean {np.mean([np.mean(v) for v in right.values() if v]):.3f}"
+                after = labels[labels != IGNORE].tolist()
+                right.setdefault((hard, category), []).append(logits.argmax(-1).tolist() == after)
+    return " | ".join(
+        " ".join(f"{c} {np.mean(v):.2f}" for (h, c), v in right.items() if h == hard)
+        + f" mean {np.mean([np.mean(v) for (h, _), v in right.items() if h == hard]):.3f}"
+        for hard in (False, True)
+    )
 
 
 def export_stock(shape: StockShape, out: Path, demo: Path, folder: Path) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from demo_training.data import TRAIN_SEED
+from videoprune.eval.benchmarks.moving_shapes import hard_questions
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import sample_hard_scene
 from videoprune.eval.benchmarks.moving_shapes.questions import LETTERS, questions
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, SHAPES, sample_scene
 
@@ -15,7 +19,7 @@ PAD, EOS = "<|pad|>", "<|end|>"
 _SPLIT = r"\n[A-Z]\.|\nAnswer:| ?\p{L}+| ?\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 
 
-def build_tokenizer(vocab_size: int = 512) -> PreTrainedTokenizerFast:
+def build_tokenizer(vocab_size: int = 640) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -51,4 +55,23 @@ def _corpus() -> list[str]:
     for _ in range(500):
         for q in questions(sample_scene(rng), rng):
             texts += [mc_prompt(q.text, [q.answer, *q.wrong[:3]]), f" {q.answer}"]
+        for q in hard_questions.questions(sample_hard_scene(rng), rng):
+            texts += [mc_prompt(q.text, [q.answer, *q.wrong[:3]]), f" {q.answer}"]
+    for shot in ("first", "second"):
+        texts += [f"List the objects that stay for the whole {shot} shot.\nAnswer:"] * 50
+    texts += ["List the objects that are shown for a moment.\nAnswer:"] * 50
     return texts
+
+
+def moved_table(table: Tensor, old: PreTrainedTokenizerFast, new: PreTrainedTokenizerFast) -> Tensor:
+    """Embeddings (V, W) of the old tokenizer's tokens -> of the new one's: a token that is new starts as the mean of
+    those that its text was made of."""
+    known = old.get_vocab()
+    rows = []
+    for token, _ in sorted(new.get_vocab().items(), key=lambda item: item[1]):
+        if token in known:
+            rows.append(table[known[token]])
+        else:
+            parts = old.encode(new.convert_tokens_to_string([token]))
+            rows.append(table[parts].mean(0))
+    return torch.stack(rows)

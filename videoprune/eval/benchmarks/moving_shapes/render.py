@@ -36,15 +36,19 @@ def render(
     `scene.objects`, or -1. `noise` is the standard deviation of the sensor noise, in grey levels.
     """
     rng = np.random.default_rng(scene.background_seed)
-    texture, drift = _texture(rng, size)
+    grounds = {scene.background_seed: _texture(rng, size)}
     frames = np.empty((len(times), size, size, 3), np.float32)
     owner = np.full((len(times), size, size), -1, np.int64)
     shade = [rng.uniform(0.88, 1.06) for _ in scene.objects]
     for f, t in enumerate(times):
-        shift = np.round(drift * t * size).astype(int)
+        seed, drifted = scene.ground(float(t))
+        if seed not in grounds:
+            grounds[seed] = _texture(np.random.default_rng(seed), size)
+        texture, drift = grounds[seed]
+        shift = np.round(drift * drifted * size).astype(int)
         frames[f] = np.roll(texture, tuple(shift), axis=(0, 1))[:size, :size]
         for index, obj in enumerate(scene.objects):
-            if t >= obj.appears:
+            if obj.visible(float(t)):
                 _draw(frames[f], owner[f], index, obj, obj.position(float(t), scene.duration), shade[index])
     frames += rng.standard_normal(frames.shape[:3], dtype=np.float32)[..., None] * noise
     return np.clip(frames, 0, 255).astype(np.uint8), owner
@@ -55,7 +59,7 @@ def ink(scene: Scene, times: NDArray[np.float64], size: int) -> NDArray[np.bool_
     found = np.zeros((len(times), size, size), bool)
     for f, t in enumerate(times):
         for obj in scene.objects:
-            if t >= obj.appears:
+            if obj.visible(float(t)) and obj.character:
                 x0, x1, y0, y1, x, y = _window(obj, obj.position(float(t), scene.duration), size)
                 found[f, y0:y1, x0:x1] |= _character(obj.character, x, y, size) > 0.5
     return found
@@ -106,10 +110,12 @@ def _draw(
     distance = _signed_distance(obj.shape, x[None, :], y[:, None], obj.radius)
     cover = np.clip(0.5 - distance * size, 0, 1)[..., None]
     color = np.asarray(COLORS[obj.color], np.float32) * shade
-    ink = np.float32(20.0 if color @ (0.30, 0.59, 0.11) > 120 else 245.0)
-    mark = _character(obj.character, x, y, size)[..., None]
     region = frame[y0:y1, x0:x1]
-    region[:] = region * (1 - cover) + (color * (1 - mark) + ink * mark) * cover
+    if obj.character:
+        ink = np.float32(20.0 if color @ (0.30, 0.59, 0.11) > 120 else 245.0)
+        mark = _character(obj.character, x, y, size)[..., None]
+        color = color * (1 - mark) + ink * mark
+    region[:] = region * (1 - cover) + color * cover
     owner[y0:y1, x0:x1][cover[..., 0] > 0.5] = index
 
 

@@ -49,6 +49,10 @@ class MovingObject:
     def name(self) -> str:
         return f"{self.color} {self.shape}"
 
+    def visible(self, t: float) -> bool:
+        """Whether it is there at `t` seconds."""
+        return t >= self.appears
+
     def position(self, t: float, duration: float) -> tuple[float, float]:
         """Centre (x, y) at `t` seconds; before `appears` it is the start."""
         span = max(duration - self.appears, 1e-9)
@@ -68,6 +72,10 @@ class Scene:
     objects: tuple[MovingObject, ...]
     staggered: bool
     background_seed: int
+
+    def ground(self, t: float) -> tuple[int, float]:
+        """What lies behind the objects at `t` seconds: the texture's seed, and how far it has drifted, in seconds."""
+        return self.background_seed, t
 
     def in_order(self) -> tuple[MovingObject, ...]:
         return tuple(sorted(self.objects, key=lambda o: o.appears))

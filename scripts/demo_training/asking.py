@@ -1,0 +1,129 @@
+"""What is asked of a training clip of either split: questions with and without options, and listings.
+
+Shapes: B clips, Q text tokens of all questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from demo_training.dense import IGNORE
+from demo_training.text import mc_prompt, open_prompt
+from videoprune.eval.benchmarks.moving_shapes import hard_questions
+from videoprune.eval.benchmarks.moving_shapes.hard_questions import NOT_SHOWN
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SHOTS, HardScene
+from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, Question, questions, with_options
+from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
+
+MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 4, 1
+# How often each category is asked: those that come late, more.
+WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
+HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {"count": 1.5, "present": 0.7}
+_NOT_SHOWN_WEIGHT = 0.5
+
+
+class Clip(Protocol):
+    @property
+    def scene(self) -> Scene: ...
+
+
+def categories(scene: Scene) -> Sequence[str]:
+    return hard_questions.CATEGORIES if isinstance(scene, HardScene) else CATEGORIES
+
+
+def pool_of(scene: Scene, rng: np.random.Generator) -> list[Question]:
+    if isinstance(scene, HardScene):
+        return hard_questions.questions(scene, rng)
+    return questions(scene, rng)
+
+
+def _shares(scene: Scene, pool: list[Question]) -> np.ndarray:
+    if not isinstance(scene, HardScene):
+        weights = [WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool]
+    else:
+        weights = [HARD_WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool]
+        weights = [
+            w * (_NOT_SHOWN_WEIGHT if q.answer == NOT_SHOWN else 1)
+            for w, q in zip(weights, pool, strict=True)
+        ]
+    return np.array(weights) / np.sum(weights)
+
+
+def question_blocks(
+    tokenizer: PreTrainedTokenizerFast, clips: Sequence[Clip], rng: np.random.Generator
+) -> tuple[Tensor, Tensor, list[int]]:
+    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, and their lengths."""
+    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
+    for clip in clips:
+        pool = pool_of(clip.scene, rng)
+        for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=_shares(clip.scene, pool))):
+            q = pool[i]
+            # "Which of these" needs its options.
+            if b < MC_PER_CLIP or "of these" in q.text:
+                # The option's text, not its letter: binding letters stayed at chance for 1,400 steps.
+                options, _ = with_options(q, rng)
+                blocks[b].append(encode(tokenizer, mc_prompt(q.text, options), q.answer))
+            else:
+                blocks[b].append(encode(tokenizer, open_prompt(q.text), q.answer))
+    for _ in range(LISTINGS_PER_CLIP):
+        listed = [listing(c.scene, rng) for c in clips]
+        blocks.append([encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
+    lengths = [max(len(ids) for ids, _ in block) for block in blocks]
+    pad = tokenizer.pad_token_id
+    ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
+    labels = [[t + [IGNORE] * (n - len(t)) for _, t in b] for b, n in zip(blocks, lengths, strict=True)]
+    return (
+        torch.cat([torch.tensor(b) for b in ids], 1),
+        torch.cat([torch.tensor(b) for b in labels], 1),
+        lengths,
+    )
+
+
+def listing(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """A request to list all objects in some order, and the list.
+
+    To go on after "red" the model must find the red object's tokens, and to go on after an object the next one in
+    space or time: what the questions need, many times a clip.
+    """
+    if isinstance(scene, HardScene):
+        return _hard_listing(scene, rng)
+    kinds = ["color", "shape", "across", "down", *(["order"] * 2 if scene.staggered else [])]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    if kind == "color":
+        found = sorted(scene.objects, key=lambda o: list(COLORS).index(o.color))
+        texts = [f"{o.name} {o.character} {o.direction or 'still'}" for o in found]
+        return "List the objects.", ", ".join(texts)
+    if kind == "shape":
+        found = sorted(scene.objects, key=lambda o: SHAPES.index(o.shape))
+        texts = [f"{o.shape} {o.color} {o.direction or 'still'} {o.character}" for o in found]
+        return "List the shapes.", ", ".join(texts)
+    if kind == "order":
+        return "List the objects as they appear.", ", ".join(o.name for o in scene.in_order())
+    axis, text = (0, "left to right") if kind == "across" else (1, "above to below")
+    found = sorted(scene.objects, key=lambda o: o.position(scene.duration, scene.duration)[axis])
+    return f"List the objects from {text} at the end.", ", ".join(o.name for o in found)
+
+
+def _hard_listing(scene: HardScene, rng: np.random.Generator) -> tuple[str, str]:
+    """Those that are there for a moment in order of time, or those of a shot row by row, numbered: counting aloud."""
+    if rng.random() < 0.5:
+        found = scene.brief()
+        texts = [f"{o.name} {hard_questions.quarter(o)}" for o in found]
+        return "List the objects that are shown for a moment.", ", ".join(texts)
+    shot = SHOTS[int(rng.integers(2))]
+    stay = sorted(scene.steady(shot), key=lambda o: (int(o.start[1] * 4), o.start[0]))
+    texts = [f"{number} {o.name}" for number, o in enumerate(stay, start=1)]
+    return f"List the objects that stay for the whole {shot} shot.", ", ".join(texts)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """Ids of a prompt with its answer, and the labels: the answer's alone."""
+    before = tokenizer.encode(prompt)
+    after = [*tokenizer.encode(f" {answer}"), tokenizer.eos_token_id]
+    return before + after, [IGNORE] * len(before) + after
