@@ -72,13 +72,13 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     from pipelines.run.progress import progress_bar
     from pipelines.run.results import model_fingerprint
     from pipelines.run.stages import group_by_video
-    from pipelines.run.tasks import moving_shapes_samples
+    from pipelines.run.tasks import moving_shapes
     from videoprune.config import PruneConfig
     from videoprune.engine import Engine
 
     out.mkdir(parents=True, exist_ok=True)
     engine = Engine(model, PruneConfig(), device=args.device)
-    samples = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
+    split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
     items = group_by_video(samples)
     probe = clips_like(engine, 1)[0]
     is_random = model.startswith(_RANDOM)
@@ -86,7 +86,7 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, probe, lambdas)
     plan = Plan(
         settings,
-        tuple(args.frames or (engine.num_frames,)),
+        tuple(args.frames or (split.frames or engine.num_frames,)),
         tuple(args.concurrency),
         min(args.runs, len(items)),
         answers=not is_random,

@@ -25,11 +25,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from pipelines.measure.table_rows import TABLES
     from pipelines.measure.table_runs import Bench, measure_table, section, write_tables
     from pipelines.run.results import write_whole
-    from pipelines.run.tasks import Task, moving_shapes_samples
+    from pipelines.run.tasks import Task, moving_shapes
 
     if args.only and args.only not in TABLES:
         raise ValueError(f"only={args.only!r}; allowed: {', '.join(TABLES)}")
-    task = Task("MovingShapes", "", moving_shapes_samples(args.data, args.clips, args.seed, args.limit))
+    task = Task("MovingShapes", "", moving_shapes(args.data, args.clips, args.seed, args.limit)[1])
     bench = Bench(args.model, task, Path(args.runs), device=args.device, restart=args.restart)
     page = Path(args.out) / "tables.md"
     for name in [args.only] if args.only else list(TABLES):

@@ -15,7 +15,8 @@ from pipelines.run.results import write_whole
 from pipelines.run.stages import group_by_video
 from videoprune.eval.benchmarks.base import Benchmark, Recipe
 from videoprune.eval.benchmarks.moving_shapes.load import load
-from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark
+from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark, split_of
+from videoprune.eval.benchmarks.moving_shapes.splits import Split, split_named
 from videoprune.eval.benchmarks.registry import benchmark
 from videoprune.types import UNUSABLE, ResultRow, Sample
 
@@ -141,18 +142,35 @@ def _recipe(recipe: Recipe, args: argparse.Namespace) -> Recipe:
 
 
 def _moving_shapes(args: argparse.Namespace) -> Task:
-    strange = [n for n in ("split", "subtitles") if getattr(args, n)]
-    if strange or args.protocol != "official":
-        raise ValueError(f"benchmark={MOVING_SHAPES}; has no --split, --protocol or --subtitles")
-    samples = moving_shapes_samples(args.data, args.clips, args.seed, args.limit)
-    recipe = _recipe(Recipe(), args)
+    if args.subtitles or args.protocol != "official":
+        raise ValueError(f"benchmark={MOVING_SHAPES}; has no --protocol or --subtitles")
+    split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
+    recipe = _recipe(Recipe(frames=split.frames), args)
     facts = {"name": MOVING_SHAPES, "frames": recipe.frames, "max_new_tokens": recipe.max_new_tokens}
-    return Task("MovingShapes", "", shard_of(samples, args.shard), recipe, facts)
+    hard = split.name != "standard"
+    return Task(
+        f"MovingShapes, split {split.name}" if hard else "MovingShapes",
+        f"{split.name}-" if hard else "",
+        shard_of(samples, args.shard),
+        recipe,
+        facts | ({"split": split.name} if hard else {}),
+    )
 
 
-def moving_shapes_samples(data: str | None, clips: int, seed: int, limit: int | None) -> list[Sample]:
-    """The benchmark in folder `data`; by default one of `clips` clips that is made where it is missing."""
-    folder = Path(data) if data else Path("runs") / f"moving-shapes-{seed}-{clips}"
-    if data is None:
-        make_benchmark(folder, clips=clips, seed=seed)
-    return load(folder, limit)
+def moving_shapes(
+    data: str | None, clips: int, seed: int, limit: int | None, split: str | None = None
+) -> tuple[Split, list[Sample]]:
+    """The split and the questions in folder `data`; by default one of `clips` clips, made where it is missing.
+
+    split: None takes what the folder holds, or standard. Raises ValueError if the folder holds another one.
+    """
+    if data is not None:
+        found = split_of(Path(data))
+        if split not in (None, found):
+            raise ValueError(f"split={split!r}; data={data} holds {found}")
+        return split_named(found), load(Path(data), limit)
+    one = split_named(split or "standard")
+    mark = "" if one.name == "standard" else f"{one.name}-"
+    folder = Path("runs") / f"moving-shapes-{mark}{seed}-{clips}"
+    make_benchmark(folder, clips=clips, seed=seed, split=one.name)
+    return one, load(folder, limit)

@@ -9,13 +9,12 @@ import pytest
 
 from videoprune.eval.benchmarks.moving_shapes.plan import (
     TEST_SEEDS,
-    TITLES,
     ClipPlan,
     Row,
     answer_letter,
     plan_clip,
 )
-from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES
+from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, TITLES
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import MovingObject, Scene
 
@@ -149,7 +148,7 @@ def test_same_seed_same_plan_and_other_seed_other_plan() -> None:
 
 
 def test_letters_depend_on_the_seed() -> None:
-    letters = ["".join(answer_letter(slot, seed) for slot in range(0, 280, 7)) for seed in (0, 1)]
+    letters = ["".join(answer_letter(slot, seed, 7) for slot in range(0, 280, 7)) for seed in (0, 1)]
     assert letters[0] != letters[1]
 
 

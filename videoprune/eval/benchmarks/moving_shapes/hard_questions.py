@@ -9,7 +9,16 @@ from videoprune.eval.benchmarks.moving_shapes.hard_scene import MAX_STEADY, SHOT
 from videoprune.eval.benchmarks.moving_shapes.questions import Question
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES
 
-CATEGORIES = ("color", "shape", "place", "shot", "order", "present", "count")
+TITLES = {
+    "color": "Color",
+    "shape": "Shape",
+    "place": "Place",
+    "shot": "Before or after the cut",
+    "order": "Order of short events",
+    "present": "Shown or not",
+    "count": "Counting",
+}
+CATEGORIES = tuple(TITLES)
 NOT_SHOWN = "not shown"
 _QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 _IN_SHOTS = {

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from videoprune.eval.benchmarks.moving_shapes.plan import ClipPlan, check_seed, plan_clip
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
+from videoprune.eval.benchmarks.moving_shapes.splits import split_named
 
 FORMAT = 1  # raise it when clips are drawn or encoded differently; scenes and rows have their own digest
+Spec = dict[str, int | float | str]
 _NOISE = 6.0  # standard deviation of the sensor noise, grey levels; `render` has the same default
 _CHUNK = 32  # frames drawn at a time: bounds memory to about 80 MB at side 224
 # Without `mbtree`: with it, x264's AVX-512 code gave unequal bytes for equal frames (it read stale memory).
@@ -39,22 +41,25 @@ def make_benchmark(
     *,
     clips: int = 200,
     seed: int = 0,
+    split: str = "standard",
     size: int = 224,
-    fps: float = 10,
+    fps: float | None = None,
     workers: int | None = None,
 ) -> Path:
     """Write the benchmark into the folder `out` and return it.
 
-    size: side of the square frames, pixels, even. fps: frames per second. workers: processes; None takes one
-    per usable core. They are spawned, so a script that calls this needs `if __name__ == "__main__":`.
+    split: standard or hard. size: side of the square frames, pixels, even. fps: frames per second; None: the split's.
+    workers: processes; None takes one per usable core. They are spawned, so a script that calls this needs
+    `if __name__ == "__main__":`.
     The same arguments give the same rows and frames, and with one version of the libraries the same bytes.
     A finished folder is left alone; a half-written one is completed.
     Raises ValueError for impossible arguments, or if `out` holds something else.
     """
-    out = Path(out)
+    out, fps = Path(out), split_named(split).fps if fps is None else fps
     _check(clips, seed, size, fps, workers)
-    plans = [plan_clip(i, seed) for i in range(clips)]
-    spec = {"format": FORMAT, "seed": seed, "clips": clips, "size": size, "fps": float(fps)}
+    plans = [plan_clip(i, seed, split) for i in range(clips)]
+    spec: Spec = {"format": FORMAT, "seed": seed, "clips": clips, "size": size, "fps": float(fps)}
+    spec |= {} if split == "standard" else {"split": split}
     _claim(out, spec | {"plan": _digest(plans)})
     rows_path = out / "test.jsonl"
     missing = [plan for plan in plans if not _video_path(out, plan).exists()]
@@ -123,7 +128,13 @@ def _write_clips(plans: list[ClipPlan], out: Path, size: int, fps: float, worker
         list(pool.map(work, scenes, paths))
 
 
-def _claim(out: Path, spec: dict[str, int | float | str]) -> None:
+def split_of(folder: Path) -> str:
+    """The split that a folder of `make_benchmark` holds; `standard` for a folder without a note."""
+    note = Path(folder) / "benchmark.json"
+    return str(json.loads(note.read_text()).get("split", "standard")) if note.exists() else "standard"
+
+
+def _claim(out: Path, spec: Spec) -> None:
     """Note in `out` what it will hold; refuse a folder that holds, or may hold, something else."""
     note = out / "benchmark.json"
     if note.exists():

@@ -9,28 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from videoprune.eval.benchmarks.moving_shapes.questions import (
-    CATEGORIES,
-    LETTERS,
-    Question,
-    pick,
-    with_options,
-)
-from videoprune.eval.benchmarks.moving_shapes.scene import DURATIONS, Scene, sample_scene
+from videoprune.eval.benchmarks.moving_shapes.questions import LETTERS, Question, with_options
+from videoprune.eval.benchmarks.moving_shapes.scene import DURATIONS, Scene
+from videoprune.eval.benchmarks.moving_shapes.splits import SPLITS, Split, split_named
 
 DOMAIN = "MovingShapes"
 QUESTIONS_PER_CLIP = 3
 TEST_SEEDS = 1_000_000_000  # test seeds lie below; the demo model's training scenes use seeds from here on
-TITLES = {
-    "color": "Color",
-    "shape": "Shape",
-    "direction": "Direction of motion",
-    "count": "Counting",
-    "order": "Order of appearance",
-    "relation": "Spatial relation",
-    "detail": "Fine detail",
-}
 _LETTER_STREAM = 1  # keeps the generator of answer letters apart from those of the scenes
+_HARD_STREAM = 2  # and the scenes of the splits apart
 
 Row = dict[str, str | list[str]]
 
@@ -49,21 +36,23 @@ def clip_stem(index: int) -> str:
     return f"moving_shapes_{index + 1:03d}"
 
 
-def plan_clip(index: int, seed: int) -> ClipPlan:
-    """Clip `index` (from 0) of the benchmark of `seed`.
+def plan_clip(index: int, seed: int, split: str = "standard") -> ClipPlan:
+    """Clip `index` (from 0) of the benchmark of `seed`, of one of the `SPLITS`.
 
     Categories come first, in turn, so that they balance and a clip never asks two of one kind; durations take
     turns likewise. Then scenes are drawn until one has a question of each category.
-    Raises ValueError for a seed outside 0 .. 999,999,999.
+    Raises ValueError for a seed outside 0 .. 999,999,999, or an unknown split.
     """
     check_seed(seed)
-    first = index * QUESTIONS_PER_CLIP
-    categories = [CATEGORIES[slot % len(CATEGORIES)] for slot in range(first, first + QUESTIONS_PER_CLIP)]
+    one, first = split_named(split), index * QUESTIONS_PER_CLIP
+    kinds = one.categories
+    categories = [kinds[slot % len(kinds)] for slot in range(first, first + QUESTIONS_PER_CLIP)]
     duration = list(DURATIONS)[index % len(DURATIONS)]
-    rng = np.random.default_rng([seed, index])
-    scene, asked = _draw(categories, duration, rng)
+    stream = [] if one is SPLITS["standard"] else [_HARD_STREAM]
+    rng = np.random.default_rng([seed, index, *stream])
+    scene, asked = _draw(one, categories, duration, rng)
     rows = tuple(
-        _row(index, k, scene, question, answer_letter(first + k, seed), rng)
+        _row(index, k, scene, question, answer_letter(first + k, seed, len(kinds)), one, rng)
         for k, question in enumerate(asked)
     )
     return ClipPlan(clip_stem(index), scene, rows)
@@ -77,26 +66,35 @@ def check_seed(seed: int) -> None:
         )
 
 
-def answer_letter(slot: int, seed: int) -> str:
-    """The true letter of question `slot`: within a category every four questions have each letter once."""
-    turn, category = divmod(slot, len(CATEGORIES))
+def answer_letter(slot: int, seed: int, categories: int) -> str:
+    """The true letter of question `slot`: within a category every four questions have each letter once.
+
+    categories: how many take turns."""
+    turn, category = divmod(slot, categories)
     block, place = divmod(turn, len(LETTERS))
     order = np.random.default_rng([seed, category, block, _LETTER_STREAM]).permutation(len(LETTERS))
     return LETTERS[int(order[place])]
 
 
-def _draw(categories: list[str], duration: str, rng: np.random.Generator) -> tuple[Scene, list[Question]]:
-    staggered = True if "order" in categories else None
+def _draw(
+    split: Split, categories: list[str], duration: str, rng: np.random.Generator
+) -> tuple[Scene, list[Question]]:
     while True:
-        scene = sample_scene(rng, duration_class=duration, staggered=staggered)
-        found = [pick(scene, category, rng) for category in categories]
+        scene = split.draw(categories, duration, rng)
+        found = [split.pick(scene, category, rng) for category in categories]
         asked = [question for question in found if question is not None]
         if len(asked) == len(categories):
             return scene, asked
 
 
 def _row(
-    index: int, number: int, scene: Scene, question: Question, letter: str, rng: np.random.Generator
+    index: int,
+    number: int,
+    scene: Scene,
+    question: Question,
+    letter: str,
+    split: Split,
+    rng: np.random.Generator,
 ) -> Row:
     options, drawn = with_options(question, rng)
     here, there = LETTERS.index(drawn), LETTERS.index(letter)
@@ -110,7 +108,7 @@ def _row(
         "url": "",
         "videoID": clip_stem(index),
         "question_id": f"{video_id}-{number + 1}",
-        "task_type": TITLES[question.category],
+        "task_type": split.titles[question.category],
         "question": question.text,
         "options": [f"{name}. {text}" for name, text in zip(LETTERS, options, strict=True)],
         "answer": letter,

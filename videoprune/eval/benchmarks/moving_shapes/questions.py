@@ -16,7 +16,16 @@ from videoprune.eval.benchmarks.moving_shapes.scene import (
     Scene,
 )
 
-CATEGORIES = ("color", "shape", "direction", "count", "order", "relation", "detail")
+TITLES = {
+    "color": "Color",
+    "shape": "Shape",
+    "direction": "Direction of motion",
+    "count": "Counting",
+    "order": "Order of appearance",
+    "relation": "Spatial relation",
+    "detail": "Fine detail",
+}
+CATEGORIES = tuple(TITLES)
 LETTERS = "ABCD"
 _SIDES = ("left", "right", "above", "below")
 
