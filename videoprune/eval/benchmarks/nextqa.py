@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks import letters
 from videoprune.eval.benchmarks.base import GRID, Benchmark, Recipe, bad_predictions, said
 from videoprune.eval.benchmarks.folder import (
@@ -18,7 +19,7 @@ from videoprune.eval.benchmarks.folder import (
     text_of,
 )
 from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
-from videoprune.prompts import LETTERS, parse_choice
+from videoprune.prompts import LETTERS
 from videoprune.types import UNUSABLE, Sample
 
 PLACES = ("nextqa", "NExT-QA", "NExT-QA/dataset/nextqa", "dataset/nextqa", "mc", "MC")

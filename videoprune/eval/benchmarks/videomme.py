@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks import letters
 from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
@@ -27,7 +28,7 @@ from videoprune.eval.benchmarks.videomme_rows import (
     row_sample,
     subtitle_meta,
 )
-from videoprune.prompts import option_texts, parse_choice
+from videoprune.prompts import option_texts
 from videoprune.types import UNUSABLE, Sample
 
 VIDEOS_PER_DURATION = 300
