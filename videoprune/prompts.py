@@ -16,10 +16,15 @@ def prompt(sample: Sample) -> str:
     `sample.options` hold no letters.
     """
     if sample.prompt:
-        return sample.prompt
+        return whole_characters(sample.prompt)
     lines = [sample.question]
     lines += [f"{letter}. {text}" for letter, text in zip(LETTERS, sample.options, strict=False)]
-    return "\n".join([*lines, "Answer:"])
+    return whole_characters("\n".join([*lines, "Answer:"]))
+
+
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for each half of a surrogate pair that stands alone: no tokenizer takes those."""
+    return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
 
 
 def option_texts(options: Sequence[str]) -> tuple[str, ...]:

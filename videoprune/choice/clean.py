@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 
 # Full-width characters, typographic quotes and dashes.
+_TYPOGRAPHY = {"\u3000": " ", "\xa0": " ", "‘": "'", "’": "'", "“": '"', "”": '"', "–": " - ", "—": " - "}
 _ASCII: dict[int, int | str] = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_ASCII |= str.maketrans(
-    {"\u3000": " ", "\xa0": " ", "‘": "'", "’": "'", "“": '"', "”": '"', "–": " - ", "—": " - "}
-)
+_ASCII |= {ord(char): ascii_ for char, ascii_ in _TYPOGRAPHY.items()}
 _NESTED = 5  # tags or boxes in one another
 _THOUGHT_ENDS = re.compile(r"[<◁]/think(?:ing)?[>▷]", re.IGNORECASE)
 _THOUGHT_BEGINS = re.compile(r"[<◁]think(?:ing)?[>▷]", re.IGNORECASE)
