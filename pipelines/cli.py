@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from pipelines import ask, calibrate, demo, evaluate, score, show, speedup, tables
@@ -44,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in _COMMANDS:
         module.add(commands)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a character that the terminal has not must not end a run
+            stream.reconfigure(errors="backslashreplace")
     args, words = parser.parse_known_args(argv)
     strange = [w for w in words if w.startswith("-") or "=" not in w]
     if strange or (words and not args.overrides):

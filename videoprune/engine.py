@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from videoprune.choice import parse_choice
 from videoprune.config import PruneConfig, preset
 from videoprune.models.video_model import VideoModel, open_model
-from videoprune.prompts import parse_choice, prompt
+from videoprune.prompts import prompt
 from videoprune.types import Answer, Encoded, Sample, Trace, VideoFrames
 
 

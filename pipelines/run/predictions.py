@@ -58,7 +58,7 @@ def _read(found: Benchmark, path: Path) -> list[Row]:
 
 
 def _is_results(path: Path) -> bool:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         first = file.readline()
     try:
         return {"question_id", "outcome", "text"} <= json.loads(first).keys()

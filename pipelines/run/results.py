@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -52,14 +53,14 @@ class Results:
         """Write `rows` in one piece and wait until the disk has them."""
         if not rows:
             return
-        self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        self._file.write(encoded("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
         self._file.flush()
         os.fsync(self._file.fileno())
         self.rows.update((row["question_id"], dict(row)) for row in rows)
 
     def _load(self) -> dict[str, Row]:
         self._file.seek(0)
-        lines = self._file.read().splitlines(keepends=True)
+        lines = self._file.readlines()  # which only line feeds end
         rows: dict[str, Row] = {}
         intact = 0
         for number, line in enumerate(lines, start=1):
@@ -79,7 +80,7 @@ class Results:
 def read_rows(path: Path) -> dict[str, Row]:
     """The rows of a finished or running run by question_id, without touching the file."""
     rows: dict[str, Row] = {}
-    for line in path.read_bytes().splitlines(keepends=True):
+    for line in BytesIO(path.read_bytes()):
         row = _parse(line)
         if row is not None:
             rows[row["question_id"]] = row
@@ -88,7 +89,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 
 def row_key(question_id: str, video: str, model: str, digest: str) -> str:
     """16 hex digits for what a row was made from: fingerprints of video and model, `PruneConfig.digest`."""
-    return hashlib.sha256("\n".join((question_id, video, model, digest)).encode()).hexdigest()[:16]
+    return hashlib.sha256(encoded("\n".join((question_id, video, model, digest)))).hexdigest()[:16]
 
 
 def video_fingerprint(path: str) -> str:
@@ -123,8 +124,13 @@ def write_whole(path: Path, text: str) -> None:
     """Write `path` in one step: it holds the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partly = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partly.write_text(text, encoding="utf-8")
+    partly.write_bytes(encoded(text))
     os.replace(partly, path)
+
+
+def encoded(text: str) -> bytes:
+    r"""UTF-8. Half a surrogate pair, which has none, becomes \\uXXXX: what JSON calls it."""
+    return text.encode("utf-8", errors="backslashreplace")
 
 
 def _parse(line: bytes) -> Row | None:

@@ -15,8 +15,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, get_args
+
+from videoprune.prompts import whole_characters
 
 Messages = list[dict[str, str]]
 Rule = Literal["video-chatgpt", "lmms-eval", "ig-vlm"]
@@ -93,7 +96,7 @@ class ReplyCache:
         self._lock = threading.Lock()
         self._known: dict[str, Reply] = {}
         intact = 0
-        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+        for line in BytesIO(path.read_bytes()) if path.exists() else ():
             try:
                 row = json.loads(line) if line.endswith(b"\n") else None
                 self._known[row["key"]] = Reply(row["reply"], row["model"])  # type: ignore[index]
@@ -111,7 +114,7 @@ class ReplyCache:
         with self._lock:
             self._known[key] = reply
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(row + "\n")
 
 
@@ -119,7 +122,10 @@ def messages(question: str, answer: str, prediction: str) -> Messages:
     """The two messages of one question."""
     pair = f"Question: {question}\nCorrect Answer: {answer}\nPredicted Answer: {prediction}\n\n"
     start = "Please evaluate the following video-based question-answer pair:\n\n"
-    return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": start + pair + _TASK}]
+    return [
+        {"role": "system", "content": _SYSTEM},
+        {"role": "user", "content": start + whole_characters(pair) + _TASK},
+    ]
 
 
 def read_reply(text: str, rule: Rule) -> tuple[str, float] | None:

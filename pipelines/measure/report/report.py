@@ -15,6 +15,8 @@ from pipelines.measure.report.style import Look, as_png, as_svg, looks, matplotl
 from pipelines.measure.report.trade_off import trade_off
 from videoprune.eval.summary import markdown_table
 
+_ERRORS = "backslashreplace"  # half a surrogate pair is written as JSON writes it
+
 
 def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     """Write everything into `folder`, which is made. -> the files.
@@ -25,7 +27,7 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     rows, out = results["rows"], Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "results.json", out / "results.csv", out / "report.html"]
-    files[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    files[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8", _ERRORS)
     _write_csv(rows, files[1])
     matplotlib()
     together, look = groups(rows), looks(rows)
@@ -43,7 +45,7 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     files += _save({name: as_png(fig) for name, fig in extra.items() if fig is not None}, out)
     svg = as_svg(load, "load", "questions per second by concurrency") if load is not None else None
     text = page(results, sections, svg, look)
-    files[2].write_text(text, encoding="utf-8")
+    files[2].write_text(text, "utf-8", _ERRORS)
     return files
 
 
@@ -93,7 +95,7 @@ def _save(images: Mapping[str, bytes], folder: Path) -> list[Path]:
 def _write_csv(rows: Sequence[Row], path: Path) -> None:
     flat = [flatten(row) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors=_ERRORS) as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(flat)

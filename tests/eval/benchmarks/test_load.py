@@ -228,7 +228,7 @@ def test_a_missing_subtitle_is_told(tmp_path: Path) -> None:
     (tmp_path / "subtitle").mkdir()
     sample = benchmark("videomme").load(tmp_path, split="test", subtitles=True)[0]
     assert sample.meta[SUBTITLE_FILE] == ""
-    expected = f"missing: no made_001 (.srt) in {tmp_path / 'subtitle'}, {tmp_path}"
+    expected = f"missing: no made_001 (.srt .vtt) in {tmp_path / 'subtitle'}, {tmp_path}"
     assert sample.meta["subtitle_reason"] == expected
 
 

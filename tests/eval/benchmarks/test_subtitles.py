@@ -16,7 +16,7 @@ from videoprune.eval.benchmarks.subtitles import (
     at_frames,
     at_times,
     fill_subtitles,
-    read_srt,
+    read_subtitles,
 )
 from videoprune.types import Sample
 
@@ -42,7 +42,7 @@ def sample(rule: str, file: str) -> Sample:
 
 
 def test_reading(srt: Path, tmp_path: Path) -> None:
-    lines = read_srt(srt)
+    lines = read_subtitles(srt)
     assert [(line.start, line.end) for line in lines] == [
         (0, 2500),
         (2500, 5000),
@@ -52,22 +52,22 @@ def test_reading(srt: Path, tmp_path: Path) -> None:
     assert lines[3].text == "plain\nand more"
     windows = tmp_path / "w.srt"
     windows.write_bytes(b"\xef\xbb\xbf" + SRT.replace("\n", "\r\n").encode())
-    assert read_srt(windows) == lines
+    assert read_subtitles(windows) == lines
     empty = tmp_path / "e.srt"
     empty.write_text("no times here")
     with pytest.raises(ValueError, match=r"e\.srt: no subtitle"):
-        read_srt(empty)
+        read_subtitles(empty)
 
 
 def test_official_times_are_strict_and_repeat(srt: Path) -> None:
-    lines = read_srt(srt)
+    lines = read_subtitles(srt)
     assert at_times(lines, [0, 2500, 5000, 9000]) == "three"  # only 5000 lies inside one, and not on an edge
     assert at_times(lines, [100, 200, 2600, 4700, 3600500]) == "one\none\ntwo\ntwo\nplain and more"
     assert at_times([Line(0, 10, "a\\Nb<i>c</i>{\\an8}")], [5]) == "a bc"
 
 
 def test_lmms_frames_are_half_open_and_once(srt: Path) -> None:
-    lines = read_srt(srt)
+    lines = read_subtitles(srt)
     assert at_frames(lines, [0, 24], 10.0) == "one"
     assert at_frames(lines, [25], 10.0) == "two"
     assert at_frames(lines, [45, 46, 47], 10.0) == "two\nthree"

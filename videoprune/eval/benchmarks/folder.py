@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import UNUSABLE, Sample
 
 _TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
+_WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")
+_LIMIT = threading.Lock()
 
 
 def contents(folder: Path) -> str:
@@ -79,7 +85,7 @@ def read_json(path: Path) -> Any:
 
     Raises ValueError with the path where it is no JSON.
     """
-    text = path.read_text(encoding="utf-8-sig")
+    text = read_text(path)
     try:
         return json.loads(text)
     except ValueError:
@@ -90,9 +96,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One JSON value per line; empty lines are left out. Raises ValueError with the number of a broken line."""
+    """One JSON value per line; empty lines are left out. Raises ValueError with the number of a broken line.
+
+    Only line feeds end a line: U+2028 and its like may stand in a JSON text.
+    """
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 found.append(json.loads(line))
@@ -102,14 +111,35 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV with a header, all cells as text. Raises ValueError if one of `columns` is not there."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        names = reader.fieldnames or []
-        lost = [c for c in columns if c not in names]
-        if lost:
-            raise ValueError(f"{path}: no column {', '.join(lost)}; found {', '.join(names) or 'no header'}")
-        return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in reader]
+    """Rows of a CSV with a header, all cells as text, however long. See `read_text` for encodings.
+
+    Raises ValueError if one of `columns` is not there, or if it is no CSV.
+    """
+    text = read_text(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        with _cells_of(len(text)):
+            names = reader.fieldnames or []
+            lost = [c for c in columns if c not in names]
+            if lost:
+                raise ValueError(
+                    f"{path}: no column {', '.join(lost)}; found {', '.join(names) or 'no header'}"
+                )
+            return [{k: v or "" for k, v in row.items() if isinstance(k, str)} for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {reader.line_num}: no CSV: {error}") from error
+
+
+@contextmanager
+def _cells_of(length: int) -> Iterator[None]:
+    """Lets cells be that long while a file is read; the limit is one for the whole process, so it is put back."""
+    with _LIMIT:
+        before = csv.field_size_limit()
+        csv.field_size_limit(max(before, length))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 def read_parquet(path: Path) -> list[dict[str, Any]]:
@@ -128,6 +158,13 @@ def text_of(row: dict[str, Any], name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value.strip() or empty):
         raise ValueError(f"{name}={value!r}; allowed: a text{'' if empty else ' that is not empty'}")
     return value
+
+
+def whole_of(row: dict[str, Any], name: str) -> str:
+    """A cell's text, a whole number without the ".0" that tools such as pandas write behind one."""
+    value = text_of(row, name).strip()
+    found = _WHOLE.fullmatch(value)
+    return found[1] if found else value
 
 
 def samples_of(

@@ -15,9 +15,11 @@ from videoprune.eval.benchmarks.folder import (
     read_json,
     samples_of,
     text_of,
+    whole_of,
 )
 from videoprune.eval.benchmarks.nextqa import NextVideos, type_groups, type_of
 from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
+from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import UNUSABLE, Sample
 
 PLACES = ("nextoe", "NExT-OE", "NExT-OE/dataset/nextqa", "dataset/nextqa", "oe", "OE", "nextqa")
@@ -45,7 +47,7 @@ class NextOE(Benchmark):
         videos = NextVideos(folder)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
-            video, qid, question = (text_of(row, n) for n in ("video", "qid", "question"))
+            video, qid, question = whole_of(row, "video"), whole_of(row, "qid"), text_of(row, "question")
             kind = type_of(row, TYPES)
             path, lost = videos.find(video)
             meta = {"video_id": video, "category": kind, "qid": qid, "index": str(number)}
@@ -142,5 +144,5 @@ def _second_references(folder: Path, split: str) -> dict[str, dict[str, str]]:
 def _stopwords(folder: Path) -> list[str]:
     """The published list; lmms-eval's has a header line."""
     path = find_file(folder, (*PLACES, "NExT-OE"), ("stopwords.txt", "stopwords.csv"))
-    words = path.read_text(encoding="utf-8-sig").split()
+    words = read_text(path).split()
     return words[1:] if path.suffix == ".csv" else words

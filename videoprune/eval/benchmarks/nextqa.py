@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks import letters
 from videoprune.eval.benchmarks.base import GRID, Benchmark, Recipe, bad_predictions, said
 from videoprune.eval.benchmarks.folder import (
@@ -16,9 +17,10 @@ from videoprune.eval.benchmarks.folder import (
     read_json,
     samples_of,
     text_of,
+    whole_of,
 )
 from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
-from videoprune.prompts import LETTERS, parse_choice
+from videoprune.prompts import LETTERS
 from videoprune.types import UNUSABLE, Sample
 
 PLACES = ("nextqa", "NExT-QA", "NExT-QA/dataset/nextqa", "dataset/nextqa", "mc", "MC")
@@ -58,9 +60,10 @@ class NextQA(Benchmark):
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             options = tuple(text_of(row, name) for name in _OPTIONS)
-            if row["answer"] not in set("01234"):
+            answer = whole_of(row, "answer")
+            if answer not in set("01234"):
                 raise ValueError(f"answer={row['answer']!r}; allowed: 0 to 4")
-            video, qid, question = (text_of(row, n) for n in ("video", "qid", "question"))
+            video, qid, question = whole_of(row, "video"), whole_of(row, "qid"), text_of(row, "question")
             path, lost = videos.find(video)
             meta = {
                 "video_id": video,
@@ -74,7 +77,7 @@ class NextQA(Benchmark):
                 video=path,
                 question=question,
                 options=tuple(o.strip() for o in options),
-                answer=_LETTERS[int(row["answer"])],
+                answer=_LETTERS[int(answer)],
                 meta=meta | ({UNUSABLE: lost} if lost else {}),
                 prompt=prompt(question, options, protocol),
             )
@@ -132,9 +135,9 @@ class NextQA(Benchmark):
         rows = []
         for key, value in content.items():
             number = value.get("prediction") if isinstance(value, dict) else value
-            if isinstance(number, bool) or not isinstance(number, int | str):
+            if isinstance(number, bool) or not isinstance(number, int | float | str):
                 raise bad_predictions(self.name, value, '{"prediction": 0 to 4}, or a text')
-            plain = str(number).strip()
+            plain = str(number).strip().removesuffix(".0")
             text = _LETTERS[int(plain)] if plain in set("01234") else "" if plain == "-1" else plain
             rows.append({"question_id": str(key), "text": text})
         return rows

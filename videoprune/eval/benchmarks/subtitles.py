@@ -1,16 +1,19 @@
-"""Subtitles of a video (.srt), and which of them a protocol puts in front of a question.
+"""Subtitles of a video, and which of them a protocol puts in front of a question.
 
 A prompt keeps a place for them, PLACE, for they depend on which frames of the video are shown.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import Sample
 from videoprune.video.sample import counted_indices
 
@@ -19,9 +22,14 @@ SUBTITLE_RULE = "subtitle_rule"  # keys of `Sample.meta`
 SUBTITLE_FILE = "subtitle_file"
 SUBTITLE_FRAMES = "subtitle_frames"
 
-_TIME = r"(\d+):(\d{1,2}):(\d{1,2})[,.](\d{1,3})"
-_TIMES = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
-_TAG = re.compile(r"<[^>]*>|\{\\[^}]*\}")
+_TIME = r"(-?)(?:(\d+):)?(\d{1,2}):(\d{1,2})(?:[,.](\d+))?"
+_TIMES = re.compile(rf"^[ \t]*{_TIME}[ \t]*-{{1,2}}>[ \t]*{_TIME}(?!\S).*$", re.MULTILINE)
+_BREAK = re.compile(r"\r+\n|\r")
+# What WebVTT has besides cues: notes and styles, and names in front of the times.
+_NO_CUE = re.compile(
+    r"(?<=\n\n)(?:(?:NOTE|STYLE|REGION)(?:[ \t].*)?\n(?:.+\n)*|[^\n]+\n(?=[^\n]*\d[ \t]*-->[ \t]*\d))"
+)
+_TAG = re.compile(r"</?[A-Za-z][^>]*>|<\d[\d:.]*>|\{\\[^}]*\}")
 _WHITE_FONT = re.compile(r'<font color="white" size="\.72c">(.*?)</font>')
 
 
@@ -34,24 +42,32 @@ class Line:
     text: str
 
 
-def read_srt(path: Path) -> list[Line]:
-    """The subtitles of a file, in its order. Raises ValueError if it has none, OSError if it cannot be read.
+def read_subtitles(path: Path) -> list[Line]:
+    """The subtitles of a file, SubRip or WebVTT, in its order.
 
-    Numbers, byte order marks and the kind of line break do not matter; a block without times is left out.
+    Read as they come are: any encoding of `read_text`; any kind of line break; blank lines inside a cue, or none
+    between cues; times without hours or parts of a second, and below zero, which count as zero. The text keeps
+    its tags; of WebVTT, where they are others, they go. Raises ValueError with the path for a file that is no text
+    or has no subtitles, OSError for one that cannot be read.
     """
-    lines: list[Line] = []
-    raw = path.read_text(encoding="utf-8-sig", errors="replace")
-    for block in re.split(r"\n\s*\n", raw.replace("\r\n", "\n")):
-        rows = block.strip("\n").split("\n")
-        found = next(((i, m) for i, row in enumerate(rows[:2]) if (m := _TIMES.match(row))), None)
-        if found is None:
-            continue
-        place, times = found
-        numbers = times.groups()
-        lines.append(Line(_ms(numbers[:4]), _ms(numbers[4:]), "\n".join(rows[place + 1 :])))
+    need_pysubs2(path)
+    from pysubs2 import SSAFile
+
+    text = _BREAK.sub("\n", read_text(path)).lstrip("\ufeff")
+    web = text.lstrip().startswith("WEBVTT")
+    text = _TIMES.sub(_whole_times, _NO_CUE.sub("", text) if web else text)
+    # The number behind the last cue keeps pysubs2 from taking a last line of digits for one.
+    found = SSAFile.from_string(f"{text}\n\n0\n", format_="srt", keep_html_tags=True)
+    lines = [Line(cue.start, cue.end, cue.text.replace("\\N", "\n")) for cue in found]
     if not lines:
         raise ValueError(f"{path}: no subtitle with times in it")
-    return lines
+    return [replace(line, text=html.unescape(_TAG.sub("", line.text))) for line in lines] if web else lines
+
+
+def need_pysubs2(path: Path | str) -> None:
+    """Raises ValueError that names the extra where pysubs2 is not installed."""
+    if find_spec("pysubs2") is None:
+        raise ValueError(f"{path}: reading subtitles needs pysubs2; install videoprune[benchmarks]")
 
 
 def at_times(lines: list[Line], milliseconds: list[int]) -> str:
@@ -98,13 +114,20 @@ def fill_subtitles(sample: Sample, shown: int, frames: int, rate: float) -> Samp
     elif rule == "lmms-eval":
         count = int(sample.meta[SUBTITLE_FRAMES])
         indices = [int(i) for i in np.linspace(0, frames - 1, count, dtype=int)]
-        text = at_frames(read_srt(Path(file)), indices, rate)
+        text = at_frames(read_subtitles(Path(file)), indices, rate)
     else:
         times = [round(i / rate * 1000) for i in counted_indices(frames, shown, "middles")]
-        text = at_times(read_srt(Path(file)), times)
+        text = at_times(read_subtitles(Path(file)), times)
     return replace(sample, prompt=sample.prompt.replace(PLACE, text, 1))
 
 
-def _ms(numbers: tuple[str, ...]) -> int:
-    hours, minutes, seconds, part = numbers
-    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 1000 + int(part.ljust(3, "0"))
+def _whole_times(found: re.Match[str]) -> str:
+    """The times of a cue as pysubs2 reads them, without what stands behind them."""
+    return " --> ".join(_whole_time(*found.groups()[i : i + 5]) for i in (0, 5))
+
+
+def _whole_time(sign: str, hours: str | None, minutes: str, seconds: str, part: str | None) -> str:
+    if sign:
+        return "00:00:00,000"
+    milliseconds = (part or "")[:3].ljust(3, "0")
+    return f"{int(hours or 0):02d}:{minutes.zfill(2)}:{seconds.zfill(2)},{milliseconds}"

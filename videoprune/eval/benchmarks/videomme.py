@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks import letters
 from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
@@ -19,6 +20,7 @@ from videoprune.eval.benchmarks.scores import (
     figures,
     questions_of,
 )
+from videoprune.eval.benchmarks.subtitles import need_pysubs2
 from videoprune.eval.benchmarks.videomme_names import DOMAINS, DURATIONS, GROUPS
 from videoprune.eval.benchmarks.videomme_rows import (
     flat_rows,
@@ -27,7 +29,7 @@ from videoprune.eval.benchmarks.videomme_rows import (
     row_sample,
     subtitle_meta,
 )
-from videoprune.prompts import option_texts, parse_choice
+from videoprune.prompts import option_texts
 from videoprune.types import UNUSABLE, Sample
 
 VIDEOS_PER_DURATION = 300
@@ -46,7 +48,9 @@ class VideoMME(Benchmark):
         patterns = ("test*.parquet", "test.jsonl", "test.json", "videomme*.json", "output_test_template.json")
         path = find_file(folder, ("videomme", "annotations"), patterns)
         videos = VideoFinder(folder, ("data", "videos", "video"), (".mp4", ".MP4", ".mkv"))
-        texts = VideoFinder(folder, ("subtitle", "subtitles"), (".srt",))
+        texts = VideoFinder(folder, ("subtitle", "subtitles"), (".srt", ".vtt"))
+        if subtitles:
+            need_pysubs2(folder)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             sample, name = row_sample(number, row)
