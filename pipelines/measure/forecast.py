@@ -85,6 +85,7 @@ def forecast(
     decoding, names = _NOTHING, []
     for frames in plan.frames:
         with closing(decoder(engine, frames, recipe)) as decode:
+            next(readable(decode, items), None)  # the first also starts what decodes
             clips = list(islice(readable(decode, items), videos))
             if not clips:
                 raise ValueError("videos: none can be read; allowed: at least one to plan with")
@@ -206,11 +207,10 @@ def _waits(found: Forecast) -> str:
         for step in found.steps:
             if step.concurrency == count and step.waits_for:
                 stages.setdefault(step.waits_for, []).append(step.setting.label)
-        said += [
-            f"{count} at once: {stage} takes longest under {', '.join(dict.fromkeys(labels))}"
-            for stage, labels in stages.items()
-        ]
-    return "; ".join(said) + ". Where stages overlap, as in `videoprune eval`, the others wait for it."
+        longest = [f"{stage} under {', '.join(dict.fromkeys(found))}" for stage, found in stages.items()]
+        said += [f"{count} at once {'; '.join(longest)}"] if longest else []
+    overlap = "Where stages overlap, as in `videoprune eval`, the others wait for it."
+    return f"What takes longest: with {'. With '.join(said)}. {overlap}" if said else overlap
 
 
 def _span(values: Sequence[float]) -> Span:
