@@ -54,17 +54,31 @@ def add_video(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
+def add_data(
+    parser: argparse.ArgumentParser, *, seed: int = 0, limit: str = "only the first N questions"
+) -> None:
+    """seed: the default. limit: what `--limit` does."""
     parser.add_argument("--data", metavar="DIR", help="a benchmark's folder (default: made below runs)")
     parser.add_argument("--clips", type=count, default=200, metavar="N", help="clips to make (default: 200)")
-    parser.add_argument("--seed", type=int, default=0, help="of the clips to make (default: 0)")
-    parser.add_argument("--limit", type=count, metavar="N", help="only the first N questions")
+    parser.add_argument("--seed", type=int, default=seed, help=f"of the clips to make (default: {seed})")
+    parser.add_argument("--limit", type=count, metavar="N", help=limit)
 
 
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
     parser.add_argument(
         "--protocol", default="official", help="official, lmms-eval or ig-vlm (default: official)"
+    )
+
+
+def add_judge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model"
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
+    parser.add_argument("--judge-temperature", type=float, metavar="T", help="likewise, 0 to 2")
+    parser.add_argument(
+        "--judge-workers", type=count, default=4, metavar="N", help="requests at once (default: 4)"
     )
 
 

@@ -4,24 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.arguments import BENCHMARKS, Commands, add_protocol, command, count
+from pipelines.arguments import BENCHMARKS, Commands, add_judge, add_protocol, command
 
 if TYPE_CHECKING:
     from videoprune.eval.benchmarks.base import Benchmark
-    from videoprune.eval.judge import Complete, JudgeSettings, Rule
-
-# What each tool judges with where nothing else is said: model, temperature, most tokens.
-_DEFAULTS: dict[Rule, tuple[str, float | None, int | None]] = {
-    "video-chatgpt": ("gpt-3.5-turbo", None, None),
-    "lmms-eval": ("gpt-4o-2024-11-20", 0.0, 64),
-    "ig-vlm": ("gpt-3.5-turbo", None, None),
-}
-_RULES: dict[str, Rule] = {"official": "video-chatgpt", "lmms-eval": "lmms-eval", "ig-vlm": "ig-vlm"}
 
 
 def add(commands: Commands) -> None:
@@ -35,12 +25,7 @@ def add(commands: Commands) -> None:
     score.add_argument("--data", metavar="DIR", help="the benchmark's folder, where the file lacks the truth")
     score.add_argument("--out", metavar="FILE", help="write all scores as JSON")
     score.add_argument("--json", action="store_true", help="print one JSON object")
-    score.add_argument("--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model")
-    score.add_argument("--judge-model", metavar="NAME", help="for an endpoint (default: the protocol's)")
-    score.add_argument("--judge-temperature", type=float, metavar="T", help="likewise, 0 to 2")
-    score.add_argument(
-        "--judge-workers", type=count, default=4, metavar="N", help="requests at once (default: 4)"
-    )
+    add_judge(score)
     score.add_argument("--device", help="of a local judge")
 
 
@@ -81,42 +66,15 @@ def _judged(found: Benchmark, rows: Sequence[Mapping[str, Any]], args: argparse.
     """What the judge says of rows, with a progress bar; replies are kept beside the predictions."""
     from dataclasses import asdict
 
-    from pipelines.run.progress import progress_bar
-    from videoprune.eval.judge import ReplyCache, judge_rows, summarize_verdicts
+    from pipelines.judging import open_judge
+    from videoprune.eval.judge import summarize_verdicts
 
-    if not found.judged:
-        raise ValueError(f"judge={args.judge!r}; {found.title} is not scored by a judge")
-    complete, settings, workers = _judge(args)
     first = Path(args.predictions[0])
     cache = first / "judge.jsonl" if first.is_dir() else first.with_name(f"{first.name}.judge.jsonl")
-    with progress_bar() as bar:
-        given = judge_rows(rows, complete, settings, ReplyCache(cache), workers=workers)
-        verdicts = list(bar.track(given, total=len(rows), description="judged"))
+    judge = open_judge(found, args)
+    verdicts = judge.verdicts(rows, cache)
     lost = [asdict(v) for v in verdicts if v.reason]
-    return summarize_verdicts(verdicts, settings) | {"without_verdict": lost[:100]}
-
-
-def _judge(args: argparse.Namespace) -> tuple[Complete, JudgeSettings, int]:
-    """Who is asked, how, and how many requests at once."""
-    from videoprune.eval.judge import JudgeSettings
-
-    rule = _RULES[args.protocol]
-    if args.judge.startswith(("http://", "https://")):
-        from videoprune.eval.judge_http import HttpJudge
-
-        model, temperature, tokens = _DEFAULTS[rule]
-        temperature = temperature if args.judge_temperature is None else args.judge_temperature
-        settings = JudgeSettings(args.judge_model or model, temperature, tokens, rule)
-        key = os.environ.get("OPENAI_API_KEY", "")
-        return HttpJudge(args.judge, settings, key=key), settings, args.judge_workers
-    if args.judge_model is not None or args.judge_temperature is not None:
-        raise ValueError(
-            f"judge={args.judge!r}: a local model; --judge-model and --judge-temperature are for endpoints"
-        )
-    from pipelines.local_judge import LocalJudge
-
-    judge = LocalJudge(args.judge, device=args.device)
-    return judge, JudgeSettings(args.judge, 0.0, judge.max_tokens, rule), 1
+    return summarize_verdicts(verdicts, judge.settings) | {"without_verdict": lost[:100]}
 
 
 def _judge_line(summary: dict[str, Any], title: str) -> str:

@@ -4,15 +4,40 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
 _PROC = Path("/proc/self")
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
+_TOO_MUCH = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _keeps = False
+
+
+class TooMuchMemoryError(RuntimeError):
+    """What was to be done takes more memory than there is."""
+
+
+@contextmanager
+def memory_limits() -> Iterator[None]:
+    """Turns what torch and Python raise without enough memory into `TooMuchMemoryError`; other errors pass."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = (str(error).splitlines() or [""])[0]
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and not any(words in str(error).lower() for words in _TOO_MUCH):
+            raise
+        raise TooMuchMemoryError(text or type(error).__name__) from None
+
+
+def forget_cache() -> None:
+    """Give back what a GPU's allocator holds and nothing uses: after `TooMuchMemoryError`, once the error is gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def keep_freed() -> None:

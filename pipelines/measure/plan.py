@@ -14,16 +14,21 @@ STOCK, BASELINE = "stock", "none"
 
 @dataclass(frozen=True)
 class Setting:
-    """One method at one retention, 1.0 where none was asked for. prune: None for the stock model without `apply`."""
+    """One method at one retention, 1.0 where none was asked for. prune: None for the stock model without `apply`.
+
+    share: the method's own, where it was searched for because the method cannot hit the retention: see `bracket`.
+    """
 
     method: str
     retain: float
     prune: PruneConfig | None
+    share: float | None = None
 
     @property
     def label(self) -> str:
-        """`stock`, `none`, `balanced`, or `method@retain`."""
-        return self.method if self.retain == 1 else f"{self.method}@{self.retain:g}"
+        """`stock`, `none`, `balanced`, `method@retain`, or `method@retain~share`."""
+        name = self.method if self.retain == 1 else f"{self.method}@{self.retain:g}"
+        return name if self.share is None else f"{name}~{self.share:g}"
 
     @property
     def config(self) -> PruneConfig:

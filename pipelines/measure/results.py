@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,52 +14,83 @@ from pipelines.measure.cost import Prompt, predict
 from pipelines.measure.methods import OURS
 from pipelines.measure.plan import BASELINE, Plan, Setting
 from pipelines.measure.run import memory_key
+from pipelines.measure.scoring import Answered, Scoring, accuracy, among_best, no_accuracy, scores
 from pipelines.measure.turns import spread
 from pipelines.run.results import Row, read_rows
 from videoprune.cost.operations import Cost, flop_ideal
 from videoprune.cost.shapes import ModelShape
-from videoprune.eval.metrics import clustered_interval
 
-_STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate", "first_token", "total")
-_RATIOS = ("first_token", "total", "encode", "prefill")
+_STAGES = (
+    *("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate"),
+    *("first_token", "total", "end_to_end"),
+)
+_RATIOS = ("first_token", "total", "end_to_end", "encode", "prefill")
+NEAR = 0.02  # of the wanted retention: what is this near is at it
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Rows of a run's three files."""
+    """Rows of a run's three files. failed: those of times.jsonl that say why a setting could not be timed."""
 
     answers: list[Row]
     times: list[Row]
     memory: dict[str, Row]
+    failed: list[Row] = field(default_factory=list)
 
     @classmethod
     def read(cls, out: Path) -> Seen:
         answers, times, memory = (read_rows(out / f"{n}.jsonl") for n in ("answers", "times", "memory"))
-        return cls(list(answers.values()), list(times.values()), memory)
+        failed = [r for r in times.values() if "reason" in r]
+        return cls(list(answers.values()), [r for r in times.values() if "reason" not in r], memory, failed)
+
+    def not_measured(self, plan: Plan) -> list[dict[str, str]]:
+        """The plan's steps that took too much memory, each with its reason."""
+        return [
+            {
+                "method": f"{r['setting']}, {r['frames']} frames, {r['concurrency']} at once",
+                "reason": r["reason"],
+            }
+            for r in self.failed
+            if r["setting"] in plan.labels
+            and r["frames"] in plan.frames
+            and r["concurrency"] in plan.concurrency
+        ]
 
 
 @dataclass(frozen=True)
 class Reckoning:
     """What operations are reckoned from. text: tokens of the median prompt that are not visual. new_tokens: of an
-    answer. size: height and width of frames, for encoders that take any."""
+    answer. size: height and width of frames, for encoders that take any. lost: why operations could not be reckoned."""
 
     shape: ModelShape
     text: int
     new_tokens: int
     size: tuple[int, int] | None
     bytes_per_value: int
+    lost: list[str] = field(default_factory=list)
 
-    def cost(self, setting: Setting, frames: int, tokens: Mapping[str, Any]) -> Cost:
+    def cost(self, setting: Setting, frames: int, tokens: Mapping[str, Any]) -> Cost | None:
+        """None, with the reason kept, for frames that the shape cannot be reckoned with: of any size, or a grid."""
         prompt = Prompt(frames, tokens["dense"] + self.text, self.text, self.size)
         layers, width = tokens["llm_layers"], self.bytes_per_value
-        return predict(self.shape, prompt, setting.config, visual_by_layer=layers, bytes_per_value=width)
+        try:
+            return predict(self.shape, prompt, setting.config, visual_by_layer=layers, bytes_per_value=width)
+        except ValueError as error:
+            if str(error) not in self.lost:
+                self.lost.append(str(error))
+            return None
 
 
-def report_rows(plan: Plan, seen: Seen, reckoning: Reckoning) -> list[dict[str, Any]]:
-    """A row for each setting, number of frames and concurrency that has times."""
+def report_rows(
+    plan: Plan, seen: Seen, reckoning: Reckoning, scoring: Scoring | None = None
+) -> list[dict[str, Any]]:
+    """A row for each setting, number of frames and concurrency that has times. scoring: None: nothing was asked."""
     rows = []
+    now = {s.question_id for s in scoring.samples} if scoring else set()  # an earlier run may have asked more
+    answered = [r for r in seen.answers if r["question"] in now]
     for frames in plan.frames:
-        asked = {label: _of(seen.answers, frames=frames, setting=label) for label in plan.labels}
+        asked = {label: _of(answered, frames=frames, setting=label) for label in plan.labels}
+        worth = _worth(plan, asked, scoring) if scoring else {}
         for count in plan.concurrency:
             same = [r for r in seen.times if (r["frames"], r["concurrency"]) == (frames, count)]
             base = _of(same, setting=BASELINE)
@@ -73,7 +104,7 @@ def report_rows(plan: Plan, seen: Seen, reckoning: Reckoning) -> list[dict[str, 
                 dense = cost if setting.label == BASELINE else dense
                 row = _row(setting, runs, base, tokens)
                 row |= _costs(cost, dense, row["speedup"]["first_token"], reckoning.new_tokens)
-                row["accuracy"] = _accuracy(answers, asked[BASELINE])
+                row |= worth.get(setting.label) or {"accuracy": no_accuracy()}
                 held = seen.memory.get(memory_key(setting.label, frames, count), {})
                 row["peak_bytes"] = held.get("peak_bytes")
                 row["encode_once_ask_many"] = _many(answers)
@@ -81,15 +112,59 @@ def report_rows(plan: Plan, seen: Seen, reckoning: Reckoning) -> list[dict[str, 
     return rows
 
 
+def _worth(plan: Plan, asked: Mapping[str, list[Row]], scoring: Scoring) -> dict[str, dict[str, Any]]:
+    """By setting: accuracy, scores, and whether it is among the best at its retention."""
+    found = {label: run for label, rows in asked.items() if (run := scoring.answered(rows)) is not None}
+    base = found.get(BASELINE)
+    best = _best(plan, asked, found, scoring)
+    return {
+        label: {
+            "accuracy": accuracy(run, base, scoring),
+            "scores": scores(run, base, scoring),
+            "among_best": label in best,
+        }
+        for label, run in found.items()
+    }
+
+
+def _best(
+    plan: Plan, asked: Mapping[str, list[Row]], found: Mapping[str, Answered], scoring: Scoring
+) -> set[str]:
+    """At each wanted retention; what was measured above it had more tokens than the others and is left out."""
+    best: set[str] = set()
+    for wanted in {s.retain for s in plan.settings if s.method != BASELINE}:
+        pool = {}
+        for setting in (s for s in plan.settings if s.retain == wanted and s.method != BASELINE):
+            run = found.get(setting.label)
+            seen = [r for r in asked[setting.label] if "tokens" in r]
+            if run is None or not seen or side(setting, _tokens(seen)["retention"]) == "above":
+                continue
+            pool[setting.label] = run.counts[scoring.compared(run.counts)]
+        best |= among_best(pool, scoring.videos)
+    return best
+
+
+def side(setting: Setting, retention: float) -> str:
+    """Of a setting whose share was searched for: whether it was measured below, above or at the wanted retention."""
+    if setting.share is None:
+        return ""
+    if abs(retention - setting.retain) <= NEAR * setting.retain:
+        return "at"
+    return "below" if retention < setting.retain else "above"
+
+
 def _row(setting: Setting, runs: list[Row], base: list[Row], tokens: dict[str, Any]) -> dict[str, Any]:
     frames, concurrency = runs[0]["frames"], runs[0]["concurrency"]
     seconds = {s: spread([r[s] / concurrency for r in runs]) for s in _STAGES if s in runs[0]}
     same = {r["run"]: r for r in base}
     pairs = [(same[r["run"]], r) for r in runs if r["run"] in same]
+    retention = tokens.pop("retention")
     return {
         "method": setting.method,
         "retain": setting.retain,
-        "retention": tokens.pop("retention"),
+        "retention": retention,
+        "side": side(setting, retention),
+        "share": setting.share,
         "frames": frames,
         "concurrency": concurrency,
         "ours": setting.method in OURS,
@@ -99,6 +174,7 @@ def _row(setting: Setting, runs: list[Row], base: list[Row], tokens: dict[str, A
         "speedup": {
             name: median(a[name] / b[name] if b[name] else 1.0 for a, b in pairs) if pairs else None
             for name in _RATIOS
+            if name in runs[0]
         },
         "tokens": tokens,
         "config": setting.config.as_dict(),
@@ -106,7 +182,9 @@ def _row(setting: Setting, runs: list[Row], base: list[Row], tokens: dict[str, A
     }
 
 
-def _costs(cost: Cost, dense: Cost | None, faster: float | None, new_tokens: int) -> dict[str, Any]:
+def _costs(cost: Cost | None, dense: Cost | None, faster: float | None, new_tokens: int) -> dict[str, Any]:
+    if cost is None:
+        return {}
     ideal = flop_ideal(dense, cost) if dense is not None else None
     return {
         "flops": cost.as_dict(new_tokens),
@@ -117,29 +195,6 @@ def _costs(cost: Cost, dense: Cost | None, faster: float | None, new_tokens: int
     }
 
 
-def _accuracy(rows: list[Row], base: list[Row]) -> dict[str, Any]:
-    """Both denominators: all questions, and those with an answer that could be read."""
-    if not rows:
-        return {
-            **dict.fromkeys(("all", "answered", "ci95", "agreement")),
-            "parse_failures": 0,
-            "questions": 0,
-        }
-    right = [float(r["correct"]) for r in rows]
-    parsed = [r for r in rows if r.get("prediction")]
-    said = {r["question"]: r.get("prediction") for r in base}
-    same = [r.get("prediction") == said[r["question"]] for r in rows if r["question"] in said]
-    return {
-        "all": sum(right) / len(right),
-        "answered": sum(r["correct"] for r in parsed) / len(parsed) if parsed else None,
-        "ci95": list(clustered_interval(right, [r["video"] for r in rows])),
-        "agreement": sum(same) / len(same) if same else None,
-        "parse_failures": sum(r["outcome"] != "failed" and not r.get("prediction") for r in rows),
-        "failed": sum(r["outcome"] == "failed" for r in rows),
-        "questions": len(rows),
-    }
-
-
 def _many(rows: list[Row]) -> dict[str, Any] | None:
     found = [r for r in rows if "seconds_per_question" in r]
     if not found:
@@ -147,6 +202,7 @@ def _many(rows: list[Row]) -> dict[str, Any] | None:
     return {
         "questions": median(r["asked"] for r in found),
         "seconds_per_question": median(r["seconds_per_question"] for r in found),
+        "decode_per_question": median(r.get("decode_seconds_per_question", 0.0) for r in found),
     }
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipelines.measure.bracket import bracketed
 from pipelines.measure.calibration import TrainingClip, clips_like, needs_lambda, with_lambda
+from pipelines.measure.calls import ReadClip
 from pipelines.measure.methods import method_config
 from pipelines.measure.plan import BASELINE, Setting
 from pipelines.measure.turns import WARM_UP_TOKENS
@@ -24,10 +26,14 @@ def usable_settings(
     retain: Sequence[float],
     probe: TrainingClip,
     lambdas: Path | None,
+    *,
+    clips: Callable[[], Sequence[ReadClip]] = lambda: (),
+    shares: Path | None = None,
 ) -> tuple[tuple[Setting, ...], list[dict[str, str]]]:
     """The unpruned model and every method at every retention that the model and the method allow, as the clip `probe`
     tells; the others with the reason. lambdas: the file of those that had to be solved for; None: none is, the weights
-    are random. Raises ValueError for a method that is none."""
+    are random. clips: on which the shares of methods that cannot hit a retention are searched for, without any they are
+    taken as they are; shares: the file of what was found. Raises ValueError for a method that is none."""
     found, refused = [Setting(BASELINE, 1.0, PruneConfig())], []
     for method in (m for m in methods if m != BASELINE):
         for share in sorted(retain, reverse=True):
@@ -36,7 +42,7 @@ def usable_settings(
                 ready = engine.with_prune(prune)
                 encoded = ready.encode([probe.frames])  # shows ratios out of reach, too
                 ready.answer(encoded, probe.samples[:1], max_new_tokens=WARM_UP_TOKENS)
-                found.append(Setting(method, share, prune))
+                found += bracketed(engine, Setting(method, share, prune), clips(), shares)
             except ValueError as error:
                 if str(error).startswith("method="):  # a name that is none: nothing was measured yet
                     raise

@@ -163,7 +163,7 @@ class ModelStage:
         if isinstance(decoded.frames, Failure):
             return failed_rows(decoded.item, decoded.frames, seconds)
         try:
-            return self._rows(_with_subtitles(decoded), decoded.frames, seconds)
+            return self._rows(with_subtitles(decoded), decoded.frames, seconds)
         except Exception as error:
             return failed_rows(decoded.item, Failure.of(error), seconds)
 
@@ -191,7 +191,7 @@ class ModelStage:
         engine.answer(engine.encode([frames]), asked, max_new_tokens=WARM_UP_TOKENS)
 
 
-def _with_subtitles(decoded: DecodedClip) -> ClipItem:
+def with_subtitles(decoded: DecodedClip) -> ClipItem:
     """The item with the subtitles of its frames in those prompts that have a place for them."""
     if decoded.header is None or isinstance(decoded.frames, Failure):
         return decoded.item
@@ -225,7 +225,7 @@ def failed_rows(
         "tokens": None,
         "seconds": _shares(seconds or {}, len(item.samples)),
     }
-    return [result_row(_question(s) | said) for s in item.samples]
+    return [result_row(question_fields(s) | said) for s in item.samples]
 
 
 def _row(sample: Sample, answer: Answer, frames: VideoFrames, shared: Mapping[str, float]) -> ResultRow:
@@ -241,10 +241,10 @@ def _row(sample: Sample, answer: Answer, frames: VideoFrames, shared: Mapping[st
         "tokens": answer.trace.as_dict(),
         "seconds": {**shared, **_shares(answer.trace.seconds, 1)},
     }
-    return result_row(_question(sample) | said)
+    return result_row(question_fields(sample) | said)
 
 
-def _question(sample: Sample) -> dict[str, Any]:
+def question_fields(sample: Sample) -> dict[str, Any]:
     """What a row says of its question. What a benchmark's scores need beyond that is in `meta`."""
     row: dict[str, Any] = {
         "question_id": sample.question_id,

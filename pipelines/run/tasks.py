@@ -18,9 +18,17 @@ from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark, split_of
 from videoprune.eval.benchmarks.moving_shapes.splits import Split, split_named
 from videoprune.eval.benchmarks.registry import benchmark
+from videoprune.eval.benchmarks.scores import Counts, Row, Scores
+from videoprune.eval.metrics import is_correct
 from videoprune.types import UNUSABLE, ResultRow, Sample
 
 MOVING_SHAPES = "moving-shapes"
+ACCURACY = "accuracy"
+
+
+def right_or_wrong(rows: Sequence[Row]) -> dict[str, Counts]:
+    """What each question counts where a benchmark has no metrics of its own."""
+    return {ACCURACY: [float(is_correct(row)) for row in rows]}
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class Task:
     """A benchmark to be run. recipe: with what the user changed. label: for a folder's name.
 
     mark: puts prediction and correct into a row. finish: rows and the folder of a run -> what goes into
-    summary.json beside the common figures; writes the official form of the predictions.
+    summary.json beside the common figures; writes the official form of the predictions. each: by metric, what each row
+    counts; compared: the metric that runs are compared by. score: what the benchmark says of rows.
     """
 
     title: str
@@ -38,6 +47,9 @@ class Task:
     facts: dict[str, Any] = field(default_factory=dict)
     mark: Callable[[ResultRow], ResultRow] | None = None
     finish: Callable[[Sequence[ResultRow], Path], dict[str, Any]] | None = None
+    each: Callable[[Sequence[Row]], dict[str, Counts]] = right_or_wrong
+    compared: str = ACCURACY
+    score: Callable[[Sequence[Row]], Scores] | None = None
 
     def digest(self) -> str:
         """Changes with all that decides an answer beside model and pruning; "" for moving-shapes as it is."""
@@ -85,6 +97,9 @@ def open_task(args: argparse.Namespace) -> Task:
         facts=facts,
         mark=partial(marked, found, args.protocol),
         finish=partial(_finish, found, split, args.protocol, folder),
+        each=partial(found.each, protocol=args.protocol, folder=folder),
+        compared=found.compared(args.protocol),
+        score=partial(found.score, split=split, protocol=args.protocol, folder=folder),
     )
 
 

@@ -156,6 +156,35 @@ def paired_difference(
     return Difference(float(gap.mean()), low, high)
 
 
+def paired_ratio_difference(
+    first: Sequence[float | None],
+    second: Sequence[float | None],
+    clusters: Sequence[Hashable],
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """As `paired_difference`, where a question (None) may leave one run's denominator: the mean over those that count.
+
+    A run of which nothing counts, in all or in a draw, has the mean 0, as Video-MME's script prints.
+    """
+    if len(first) != len(second):
+        raise ValueError(f"first has {len(first)} values, second {len(second)}; allowed: the same questions")
+    if not len(first) or len(first) != len(clusters):
+        raise ValueError(f"{len(first)} values for {len(clusters)} clusters; allowed: one each, at least one")
+    names, member = np.unique([str(c) for c in clusters], return_inverse=True)
+    picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))  # (R, C)
+    gaps, value = np.zeros(draws), 0.0
+    for sign, run in ((1, first), (-1, second)):
+        right = np.bincount(member, weights=[x or 0.0 for x in run])  # (C,)
+        counted = np.bincount(member, weights=[x is not None for x in run])
+        value += sign * float(right.sum() / max(counted.sum(), 1))
+        gaps += sign * right[picks].sum(axis=1) / np.maximum(counted[picks].sum(axis=1), 1)
+    low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
+    return Difference(value, float(low), float(high))
+
+
 def bootstrap_means(
     values: Sequence[float] | NDArray[Any], clusters: Sequence[Hashable], *, draws: int, seed: int
 ) -> NDArray[np.float64]:

@@ -10,10 +10,11 @@ from typing import Any
 
 from pipelines.measure.report.rows import STAGES, Column, Group, Row, is_baseline
 from pipelines.measure.report.style import Look
+from pipelines.measure.report.tables import TextTable
 
 COLUMNS = (
     Column("kept %", "retention", 100, 1, "visual tokens, averaged over the LLM's layers, over unpruned"),
-    Column("wanted %", "retain", 100, 0, "share of tokens that was asked for"),
+    Column("wanted %", "retain", 100, 1, "share of tokens that was asked for"),
     Column(
         "correct %",
         "accuracy.all",
@@ -22,18 +23,20 @@ COLUMNS = (
         "over all questions: what could not be read is wrong",
         "accuracy.ci95",
     ),
+    Column("minus unpruned", "accuracy.difference", 100, 1, "paired difference", "accuracy.difference_ci95"),
     Column("of answered %", "accuracy.answered", 100, 1, "over questions whose answer could be read"),
     Column("same answer %", "accuracy.agreement", 100, 1, "same answer as unpruned"),
     Column("unreadable", "accuracy.parse_failures", 1, 0, "answers that could not be read as a choice"),
     Column("first token s", "seconds.first_token.median", 1, 3, "median time to first token"),
     Column("first token x", "speedup.first_token", 1, 2, "times as fast as unpruned, paired"),
-    Column("total s", "seconds.total.median", 1, 3, "median from opening the video to the answer"),
+    Column("total s", "seconds.total.median", 1, 3, "median from the decoded frames to the answer"),
     Column("total x", "speedup.total", 1, 2, "times as fast as unpruned, paired"),
+    Column("end to end x", "speedup.end_to_end", 1, 2, "with decoding, times as fast as unpruned, paired"),
     Column("encode x", "speedup.encode", 1, 2, "vision encoder, times as fast as unpruned"),
     Column("prefill x", "speedup.prefill", 1, 2, "LLM prefill, times as fast as unpruned"),
     *(Column(f"{s} s", f"seconds.{s}.median", 1, 3, f"median of {s}") for s in STAGES),
-    Column("questions/s", "questions_per_second", 1, 2),
-    Column("each of many s", "encode_once_ask_many.seconds_per_question", 1, 3, "one video, many questions"),
+    Column("end to end s", "seconds.end_to_end.median", 1, 3, "median from the file to the answer"),
+    Column("questions/s", "questions_per_second", 1, 2, "one at a time, without decoding"),
     Column("dense", "tokens.dense", 1, 0, "visual tokens without pruning"),
     Column("encoder", "tokens.encoder", 1, 0, "visual tokens that leave the encoders"),
     Column("to LLM", "tokens.fused", 1, 0, "visual tokens handed to the LLM"),
@@ -49,10 +52,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Section:
-    """What is shown about rows that may be compared: plots are <svg> elements. trade_off: against time, operations:
-    against work, both up to the first token."""
+    """What is shown about rows that may be compared: plots are <svg> elements. tables: beside the main one. trade_off:
+    against time, operations: against work, both up to the first token."""
 
     group: Group
+    tables: Sequence[TextTable]
     trade_off: str
     operations: str
     stages: str
@@ -87,7 +91,8 @@ def _head(title: str) -> str:
 
 
 def _summary(meta: Mapping[str, Any], title: str) -> str:
-    facts = f"{meta['questions']} questions, {meta['runs']} timed runs, {meta['attention']}, {meta['dtype']}"
+    asked = meta.get("sample") or f"{meta['questions']} questions"
+    facts = f"{asked}; {meta['runs']} timed runs, {meta['attention']}, {meta['dtype']}"
     note = ""
     if not meta["accuracy_measured"]:
         note = (
@@ -102,7 +107,23 @@ def _section(section: Section, look: Mapping[str, Look], *, many: bool) -> str:
     heading = f"<h2>{escape(group.title)}</h2>" if many else ""
     plots = [section.trade_off, section.operations, section.stages, section.layers]
     cards = "".join(f'<figure class="card">{p}</figure>' for p in plots if p)
-    return f"<section>{heading}{cards}{_table(group, look)}</section>"
+    more = "".join(map(_plain_table, section.tables))
+    return f"<section>{heading}{cards}{_table(group, look)}{more}</section>"
+
+
+def _plain_table(table: TextTable) -> str:
+    head = "".join(f'<th scope="col"><button type="button">{escape(h)}</button></th>' for h in table.headings)
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row" data-v="{escape(first)}">{escape(first)}</th>'
+        + "".join(f'<td data-v="{escape(c.partition(" ")[0])}">{escape(c)}</td>' for c in cells)
+        + "</tr>"
+        for first, *cells in table.rows
+    )
+    return (
+        f'<div class="scroll"><table><caption>{escape(table.caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _table(group: Group, look: Mapping[str, Look]) -> str:

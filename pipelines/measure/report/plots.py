@@ -68,10 +68,14 @@ def layers(group: Group, look: Mapping[str, Look]) -> Any | None:
         fig = figure(10.5, 1.0 + 3.1 * len(shares))
         panels = fig.subplots(len(shares), 1, squeeze=False, sharey=True)[:, 0]
         for share, axes in zip(shares, panels, strict=True):
-            _lines(axes, [r for r in pruned if r["retain"] == share], dense, look)
+            same = [r for r in pruned if r["retain"] == share]
+            _lines(axes, same, dense, look)
             axes.set_xlabel("LLM layer")
             axes.set_ylabel("tokens, % of unpruned")
-            axes.set_title(f"wanted: {100 * share:.3g} % of the visual tokens")
+            kept = [100 * r["retention"] for r in same]
+            axes.set_title(
+                f"{min(kept):.1f} to {max(kept):.1f} % of the visual tokens kept (wanted: {100 * share:.3g})"
+            )
         fig.suptitle(f"Tokens by layer: {group.title}", x=0.01, ha="left", fontsize=12, fontweight="bold")
     return fig
 

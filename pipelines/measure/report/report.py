@@ -10,8 +10,19 @@ from typing import Any
 
 from pipelines.measure.report import plots
 from pipelines.measure.report.page import Section, page
-from pipelines.measure.report.rows import STAGES, Column, Group, Row, flatten, groups, is_baseline
+from pipelines.measure.report.rows import (
+    STAGES,
+    Column,
+    Group,
+    Row,
+    flatten,
+    fronts,
+    groups,
+    is_baseline,
+    value,
+)
 from pipelines.measure.report.style import Look, as_png, as_svg, looks, matplotlib
+from pipelines.measure.report.tables import TextTable, difference_text, reuse_table, scores_table
 from pipelines.measure.report.trade_off import trade_off
 from videoprune.eval.summary import markdown_table
 
@@ -34,7 +45,10 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     sections = []
     for group in together:
         section, images = _draw(
-            group, look, f"-{group.frames}f-{group.concurrency}c" if len(together) > 1 else ""
+            group,
+            look,
+            f"-{group.frames}f-{group.concurrency}c" if len(together) > 1 else "",
+            _once(group, together),
         )
         sections.append(section)
         files += _save(images, out)
@@ -57,12 +71,23 @@ def markdown_tables(results: Mapping[str, Any]) -> str:
         if len(together) > 1:
             parts.append(f"### {group.title}\n")
         parts += [_table(group, columns) for columns in (_MAIN, _STAGES, _TOKENS)]
+        for table in _once(group, together):
+            parts += [f"{table.caption}\n", table.markdown()]
     if results["refused"]:
         parts.append(markdown_table(results["refused"], {"method": "not measured", "reason": "why"}))
     return "\n".join(parts)
 
 
-def _draw(group: Group, look: Mapping[str, Look], suffix: str) -> tuple[Section, dict[str, bytes]]:
+def _once(group: Group, together: Sequence[Group]) -> list[TextTable]:
+    """Tables of answers, which do not depend on how many clips are in a call: with the first group of its frames."""
+    if group is not next(g for g in together if g.frames == group.frames):
+        return []
+    return [table for table in (scores_table(group), reuse_table(group)) if table.rows]
+
+
+def _draw(
+    group: Group, look: Mapping[str, Look], suffix: str, tables: Sequence[TextTable]
+) -> tuple[Section, dict[str, bytes]]:
     """The plots of one group, for the page and as PNG files by name."""
     name = f"g{group.frames}x{group.concurrency}"
     what = "accuracy" if group.measured else "tokens-kept"
@@ -71,6 +96,7 @@ def _draw(group: Group, look: Mapping[str, Look], suffix: str) -> tuple[Section,
     stages, layers = plots.stages(group), plots.layers(group, look)
     section = Section(
         group,
+        tables,
         as_svg(first, f"{name}a", f"{what} against time to first token", notes),
         as_svg(work, f"{name}d", f"{what} against operations up to the first token", spent),
         as_svg(stages, f"{name}b", "seconds by stage"),
@@ -107,34 +133,65 @@ def _measured_how(meta: Mapping[str, Any]) -> str:
         meta["hardware"],
         f"{meta['dtype']} {meta['attention']}",
         ", ".join(f"{k} {v}" for k, v in meta["versions"].items()),
-        f"{meta['questions']} questions",
+        meta.get("sample") or f"{meta['questions']} questions",
         f"{meta['runs']} timed runs",
     ]
     text = "; ".join(told) + "."
     if not meta["accuracy_measured"]:
         text += " Weights are random: times are true, accuracy was not measured."
+    else:
+        text += f"\n\n{_MARKS.format(metric=meta.get('metric', 'accuracy'))}"
+    if meta.get("clips"):
+        text += f"\n\nFigures are of {meta['clips']}; {meta['chosen_on']}."
+    for note in meta.get("notes", ()):
+        text += f"\n\nNote: {note}."
     return f"{text}\n\n`{meta['command']}`\n"
 
 
 def _table(group: Group, columns: Sequence[Column]) -> str:
     """Without the columns that hold nothing; of the unpruned no ratio to itself."""
     lines = []
-    for row, label in zip(group.rows, group.labels, strict=True):
+    for row, label, front in zip(group.rows, group.labels, fronts(group), strict=True):
         line = {c.heading: "" if c.ratio and is_baseline(row) else c.text(row) for c in columns}
         line |= {c.heading: f"{line[c.heading]} ({c.range(row)})" for c in columns if c.range(row)}
+        if columns is _MAIN:
+            line = _compared(row, front, line)
         lines.append({"method": f"**{label}**" if row["ours"] and columns is _MAIN else label} | line)
     used = [name for name in lines[0] if any(line[name] for line in lines)]
     return markdown_table(lines, used)
 
 
+def _compared(row: Row, front: str, line: dict[str, str]) -> dict[str, str]:
+    """The line with what it is compared at, and how it stands."""
+    side = f" ({row['side']})" if row.get("side") else ""
+    found = {"tokens kept %": line.pop("tokens kept %"), "wanted %": "", _SCORE: line.pop(_SCORE)}
+    found |= {"minus unpruned (95 %)": "", "among the best": "", "on the front": front}
+    if not is_baseline(row):
+        found["wanted %"] = f"{100 * row['retain']:.3g}{side}"
+        gap, interval = value(row, "accuracy.difference"), value(row, "accuracy.difference_ci95")
+        found["minus unpruned (95 %)"] = difference_text([gap, *interval], 100) if interval else ""
+        found["among the best"] = "yes" if row.get("among_best") else ""
+    return found | line
+
+
+_MARKS = (
+    "Accuracy is `{metric}`. Kept tokens are measured, averaged over the LLM's layers, every visual token counted; "
+    "methods that cannot hit the wanted share stand with what they kept below and above it. Among the best at a wanted "
+    "share: the best, and all that are not worse than it by more than the 95 % interval of the paired difference; what "
+    "kept more (above) is left out. On the front: nothing with measured tokens is both cheaper to the first token, in "
+    "time or in operations, and better."
+)
+_SCORE = "accuracy % (95 %)"
 _MAIN = (
     Column("tokens kept %", "retention", 100, 1),
-    Column("accuracy % (95 %)", "accuracy.all", 100, 1, interval="accuracy.ci95"),
+    Column(_SCORE, "accuracy.all", 100, 1, interval="accuracy.ci95"),
     Column("same answer %", "accuracy.agreement", 100, 1),
     Column("first token s", "seconds.first_token.median", 1, 3),
     Column("speedup", "speedup.first_token", ratio=True),
     Column("total s", "seconds.total.median", 1, 3),
     Column("speedup of total", "speedup.total", ratio=True),
+    Column("end to end s", "seconds.end_to_end.median", 1, 3),
+    Column("speedup end to end", "speedup.end_to_end", ratio=True),
     Column("FLOP-ideal", "flop_ideal", ratio=True),
     Column("of ideal %", "share_of_ideal", 100, 0, ratio=True),
 )

@@ -1,8 +1,9 @@
 """Results of a speed run as rows that can be drawn and tabled: named, grouped, their figures as columns.
 
 A result is a mapping with `meta`, `rows`, `refused` and `frames`; a row, as `report_rows` makes it, has `method`,
-`retain`, `retention`, `frames`, `concurrency`, `ours`, `accuracy`, `seconds` (by stage: median, low, high), `speedup`,
-`tokens`, `flops` and more. A figure that is missing stays empty.
+`retain` (wanted), `retention` (measured, all visual tokens counted, a newline's too), `side`, `frames`, `concurrency`,
+`ours`, `accuracy`, `scores`, `seconds` (by stage: median, low, high), `speedup`, `tokens`, `flops` and more. A figure
+that is missing stays empty.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.measure.plan import BASELINE
+from pipelines.measure.report.pareto import pareto
 
 Row = Mapping[str, Any]
 STAGES = ("decode", "preprocess", "encode", "prune", "fuse", "prefill", "generate")
@@ -99,18 +101,36 @@ def groups(rows: Sequence[Row]) -> list[Group]:
 
 
 def labels(rows: Sequence[Row]) -> list[str]:
-    """A name for each row: its method, with the wanted share where a method has several."""
-    shares: dict[str, set[float]] = {}
-    for row in rows:
-        shares.setdefault(row["method"], set()).add(row["retain"])
+    """A name for each row: its method and the share of the visual tokens that it was measured to keep."""
+    names = ["unpruned" if is_baseline(r) else f"{r['method']} {100 * r['retention']:.1f} %" for r in rows]
+    twice = {name for name in names if names.count(name) > 1}
     return [
-        "unpruned"
-        if is_baseline(row)
-        else f"{row['method']} {100 * row['retain']:.3g} %"
-        if len(shares[row["method"]]) > 1
-        else row["method"]
-        for row in rows
+        f"{name} (own share {row.get('share') or row['retain']:g})" if name in twice else name
+        for name, row in zip(names, rows, strict=True)
     ]
+
+
+def first_token_seconds(row: Row) -> float:
+    return number(row, "seconds.first_token.median") or 0.0
+
+
+def first_token_operations(row: Row) -> float:
+    """Gflop, choosing tokens included."""
+    return sum(number(row, f"flops.{stage}") or 0.0 for stage in ("encoder", "prune", "prefill")) / 1e9
+
+
+def fronts(group: Group) -> list[str]:
+    """Of each row, on which front it is, "time", "operations" or both: nothing is both cheaper up to the first token
+    and better. Only what has a measured retention and an accuracy takes part."""
+    found: list[list[str]] = [[] for _ in group.rows]
+    known = [i for i, r in enumerate(group.rows) if number(r, "retention") is not None]
+    known = [i for i in known if number(group.rows[i], "accuracy.all") is not None]
+    for name, cost in (("time", first_token_seconds), ("operations", first_token_operations)):
+        there = [i for i in known if cost(group.rows[i]) > 0]
+        points = [(cost(group.rows[i]), number(group.rows[i], "accuracy.all") or 0.0) for i in there]
+        for place in pareto(points):
+            found[there[place]].append(name)
+    return [", ".join(names) for names in found]
 
 
 def flatten(row: Row) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.measure.report.pareto import pareto
-from pipelines.measure.report.rows import Group, Row, is_baseline, number, value
+from pipelines.measure.report.rows import (
+    Group,
+    Row,
+    first_token_operations,
+    first_token_seconds,
+    is_baseline,
+    number,
+    value,
+)
 from pipelines.measure.report.style import INK, MUTED, Look, figure, styled
 from videoprune.eval.labels import nearest, place_labels
 
@@ -37,11 +45,11 @@ def trade_off(
     -> the figure, and what each point says under the pointer, by id. Lines: what no method beats, and 95 % intervals.
     """
     path = "accuracy.all" if group.measured else "retention"
-    spent = _operations if operations else _seconds
+    spent = first_token_operations if operations else first_token_seconds
     points = [
         _Point(row, label, (spent(row), 100 * gain))
         for row, label in zip(group.rows, group.labels, strict=True)
-        if (gain := number(row, path)) is not None
+        if (gain := number(row, path)) is not None and number(row, "retention") is not None
     ]
     with styled():
         fig = figure(10.5, 6.6)
@@ -92,14 +100,6 @@ def _named(points: Sequence[_Point], front: Sequence[_Point], look: Mapping[str,
     return own
 
 
-def _seconds(row: Row) -> float:
-    return number(row, "seconds.first_token.median") or 0.0
-
-
-def _operations(row: Row) -> float:
-    return sum(number(row, f"flops.{stage}") or 0.0 for stage in ("encoder", "prune", "prefill")) / 1e9
-
-
 def _what(group: Group) -> str:
     return "Accuracy" if group.measured else "Tokens kept"
 
@@ -119,7 +119,7 @@ def _steps(front: Sequence[_Point]) -> tuple[list[float], list[float]]:
 
 def _subtitle(points: Sequence[_Point], group: Group) -> str:
     """What the dashes mean, and how sure the accuracies are."""
-    said = "dashed: nothing is both cheaper and better than these"
+    said = "percent: visual tokens kept, as measured; dashed: nothing is both cheaper and better than these"
     if not group.measured:
         return f"{NOT_MEASURED}; {said}"
     halves = [50 * (i[1] - i[0]) for i in (value(p.row, "accuracy.ci95") for p in points) if i]
@@ -136,7 +136,7 @@ def _note(point: _Point, *, operations: bool) -> str:
     if accuracy is not None:
         parts.append(f"{100 * accuracy:.1f} % correct")
     if operations:
-        return ", ".join([*parts, f"{_operations(row):.3g} Gflop up to the first token"])
+        return ", ".join([*parts, f"{first_token_operations(row):.3g} Gflop up to the first token"])
     parts.append(f"first token after {number(row, 'seconds.first_token.median'):.3g} s")
     speedup = number(row, "speedup.first_token")
     if speedup is not None:

@@ -9,7 +9,9 @@ from typing import Any
 from videoprune.eval.benchmarks.base import GRID, Benchmark, Recipe
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of, text_of
 from videoprune.eval.benchmarks.open_ended import (
+    EXACT,
     exact,
+    exact_counts,
     exact_metrics,
     grid_prompt,
     is_exact,
@@ -19,6 +21,7 @@ from videoprune.eval.benchmarks.open_ended import (
     paired_rows,
 )
 from videoprune.eval.benchmarks.scores import (
+    Counts,
     Row,
     Scores,
     answer_notes,
@@ -73,15 +76,21 @@ class ActivityNet(Benchmark):
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         return exact(row), is_exact(row)
 
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        return exact_counts(rows)
+
+    def compared(self, protocol: str) -> str:
+        return EXACT
+
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = file_order(questions_of(rows))
         more = exact_metrics(rows, [_groups(row) for row in rows], (*TYPES, "free"))
-        corrected = more.pop("exact match")
+        corrected = more.pop(EXACT)
         official = corrected | {"free": _official_free(rows)}
-        metrics = {"exact match": official, "exact match, free corrected": corrected, **more}
+        metrics = {EXACT: official, "exact match, free corrected": corrected, **more}
         notes = answer_notes(rows, self.sizes[split])
-        return self.scores(split, protocol, rows, metrics, headline="exact match", notes=notes)
+        return self.scores(split, protocol, rows, metrics, headline=EXACT, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """The list of question_id and answer that the script reads, and JSON lines for evaluators with a judge."""

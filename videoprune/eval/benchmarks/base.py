@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from videoprune.eval.benchmarks.scores import Row, Scores
+from videoprune.eval.benchmarks.scores import Counts, Row, Scores
 from videoprune.types import Sample
 from videoprune.video.sample import Policy
 
@@ -69,6 +69,14 @@ class Benchmark(ABC):
     @abstractmethod
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         """What is read from a row's text by the protocol's rule, and whether that is right."""
+
+    @abstractmethod
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        """By metric, what each of `rows`, all of them questions, counts in it: what `score` averages, row by row."""
+
+    def compared(self, protocol: str) -> str:
+        """The metric by which runs on the same questions are compared: in it no question leaves the denominator."""
+        return protocol
 
     @abstractmethod
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:

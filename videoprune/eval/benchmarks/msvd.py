@@ -16,7 +16,9 @@ from videoprune.eval.benchmarks.folder import (
     text_of,
 )
 from videoprune.eval.benchmarks.open_ended import (
+    EXACT,
     exact,
+    exact_counts,
     exact_metrics,
     grid_prompt,
     is_exact,
@@ -25,7 +27,7 @@ from videoprune.eval.benchmarks.open_ended import (
     own_prompt,
     paired_rows,
 )
-from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, questions_of
+from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, questions_of
 from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import UNUSABLE, Sample
 
@@ -82,12 +84,18 @@ class MSVD(Benchmark):
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         return exact(row), is_exact(row)
 
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        return exact_counts(rows)
+
+    def compared(self, protocol: str) -> str:
+        return EXACT
+
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = questions_of(rows)
         metrics = exact_metrics(rows, [[str(row["category"])] for row in rows], TYPES)
         notes = answer_notes(rows, self.sizes[split])
-        return self.scores(split, protocol, rows, metrics, headline="exact match", notes=notes)
+        return self.scores(split, protocol, rows, metrics, headline=EXACT, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """JSON lines of id, question, answer, pred, for evaluators with a judge."""

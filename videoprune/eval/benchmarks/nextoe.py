@@ -18,7 +18,7 @@ from videoprune.eval.benchmarks.folder import (
     whole_of,
 )
 from videoprune.eval.benchmarks.nextqa import NextVideos, type_groups, type_of
-from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
+from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, of_all, questions_of
 from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import UNUSABLE, Sample
 
@@ -26,6 +26,7 @@ PLACES = ("nextoe", "NExT-OE", "NExT-OE/dataset/nextqa", "dataset/nextqa", "oe",
 TYPES = ("CW", "CH", "TN", "TC", "DB", "DC", "DL", "DO")
 _EXACT = ("DB", "DC")
 _THRESHOLD = 0.9
+_HEADLINE = "WUPS@0"
 
 
 class NextOE(Benchmark):
@@ -69,28 +70,37 @@ class NextOE(Benchmark):
         text = said(row).strip()
         return text, bool(text) and text.casefold() == str(row["answer"]).strip().casefold()
 
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        return self._each(_words(folder), rows, protocol)
+
+    def compared(self, protocol: str) -> str:
+        return _HEADLINE
+
+    def _each(self, words: wups.Words, rows: Sequence[Row], protocol: str) -> dict[str, Counts]:
+        zero, nine, faulty = zip(*(_wups(words, row) for row in rows), strict=True) if rows else ((), (), ())
+        found: dict[str, Counts] = {_HEADLINE: list(zero), "WUPS@0.9": list(nine)}
+        return found | ({"lmms-eval WUPS@0.9": list(faulty)} if protocol == "lmms-eval" else {})
+
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = questions_of(rows)
-        if folder is None:
-            raise ValueError("folder=None; NExT-OE's scores need its folder (--data) for stopwords.txt")
-        words = wups.Words(_stopwords(folder))
+        words = _words(folder)
         groups = [type_groups(row) for row in rows]
         order = (*TYPES, "C", "T", "D")
         videos = [str(row["video_id"]) for row in rows]
-        zero, nine, faulty = zip(*(_wups(words, row) for row in rows), strict=True) if rows else ((), (), ())
         metrics = {
-            "WUPS@0": figures(zero, groups, clusters=videos, order=order),
-            "WUPS@0.9": figures(nine, groups, order=order),
+            name: figures(
+                of_all(counted), groups, clusters=videos if name == _HEADLINE else None, order=order
+            )
+            for name, counted in self._each(words, rows, protocol).items()
         }
         notes = answer_notes(rows, self.sizes[split])
         if protocol == "lmms-eval":
-            metrics["lmms-eval WUPS@0.9"] = figures(faulty, groups, order=order)
             notes.append("lmms-eval: its WUPS@0.9 has threshold 0 for second references")
         if not words.sentences:
             notes.append("punkt is not there: full stops inside an answer are not cut off")
         more = {"word_data": words.source}
-        return self.scores(split, protocol, rows, metrics, headline="WUPS@0", notes=notes, more=more)
+        return self.scores(split, protocol, rows, metrics, headline=_HEADLINE, notes=notes, more=more)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
         """{video: {qid: text}}; "" where there is no answer, as the script stops at a missing one."""
@@ -131,6 +141,12 @@ def _wups(words: wups.Words, row: Row) -> tuple[float, float, float]:
         return zero, nine, nine
     first = wups.score(words, text, references, _THRESHOLD, exact=False)
     return zero, nine, max(first, wups.score(words, text, [second], 0.0, exact=False))
+
+
+def _words(folder: Path | None) -> wups.Words:
+    if folder is None:
+        raise ValueError("folder=None; NExT-OE's scores need its folder (--data) for stopwords.txt")
+    return wups.Words(_stopwords(folder))
 
 
 def _second_references(folder: Path, split: str) -> dict[str, dict[str, str]]:

@@ -19,7 +19,7 @@ from videoprune.eval.benchmarks.folder import (
     text_of,
     whole_of,
 )
-from videoprune.eval.benchmarks.scores import Row, Scores, answer_notes, figures, questions_of
+from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, of_all, questions_of
 from videoprune.prompts import LETTERS
 from videoprune.types import UNUSABLE, Sample
 
@@ -96,14 +96,20 @@ class NextQA(Benchmark):
             letter = _letter(row)
         return letter, bool(letter) and letter == row["answer"]
 
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        found: dict[str, Counts] = {protocol: [float(self.mark(row, protocol)[1]) for row in rows]}
+        if protocol != "official":
+            found["corrected"] = [float(_letter(row) == row["answer"]) for row in rows]
+        return found
+
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = questions_of(rows)
         groups = [type_groups(row) for row in rows]
         videos = [str(row["video_id"]) for row in rows]
         order = (*TYPES, "C", "T", "D")
-        right = [float(self.mark(row, protocol)[1]) for row in rows]
-        metrics = {protocol: figures(right, groups, clusters=videos, order=order)}
+        counted = self.each(rows, protocol=protocol)
+        metrics = {protocol: figures(of_all(counted[protocol]), groups, clusters=videos, order=order)}
         notes = answer_notes(rows, self.sizes[split])
         if protocol == "official" and any(r["outcome"] == "failed" for r in rows):
             notes.append("official: the script stops at the first question without a prediction")
@@ -111,9 +117,7 @@ class NextQA(Benchmark):
             guessed = sum(not letters.mmmu(said(row), _options(row)) for row in rows)
             notes.append(f"lmms-eval: {guessed} answers could not be read and are guesses")
         if protocol != "official":
-            metrics["corrected"] = figures(
-                [float(_letter(row) == row["answer"]) for row in rows], groups, order=order
-            )
+            metrics["corrected"] = figures(of_all(counted["corrected"]), groups, order=order)
         return self.scores(split, protocol, rows, metrics, headline=protocol, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from typing import Any
 
 from videoprune.eval.benchmarks.base import bad_predictions, said
 from videoprune.eval.benchmarks.folder import read_json
-from videoprune.eval.benchmarks.scores import Figures, Row, figures
+from videoprune.eval.benchmarks.scores import Counts, Figures, Row, figures, of_all
 
 _IDS = ("question_id", "id")
 _TEXTS = ("pred", "prediction", "text")
+EXACT, LOOSE = "exact match", "exact match, case and punctuation ignored"
 
 
 def paired_rows(questions: Path, answers: Path) -> list[Any]:
@@ -49,15 +50,19 @@ def is_exact(row: Row) -> bool:
     return row.get("outcome") != "failed" and exact(row) == row["answer"]
 
 
+def exact_counts(rows: Sequence[Row]) -> dict[str, Counts]:
+    """Exact match, and the same without case, punctuation and repeated white space: what each row counts."""
+    return {EXACT: [float(is_exact(r)) for r in rows], LOOSE: [float(_is_loosely(r)) for r in rows]}
+
+
 def exact_metrics(
     rows: Sequence[Row], groups: Sequence[Sequence[str]], order: Sequence[str]
 ) -> dict[str, Figures]:
-    """Exact match, and the same without case, punctuation and repeated white space."""
-    videos = [str(row["video_id"]) for row in rows]
-    strict, loose = [float(is_exact(r)) for r in rows], [float(_is_loosely(r)) for r in rows]
+    """The figures of `exact_counts`."""
+    videos, counted = [str(row["video_id"]) for row in rows], exact_counts(rows)
     return {
-        "exact match": figures(strict, groups, clusters=videos, order=order),
-        "exact match, case and punctuation ignored": figures(loose, groups, order=order),
+        EXACT: figures(of_all(counted[EXACT]), groups, clusters=videos, order=order),
+        LOOSE: figures(of_all(counted[LOOSE]), groups, order=order),
     }
 
 

@@ -14,6 +14,7 @@ from videoprune.eval.metrics import clustered_interval
 
 Row = Mapping[str, Any]
 Figures = dict[str, dict[str, Any]]
+Counts = list[float | None]  # 0 to 1 for each question; None where it leaves the denominator
 ALL = "all"
 _DIGITS = 4
 
@@ -75,6 +76,12 @@ def figures(
         low, high = clustered_interval(list(values), list(clusters))
         found[ALL]["ci95"] = [round(100 * low, _DIGITS), round(100 * high, _DIGITS)]
     return found
+
+
+def of_all(counted: Counts) -> list[float]:
+    """The counts of a metric that divides by all questions."""
+    assert None not in counted
+    return [value for value in counted if value is not None]
 
 
 def figure(total: float, count: int) -> dict[str, Any]:

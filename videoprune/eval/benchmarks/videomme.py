@@ -12,12 +12,14 @@ from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, 
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
 from videoprune.eval.benchmarks.scores import (
     ALL,
+    Counts,
     Figures,
     Row,
     Scores,
     answer_notes,
     figure,
     figures,
+    of_all,
     questions_of,
 )
 from videoprune.eval.benchmarks.subtitles import need_pysubs2
@@ -75,22 +77,33 @@ class VideoMME(Benchmark):
         letter = rule(said(row))
         return letter, bool(letter) and letter == row["answer"]
 
+    def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
+        marks = [self.mark(row, protocol) for row in rows]
+        if protocol == "official":
+            own: Counts = [float(right) if letter else None for letter, right in marks]
+        else:
+            own = [float(right) for _, right in marks]
+        return {protocol: own, "corrected": [float(_clear_letter(row) == row["answer"]) for row in rows]}
+
+    def compared(self, protocol: str) -> str:
+        return "corrected"
+
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
         rows = questions_of(rows)
         groups = [_groups(row) for row in rows]
         videos = [str(row["video_id"]) for row in rows]
-        marks = [self.mark(row, protocol) for row in rows]
+        counted = self.each(rows, protocol=protocol)
         notes = answer_notes(rows, self.sizes[split])
         if protocol == "official":
-            metrics = {"official": _of_answered(marks, groups)}
-            unread = sum(letter == "" for letter, _ in marks)
+            metrics = {"official": _of_answered(counted["official"], groups)}
+            unread = counted["official"].count(None)
             if unread:
                 notes.append(f"official: {unread} without a letter leave the denominator")
             notes += _refusals(rows)
         else:
-            metrics = {"lmms-eval": figures([float(ok) for _, ok in marks], groups, order=GROUPS)}
-        clear = [float(_clear_letter(row) == row["answer"]) for row in rows]
+            metrics = {"lmms-eval": figures(of_all(counted["lmms-eval"]), groups, order=GROUPS)}
+        clear = of_all(counted["corrected"])
         metrics["corrected"] = figures(clear, groups, clusters=videos, order=GROUPS)
         return self.scores(split, protocol, rows, metrics, headline=protocol, notes=notes)
 
@@ -156,11 +169,11 @@ def _groups(row: Row) -> list[str]:
     return [row["duration"], *kinds, *(f"{row['duration']} · {kind}" for kind in kinds)]
 
 
-def _of_answered(marks: Sequence[tuple[str, bool]], groups: Sequence[Sequence[str]]) -> Figures:
+def _of_answered(counted: Counts, groups: Sequence[Sequence[str]]) -> Figures:
     """Correct over answered, as the script counts; 0 where nothing is answered, as it prints."""
-    if not marks:
+    if not counted:
         return {ALL: figure(0, 0)}
-    kept = [(float(ok), names) for (letter, ok), names in zip(marks, groups, strict=True) if letter]
+    kept = [(value, names) for value, names in zip(counted, groups, strict=True) if value is not None]
     found = figures([v for v, _ in kept], [g for _, g in kept], order=GROUPS)
     for names in groups:
         for name in names:

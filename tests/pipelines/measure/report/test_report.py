@@ -14,7 +14,15 @@ import pytest
 
 from pipelines.measure.report import style as speed_style
 from pipelines.measure.report.report import markdown_tables, write_report
-from pipelines.measure.report.rows import flatten, groups, labels, value
+from pipelines.measure.report.rows import (
+    first_token_operations,
+    first_token_seconds,
+    flatten,
+    fronts,
+    groups,
+    labels,
+    value,
+)
 from tests.pipelines.measure.report.speed_example import RIVALS, results
 from videoprune.eval.labels import overlap
 
@@ -85,8 +93,9 @@ def test_the_page_stands_alone_and_says_everything(report):
     assert all(a.startswith(("data:", "#")) for a in fetched)
     assert not re.search(r"@import|url\((?!#)", text)
     words = " ".join(page.words)
-    for method in RIVALS:
-        assert f"{method} 25 %" in words
+    for row in made["rows"]:
+        if row["method"] in RIVALS:
+            assert f"{row['method']} {100 * row['retention']:.1f} %" in words
     for told in ("2 cores <x>", "videoprune speedup --model x", "needs a CLS token", "2.13", "unpruned"):
         assert told in words
     ids = [a["id"] for t, a in page.tags if "id" in a and t != "path" and t != "symbol"]
@@ -120,7 +129,8 @@ def test_the_table_of_the_page_holds_sortable_numbers(report):
     shown = re.findall(r"<tr class=\"(\w+)\">(.*?)</tr>", body, re.S)
     group = groups(made["rows"])[0]
     assert len(shown) == len(group.rows)
-    heads = re.findall(r"<button type=\"button\">(.*?)</button>", text)
+    head = re.search(r"<thead>(.*?)</thead>", text, re.S).group(1)
+    heads = re.findall(r"<button type=\"button\">(.*?)</button>", head)
     at = heads.index("first token s")
     for (kind, cells), row in zip(shown, group.rows, strict=True):
         data = re.findall(r'data-v="(.*?)"', cells)
@@ -207,11 +217,16 @@ def test_groups_labels_and_flat_rows():
     made = results(loads=(4, 1), shares=(0.5, 0.1))["rows"]
     found = groups(list(reversed(made)))
     assert [(g.frames, g.concurrency) for g in found] == [(8, 1), (8, 4)]
-    assert found[0].labels[:3] == ("unpruned", "both 50 %", "both 10 %")
+    kept = {(r["method"], r["retain"]): r["retention"] for r in made if r["concurrency"] == 1}
+    names = [f"both {100 * kept['both', share]:.1f} %" for share in (0.5, 0.1)]
+    assert found[0].labels[:3] == ("unpruned", *names)
     assert [r["ours"] for r in found[0].rows[1:]] == sorted(
         (r["ours"] for r in found[0].rows[1:]), reverse=True
     )
-    assert labels([{"method": "a", "retain": 0.3}]) == ["a"]
+    twin = {"method": "a", "retain": 0.3, "retention": 0.2512}
+    assert labels([twin]) == ["a 25.1 %"]
+    two = [twin | {"share": 0.2}, twin | {"share": 0.3}]
+    assert labels(two) == ["a 25.1 % (own share 0.2)", "a 25.1 % (own share 0.3)"]
     assert flatten({"a": {"b": 1, "c": None}, "d": [1, 2], "e": True}) == {
         "a.b": 1,
         "a.c": "",
@@ -225,19 +240,103 @@ def test_markdown_tables_are_whole():
     made = results(shares=(0.1,))
     text = markdown_tables(made)
     tables = [t for t in re.split(r"\n\n", text) if t.startswith("|")]
-    assert len(tables) == 4
+    assert len(tables) == 5  # speed, stages, tokens, encoded once, refused
     for table in tables:
         widths = {line.count("|") for line in table.strip().split("\n")}
         assert len(widths) == 1
     speed = tables[0].split("\n")
     assert len(speed) == len(made["rows"]) + 2
-    line = next(x for x in speed if "fastv" in x)
+    line = next(x for x in speed if x.startswith("| fastv"))
     fastv = next(r for r in made["rows"] if r["method"] == "fastv")
     assert (
         f"| {fastv['seconds']['first_token']['median']:.3f} | {fastv['speedup']['first_token']:.2f} |" in line
     )
-    assert "**both**" in text
+    assert "**both " in text
     bare = copy.deepcopy(made)
     for row in bare["rows"]:
         del row["tokens"], row["flops"], row["kv_bytes"], row["peak_bytes"], row["questions_per_second"]
     assert "Gflop" not in markdown_tables(bare)
+
+
+def test_the_table_says_what_is_compared_at_what():
+    made = results(shares=(0.25,))
+    rows = {r["method"]: r for r in made["rows"]}
+    rows["holitom"] |= {"side": "below", "share": 0.22, "among_best": True}
+    rows["flashvid"] |= {"side": "above", "share": 0.3}
+    for name in ("holitom", "none"):
+        rows[name]["accuracy"] |= {"difference": -0.012, "difference_ci95": [-0.03, 0.006]}
+    made["meta"] |= {
+        "sample": "60 of 2,700 questions, 20 of 900 videos, drawn by seed 2",
+        "clips": "MovingShapes, seed 2, on which no choice was made",
+        "chosen_on": "settings were chosen on seed 1",
+        "metric": "corrected",
+        "notes": ["3 without an answer (missing)"],
+    }
+    text = markdown_tables(made)
+    lines = text.split("\n")
+    head = next(line for line in lines if line.startswith("| method")).split(" | ")
+    cells = {
+        name: dict(zip(head, next(x for x in lines if x.startswith(f"| {name}")).split(" | "), strict=True))
+        for name in ("holitom", "flashvid", "unpruned", "fastv")
+    }
+    assert cells["holitom"]["wanted %"] == "25 (below)"
+    assert cells["flashvid"]["wanted %"] == "25 (above)"
+    assert cells["fastv"]["wanted %"] == "25"
+    assert cells["holitom"]["minus unpruned (95 %)"] == "-1.2 (-3.0 to +0.6)"
+    assert cells["unpruned"]["minus unpruned (95 %)"] == ""
+    assert [cells[n]["among the best"] for n in ("holitom", "flashvid")] == ["yes", ""]
+    assert cells["fastv"]["tokens kept %"] == f"{100 * rows['fastv']['retention']:.1f}"
+    for told in (
+        "Accuracy is `corrected`",
+        "20 of 900 videos",
+        "seed 2, on which no choice",
+        "chosen on seed 1",
+    ):
+        assert told in text
+    assert "Note: 3 without an answer (missing)." in text
+
+
+def test_fronts_are_of_measured_rows_and_by_both_costs():
+    made = results(shares=(0.5, 0.1))["rows"]
+    group = groups(made)[0]
+    found = fronts(group)
+    for name, cost in (("time", first_token_seconds), ("operations", first_token_operations)):
+        for row, on in zip(group.rows, found, strict=True):
+            better = [
+                r
+                for r in group.rows
+                if cost(r) <= cost(row)
+                and r["accuracy"]["all"] >= row["accuracy"]["all"]
+                and (cost(r), r["accuracy"]["all"]) != (cost(row), row["accuracy"]["all"])
+            ]
+            assert (name in on) == (not better)
+    best = max(made, key=lambda r: r["accuracy"]["all"])
+    del best["retention"]
+    unmeasured = group.rows.index(best)
+    assert found[unmeasured]
+    assert fronts(group)[unmeasured] == ""
+
+
+def test_scores_and_questions_encoded_once_have_tables_of_their_own(tmp_path):
+    pytest.importorskip("matplotlib")
+    made = results(shares=(0.25,), loads=(1, 8))
+    for row in made["rows"]:
+        figure = {
+            "n": 60,
+            "value": 50.0,
+            "difference": None if row["method"] == "none" else [-2.0, -5.0, 1.0],
+        }
+        row["scores"] = {m: {"all": figure, "short": figure | {"n": 20}} for m in ("official", "corrected")}
+        row["encode_once_ask_many"] = {
+            "questions": 3,
+            "seconds_per_question": 0.2,
+            "decode_per_question": 0.05,
+        }
+    text = markdown_tables(made)
+    assert text.count("official: short (20)") == 1  # once, not for each number of clips in a call
+    assert "| 50.0; -2.0 (-5.0 to +1.0) |" in text
+    assert "| 5.00 | 1.00 | 4.00 | 3 |" in text
+    write_report(made, tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    assert page.open == []
+    assert page.words.count("official: short (20)") == 1
