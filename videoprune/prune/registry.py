@@ -29,6 +29,7 @@ from videoprune.prune.rivals.controls import frames, pool
 from videoprune.prune.rivals.divprune import divprune
 from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
+from videoprune.prune.rivals.fastvid import fastvid
 from videoprune.prune.rivals.flashvid import flashvid
 from videoprune.prune.rivals.holitom import holitom
 from videoprune.prune.rivals.prumerge import prumerge_plus
@@ -74,6 +75,7 @@ OVER_CLIP: dict[str, OverClip] = {
     "vidcom2": vidcom2,
     "holitom": holitom,
     "flashvid": flashvid,
+    "fastvid": fastvid,
     "aim": aim,
     "tome": tome,
     "earlytom": earlytom,
