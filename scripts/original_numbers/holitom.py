@@ -114,7 +114,10 @@ def _run(authors: Any, x: torch.Tensor, attention: torch.Tensor) -> tuple[NDArra
             frame += args[5]  # the segment's frames
             return result
 
-    ids, images = torch.zeros(1, 2, dtype=torch.long), [x[..., None]]  # pixels, of which only the frames count
+    ids, images = (
+        torch.zeros(1, 2, dtype=torch.long),
+        [x[..., None]],
+    )  # pixels, of which only the frames count
     try:
         Recorded().prepare_inputs_labels_for_multimodal(ids, None, None, None, None, images, ["video"])
     except ValueError as stop:

@@ -144,9 +144,7 @@ def _trees(linked: Tensor, before: Tensor) -> tuple[KeepPlan, Tensor]:
     return plan_of(root, 1.0 / (1 + children.flatten()[root])), ~linked
 
 
-def _thinned(
-    grown: Tensor, trees: KeepPlan, roots: Tensor, wanted: int, neighbors: int, start: int
-) -> _Sums:
+def _thinned(grown: Tensor, trees: KeepPlan, roots: Tensor, wanted: int, neighbors: int, start: int) -> _Sums:
     """The sums that about `wanted` of a segment's roots, bool (L, n), become: each frame's share of them."""
     frames, tokens = roots.shape
     ratio = wanted / int(roots.sum())
