@@ -79,8 +79,8 @@ class KeepPlan:
     into: int64 (B, N), for each token the index (0..K-1) of the survivor that it merges into, or -1: dropped.
     A survivor always points at itself.
     weight: (B, N), what each token counts in the sum that its survivor becomes; None: the mean of the group, by size.
-    also: survivor, token, weight, each (M,), of tokens that count in further survivors' sums; numbered through the rows,
-    survivors 0..B*K-1, tokens 0..B*N-1. Only beside `weight`.
+    also: survivor, token, weight, each (M,), of tokens that count in further survivors' sums; survivors 0..B*K-1 and
+    tokens 0..B*N-1 are numbered through the rows. Only beside `weight`.
     """
 
     keep: Tensor

@@ -41,8 +41,10 @@ def tensors(name: str) -> tuple[inputs.Array, inputs.Array]:
 
 
 def falling(shape: Sequence[int], **options: Any) -> Any:
-    """What stands for the authors' noise on densities, torch.rand: float64, below 0.001, falling from token to token. It
-    only decides between equal densities, mutual nearest neighbours, and there as here: the earlier counts as denser."""
+    """What stands for the authors' noise on densities, torch.rand: float64, below 0.001, falling from token to token.
+
+    It decides between equal densities alone, as two mutual nearest neighbours have, and as here: the earlier is denser.
+    """
     return torch.linspace(1e-3, 0, shape[-1] + 1, dtype=torch.float64)[:-1].expand(tuple(shape))
 
 

@@ -89,7 +89,7 @@ def _run(authors: Any, x: torch.Tensor, attention: torch.Tensor) -> tuple[NDArra
         def encode_images_multi(self, images: torch.Tensor) -> tuple[Any, ...]:
             return x, attention, None, x.dtype
 
-        def get_2dPool(self, t: torch.Tensor) -> torch.Tensor:
+        def get_2dPool(self, t: torch.Tensor) -> torch.Tensor:  # noqa: N802
             return t
 
         def cluster_dpc_knn(self, *args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,6 +22,7 @@ from tests.prune.rivals.clips import (
 )
 from tests.prune.rivals.test_holitom import Parts, peaks_oracle
 from tests.prune.rivals.test_whole_clip import max_min_oracle
+from videoprune.prune.registry import OVER_CLIP
 from videoprune.prune.rivals.flashvid import flashvid
 from videoprune.prune.rivals.scenes import cut, fewest
 from videoprune.prune.rivals.tokens import ClipTokens
@@ -202,6 +203,13 @@ def test_a_frame_of_its_own_has_no_place_twice() -> None:
 
 def test_segments_of_short_and_long_clips() -> None:
     assert [fewest(t) for t in (1, 4, 7, 8, 16, 31, 32, 64)] == [1, 1, 1, 2, 4, 7, 8, 8]
+
+
+def test_v1_is_without_relevance() -> None:
+    clip = make_clip(6, 12, still=0.8)
+    v1 = sums(OVER_CLIP["flashvid_v1"](clip, 30))
+    assert v1 == sums(flashvid(clip, 30, relevance=False))
+    assert v1 != sums(flashvid(clip, 30))
 
 
 def test_wrong_knobs() -> None:

@@ -56,7 +56,8 @@ def test_holitom(clip: str, share: float, tau: float) -> None:
 def test_flashvid(clip: str, share: float, form: str) -> None:
     """A place that the authors hand on twice, in a segment of one frame, here lends its second token another place."""
     places, values = stored("flashvid")[f"{clip} {share} {form}"]
-    found = ours("flashvid", clip, math.ceil(share * tokens_of(clip)), relevance=form == "v2")
+    keep = math.ceil(share * tokens_of(clip))
+    found = ours("flashvid" if form == "v2" else "flashvid_v1", clip, keep)
     assert len(found[0]) == len(places)
     assert set(found[0]) >= set(places.tolist())
     theirs = dict(zip(places.tolist(), values.tolist(), strict=True))

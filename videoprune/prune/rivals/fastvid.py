@@ -50,21 +50,22 @@ def fastvid(
 ) -> KeepPlan:
     """Salient tokens of every frame (ATS), and contextual tokens of a few frames into which a segment merges (DTM).
 
-    Every frame has a budget of keep // T tokens, `context` of them, rounded down, contextual. 1. `cut` splits the clip in
-    segments (DySeg). 2. Each frame keeps the rest of its budget by attention. 3. Anchors are the last frame of a segment
-    and every `spacing`-th before it. They share the segment's contextual tokens evenly, a remainder is lost: of each
-    anchor's tokens that are not salient those with the highest `peak_scores` (4 neighbours, itself included). 4. For each
-    anchor anew, all tokens of the segment that are not salient join the contextual token with the highest cosine, which
-    becomes beta * itself + (1 - beta) * the mean of those that joined, itself among them. So a token may be in the sums
-    of several anchors, and none is dropped where there is a contextual token.
+    Every frame has a budget of keep // T tokens, `context` of them, rounded down, contextual. 1. `cut` splits the
+    clip in segments (DySeg). 2. Each frame keeps the rest of its budget by attention. 3. Anchors are the last frame
+    of a segment and every `spacing`-th before it. They share the segment's contextual tokens evenly, a remainder is
+    lost: of each anchor's tokens that are not salient those with the highest `peak_scores` (4 neighbours, itself
+    included). 4. For each anchor anew, all tokens of the segment that are not salient join the contextual token with
+    the highest cosine, which becomes beta * itself + (1 - beta) * the mean of those that joined, itself among them.
+    So a token may be in the sums of several anchors, and none is dropped where there is a contextual token.
 
     As in the authors' parallel program, for LLaVA-OneVision. That for LLaVA-Video hands out remainders and has an
-    anchor's contextual tokens not join; that for Qwen2.5-VL also passes over frames much like the next. They rank frames
-    by SigLIP's pooled output and tokens by the attention of its pooling head; here the mean token of a frame, which is
-    theirs for Qwen2.5-VL, and `clip.attention`, CLS attention or attention received. min_segments: None:
-    `scenes.fewest`. A clip keeps fewer than `keep` tokens where T does not divide it, or remainders are lost; an anchor
-    that has fewer tokens than its share keeps all (the authors' program fails there), and each frame at least one.
-    `generator` is not used. Raises ValueError for context or beta outside 0..1, or spacing or min_segments below 1.
+    anchor's contextual tokens not join; that for Qwen2.5-VL also passes over frames much like the next. They rank
+    frames by SigLIP's pooled output and tokens by the attention of its pooling head; here the mean token of a frame,
+    which is theirs for Qwen2.5-VL, and `clip.attention`, CLS attention or attention received. min_segments: None:
+    `scenes.fewest`. A clip keeps fewer than `keep` tokens where T does not divide it, or remainders are lost; an
+    anchor that has fewer tokens than its share keeps all (the authors' program fails there), and each frame at least
+    one. `generator` is not used. Raises ValueError for context or beta outside 0..1, or spacing or min_segments below
+    1.
     """
     for name, value in (("context", context), ("beta", beta)):
         if not 0 <= value <= 1:

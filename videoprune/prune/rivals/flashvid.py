@@ -57,19 +57,19 @@ def flashvid(
     """Tokens by attention and diversity (ADTS), the others merged in trees over time (TSTM).
 
     Every frame has a budget of ceil(keep / T) tokens. 1. `cut` splits the clip in segments. 2. Each frame keeps
-    ceil(alpha * budget) tokens by `max_min_order`, weighted with attention and, with `relevance` (the authors' v2), with
-    the token's dot product with the mean of its segment, not below 0. Without it that is their v1, which they use for
-    Qwen2.5-VL and Qwen3-VL. 3. The other tokens link to their most similar other token in the frame before, within the
-    segment, if the cosine is above `threshold`; where a segment would have fewer roots left than its budget, the
-    strongest links alone, so that one more than the budget is left. A root becomes the sum of its tree over 1 + the
-    tokens linked to it directly: a mean, and more than one where a tree is three frames deep. 4. Of the roots of a
-    segment the rest of the budget stays, every frame the same share, rounded up: `density_peaks` centres, means of their
-    clusters. In a segment of one frame all its tokens are clustered, those of step 2 too; a centre among these hands its
-    cluster to the nearest place that is free (the authors have two tokens at that place).
+    ceil(alpha * budget) tokens by `max_min_order`, weighted with attention and, with `relevance` (the authors' v2),
+    with the token's dot product with the mean of its segment, not below 0. Without it that is their v1, which they
+    use for Qwen2.5-VL and Qwen3-VL. 3. The other tokens link to their most similar other token in the frame before,
+    within the segment, if the cosine is above `threshold`; where a segment would have fewer roots left than its
+    budget, the strongest links alone, so that one more than the budget is left. A root becomes the sum of its tree
+    over 1 + the tokens linked to it directly: a mean, and more than one where a tree is three frames deep. 4. Of the
+    roots of a segment the rest of the budget stays, every frame the same share, rounded up: `density_peaks` centres,
+    means of their clusters. In a segment of one frame all its tokens are clustered, those of step 2 too; a centre
+    among these hands its cluster to the nearest place that is free (the authors have two tokens at that place).
 
     min_segments: None: `scenes.fewest`. As in the authors' program a clip keeps a few tokens more than `keep`; their
-    budget is ceil(n * share), one token more where rounding `keep` over the clip took that fraction away.
-    `generator` is not used. Raises ValueError for alpha outside 0..1, or min_segments or neighbors below 1.
+    budget is ceil(n * share), one token more where rounding `keep` over the clip took that fraction away. `generator`
+    is not used. Raises ValueError for alpha outside 0..1, or min_segments or neighbors below 1.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha={alpha}; allowed: 0..1, the share of ADTS tokens")
@@ -100,6 +100,12 @@ def flashvid(
     taker, token, share = (torch.cat(s) for s in zip(*sums, strict=True))
     kept = torch.zeros(clip.num_tokens, dtype=torch.bool, device=taker.device).scatter(0, taker, True)
     return plan_of_sums(kept.view_as(selected), taker, token, share)
+
+
+@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products, exact=False)
+def flashvid_v1(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
+    """`flashvid` without relevance, as its authors run it on Qwen2.5-VL and Qwen3-VL. `generator` is not used."""
+    return flashvid.function(clip, keep, relevance=False)
 
 
 def _relevance(x: Tensor, parts: list[tuple[int, int]]) -> Tensor:

@@ -190,8 +190,8 @@ def plan_of(target: Tensor, weight: Tensor | None = None) -> KeepPlan:
 def plan_of_sums(kept: Tensor, taker: Tensor, token: Tensor, weight: Tensor) -> KeepPlan:
     """The plan in which each kept token becomes a weighted sum of any tokens of the clip.
 
-    kept: bool (T, n). taker, token: int64 (M,), places in the clip, every taker kept; weight: (M,), those of one pair add
-    up. A token may be in several sums: it ends in itself if it is kept, else in the earliest of its takers.
+    kept: bool (T, n). taker, token: int64 (M,), places in the clip, every taker kept; weight: (M,), those of one pair
+    add up. A token may be in several sums: it ends in itself if it is kept, else in the earliest of its takers.
     """
     total = kept.numel()
     place = torch.arange(total, device=kept.device)
