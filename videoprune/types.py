@@ -79,11 +79,14 @@ class KeepPlan:
     into: int64 (B, N), for each token the index (0..K-1) of the survivor that it merges into, or -1: dropped.
     A survivor always points at itself.
     weight: (B, N), what each token counts in the sum that its survivor becomes; None: the mean of the group, by size.
+    also: survivor, token, weight, each (M,), of tokens that count in further survivors' sums; survivors 0..B*K-1 and
+    tokens 0..B*N-1 are numbered through the rows. Only beside `weight`.
     """
 
     keep: Tensor
     into: Tensor
     weight: Tensor | None = None
+    also: tuple[Tensor, Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.keep.ndim != 2 or self.into.ndim != 2 or self.keep.shape[0] != self.into.shape[0]:
@@ -92,6 +95,10 @@ class KeepPlan:
             )
         if self.weight is not None and self.weight.shape != self.into.shape:
             raise ValueError(f"weight {tuple(self.weight.shape)}; allowed: {tuple(self.into.shape)}, as into")
+        if self.also is not None:
+            shapes = [tuple(part.shape) for part in self.also]
+            if self.weight is None or len(shapes) != 3 or shapes != [shapes[0][:1]] * 3:
+                raise ValueError(f"also {shapes}; allowed: three of one length, beside weight")
 
     @property
     def num_kept(self) -> int:

@@ -227,6 +227,41 @@ def test_weights_make_sums(plan: KeepPlan) -> None:
     torch.testing.assert_close(y.double(), want, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 2**24])
+def test_a_token_may_count_in_several_sums(at_once: int) -> None:
+    rng = torch.Generator().manual_seed(at_once)
+    plan = make_plan(2, 6, 3, drop=True, seed=0)
+    weight = torch.randn(2, 6, generator=rng)
+    also = torch.tensor([0, 5, 5, 2]), torch.tensor([3, 8, 11, 3]), torch.tensor([0.5, -1.0, 2.0, 0.25])
+    x = torch.randn(2, 6, 3, generator=rng, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("videoprune.prune.merge._AT_ONCE", at_once)
+        y = apply_plan(x, KeepPlan(plan.keep, plan.into, weight, also))
+    want = apply_plan(x, KeepPlan(plan.keep, plan.into, weight)).flatten(0, 1).clone()
+    for survivor, token, w in zip(*(part.tolist() for part in also), strict=True):
+        want[survivor] += w * x.flatten(0, 1)[token]
+    torch.testing.assert_close(y.flatten(0, 1), want)
+    y.sum().backward()
+    assert x.grad is not None
+    inside = (weight * (plan.into >= 0)).sum() + also[2].sum()
+    assert x.grad.sum() == pytest.approx(3 * float(inside), rel=1e-5)
+
+
+def test_concatenated_plans_keep_what_counts_in_several_sums() -> None:
+    plan = make_plan(1, 4, 2, drop=True, seed=0)
+    weighted = KeepPlan(plan.keep, plan.into, torch.arange(4.0)[None])
+    also = torch.tensor([1]), torch.tensor([0]), torch.tensor([0.5])
+    both = concatenate([weighted, KeepPlan(plan.keep, plan.into, weighted.weight, also), weighted])
+    assert both.also is not None
+    assert [part.tolist() for part in both.also] == [[3], [4], [0.5]]
+    assert concatenate([weighted, weighted]).also is None
+    for wrong in (also[:2], (*also[:2], torch.ones(2))):
+        with pytest.raises(ValueError, match="also "):
+            KeepPlan(plan.keep, plan.into, weighted.weight, wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="beside weight"):
+        KeepPlan(plan.keep, plan.into, None, also)
+
+
 def test_concatenated_plans_keep_weights_or_have_none() -> None:
     plan = make_plan(1, 4, 2, drop=True, seed=0)
     weighted = KeepPlan(plan.keep, plan.into, torch.arange(4.0)[None])

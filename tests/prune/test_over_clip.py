@@ -41,7 +41,10 @@ def test_counts_are_exact_and_a_batch_equals_its_rows(kind, method):
         together = run(model, batch)
     per_frame = {"llava_onevision": 16, "llava_next_video": 9, "internvl": 9, "smolvlm": 9}.get(kind, 12)
     expected = round(0.5 * FRAMES * per_frame) + (kind == "llava_onevision")
-    assert [one.llm_layers[0] for one in seen] == [expected] * 2
+    if OVER_CLIP[method].exact:
+        assert [one.llm_layers[0] for one in seen] == [expected] * 2
+    else:
+        assert all(0 < one.llm_layers[0] <= expected + FRAMES for one in seen)
     assert not together.isnan().any()
     text = run(model, batch, 3)
     for i, clip in enumerate(made):

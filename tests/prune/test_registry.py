@@ -108,7 +108,8 @@ def test_by_frame(name):
         check(BY_FRAME[name].plan(2, 12, keep, grid=grid, generator=torch.Generator()), 2, 12, keep)
 
 
-@pytest.mark.parametrize("name", OVER_CLIP)
+# FastVID's hang on how long its segments are: rivals/test_fastvid.py.
+@pytest.mark.parametrize("name", sorted(set(OVER_CLIP) - {"fastvid"}))
 def test_the_products_of_a_choice_over_a_clip(name):
     """Against torch's counter, on a clip that hardly moves: FlashVID has no more segments than it must."""
     clip, keep = make_clip(10, UNITS, still=0.999), 40

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from videoprune.types import KeepPlan
 
+_AT_ONCE = 2**24  # numbers of what survivors take besides: 64 MiB in float32
+
 
 def identity_plan(batch: int, num_tokens: int, device: torch.device | str | None = None) -> KeepPlan:
     """The plan that keeps all `num_tokens` tokens of `batch` rows."""
@@ -71,7 +73,7 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     dtype = torch.promote_types(x.dtype, torch.float32)
     if plan.weight is not None:
         weight = plan.weight.to(dtype).view(*plan.into.shape, *[1] * (x.ndim - 2))
-        return _sum_into(x.to(dtype) * weight, plan).to(x.dtype)
+        return _add_also(_sum_into(x.to(dtype) * weight, plan), x, plan).to(x.dtype)
     if plan.num_kept == plan.num_tokens:
         return x
     # Only the tokens that merge and those that take them in are touched: most of x is copied as it is.
@@ -120,7 +122,21 @@ def concatenate(plans: Sequence[KeepPlan]) -> KeepPlan:
         keeps.append(plan.keep + tokens)
         intos.append((plan.into + kept).where(plan.into >= 0, -1))
         tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
-    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans))
+    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans), _also(plans))
+
+
+def _also(plans: Sequence[KeepPlan]) -> tuple[Tensor, Tensor, Tensor] | None:
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    tokens = kept = 0
+    for plan in plans:
+        if plan.also is not None:
+            survivor, token, weight = plan.also
+            found.append((survivor + kept, token + tokens, weight))
+        tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
+    if not found:
+        return None
+    survivor, token, weight = (torch.cat(part) for part in zip(*found, strict=True))
+    return survivor, token, weight
 
 
 def _weights(plans: Sequence[KeepPlan]) -> Tensor | None:
@@ -157,6 +173,18 @@ def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:
     index = plan.into.where(plan.into >= 0, plan.num_kept) + bins * _rows(plan.into)
     total = x.new_zeros((batch * bins, *x.shape[2:])).index_add(0, index.flatten(), x.flatten(0, 1))
     return total.unflatten(0, (batch, bins))[:, :-1]
+
+
+def _add_also(total: Tensor, x: Tensor, plan: KeepPlan) -> Tensor:
+    """total (B, K, ...) and what its survivors take besides of x (B, N, ...), so many at a time as memory allows."""
+    if plan.also is None:
+        return total
+    found, source = total.flatten(0, 1), x.flatten(0, 1)
+    step = max(1, _AT_ONCE // max(1, source[0].numel()))
+    for survivor, token, weight in zip(*(part.split(step) for part in plan.also), strict=True):
+        counts = weight.to(total.dtype).view(-1, *[1] * (x.ndim - 2))
+        found = found.index_add(0, survivor, source[token].to(total.dtype) * counts)
+    return found.unflatten(0, total.shape[:2])
 
 
 def _rows(index: Tensor) -> Tensor:

@@ -29,7 +29,8 @@ from videoprune.prune.rivals.controls import frames, pool
 from videoprune.prune.rivals.divprune import divprune
 from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
-from videoprune.prune.rivals.flashvid import flashvid
+from videoprune.prune.rivals.fastvid import fastvid
+from videoprune.prune.rivals.flashvid import flashvid, flashvid_v1
 from videoprune.prune.rivals.holitom import holitom
 from videoprune.prune.rivals.prumerge import prumerge_plus
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
@@ -74,6 +75,8 @@ OVER_CLIP: dict[str, OverClip] = {
     "vidcom2": vidcom2,
     "holitom": holitom,
     "flashvid": flashvid,
+    "flashvid_v1": flashvid_v1,
+    "fastvid": fastvid,
     "aim": aim,
     "tome": tome,
     "earlytom": earlytom,

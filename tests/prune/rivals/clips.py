@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from videoprune.prune.merge import apply_plan
 from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.types import KeepPlan
 
@@ -53,6 +54,13 @@ def targets(plan: KeepPlan) -> list[int]:
     assert [into[k] for k in keep] == list(range(len(keep)))
     assert all(-1 <= i < len(keep) for i in into)
     return [keep[i] if i >= 0 else -1 for i in into]
+
+
+def sums(plan: KeepPlan) -> dict[int, list[float]]:
+    """What each survivor of a clip's plan becomes: by its place, the weights (N,) of all tokens in it."""
+    targets(plan)
+    weights = apply_plan(torch.eye(plan.num_tokens, dtype=torch.float64)[None], plan)[0]
+    return dict(zip(plan.keep[0].tolist(), weights.tolist(), strict=True))
 
 
 def kept_only(kept: set[int], total: int) -> list[int]:

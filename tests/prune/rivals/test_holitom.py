@@ -18,7 +18,6 @@ from tests.prune.rivals.clips import (
     make_clip,
     mean,
     numbers,
-    shares,
     targets,
 )
 from videoprune.prune.rivals.density_peaks import density_peaks
@@ -28,19 +27,28 @@ from videoprune.prune.rivals.tokens import ClipTokens
 Parts = list[tuple[int, int]]
 
 
-def peaks_oracle(x: list[list[float]], count: int, neighbors: int) -> list[int]:
-    m, scale = len(x), math.sqrt(len(x[0]))
-    d = [[math.dist(a, b) / scale for b in x] for a in x]
-    if m == 1:
-        return [0]
+def distances(x: list[list[float]]) -> list[list[float]]:
+    return [[math.dist(a, b) / math.sqrt(len(x[0])) for b in x] for a in x]
+
+
+def scores_oracle(d: list[list[float]], neighbors: int) -> list[float]:
     density = []
-    for i in range(m):
-        near = sorted(d[i][j] for j in range(m) if j != i)[:neighbors]
+    for row in d:
+        near = sorted(row)[:neighbors]  # 0, itself, is the first
         density.append(math.exp(-sum(v * v for v in near) / len(near)))
     score = []
-    for i in range(m):
-        denser = [j for j in range(m) if (density[j], -j) > (density[i], -i)]
-        score.append(density[i] * (min(d[i][j] for j in denser) if denser else max(d[i])))
+    for i, row in enumerate(d):
+        denser = [row[j] for j in range(len(d)) if (density[j], -j) > (density[i], -i)]
+        score.append(density[i] * (min(denser) if denser else max(map(max, d))))
+    return score
+
+
+def peaks_oracle(x: list[list[float]], count: int, neighbors: int) -> list[int]:
+    if count == 1:
+        return [0] * len(x)
+    m = len(x)
+    d = distances(x)
+    score = scores_oracle(d, min(neighbors, count))
     centres = sorted(best(range(m), score.__getitem__, count))
     return [i if i in centres else min(centres, key=lambda c, i=i: (d[i][c], c)) for i in range(m)]
 
@@ -88,56 +96,65 @@ def test_segments_are_the_best_of_all(
     assert segments(same, max_length) == segments_oracle(same.tolist(), max_length)
 
 
-def still_oracle(x: list[list[list[float]]], parts: Parts, tau: float, keep: int) -> set[tuple[int, int]]:
-    """(segment, place) that merge over time."""
-    weakest = {}
-    for s, (start, end) in enumerate(parts):
-        for p in range(len(x[0])):
-            links = [cosine(x[t][p], x[t + 1][p]) for t in range(start, end)]
-            if links and min(links) > tau:
-                weakest[s, p] = min(links)
-    left = len(x) * len(x[0]) - sum(parts[s][1] - parts[s][0] for s, _ in weakest)
-    for run in sorted(weakest, key=lambda r: (weakest[r], r)):
-        if left >= keep:
-            break
-        left += parts[run[0]][1] - parts[run[0]][0]
-        del weakest[run]
-    return set(weakest)
-
-
-def holitom_oracle(clip: ClipTokens, keep: int, tau: float, max_length: int) -> list[int]:
+def holitom_oracle(
+    clip: ClipTokens, keep: int, tau: float, max_length: int, beta: float
+) -> tuple[list[int], list[float]]:
+    """Where each token ends, and what it counts there."""
     x, n, frames = clip.x.tolist(), clip.per_frame, clip.frames
     attention = clip.attention.tolist()
-    parts: Parts = [(0, 0)]
-    if frames > 1:
-        same = [[cosine(x[t][p], x[t + 1][p]) > tau for p in range(n)] for t in range(frames - 1)]
-        parts = segments_oracle(same, max_length)
-    still = still_oracle(x, parts, tau, keep)
-    segment = [s for s, (start, end) in enumerate(parts) for _ in range(start, end + 1)]
-    moving = [[p for p in range(n) if (segment[t], p) not in still] for t in range(frames)]
-    resting = [[p for p in range(n) if (s, p) in still] for s in range(len(parts))]
-    counts = shares(keep, [len(m) for m in (*moving, *resting)])
-    out = [-1] * (frames * n)
+    same = [[cosine(x[t][p], x[t + 1][p]) > tau for p in range(n)] for t in range(frames - 1)]
+    parts: Parts = segments_oracle(same, max_length) if same else [(0, 0)]
+    resting = [[p for p in range(n) if e > s and all(same[t][p] for t in range(s, e))] for s, e in parts]
+    moving = [
+        [p for p in range(n) if p not in rest]
+        for (s, e), rest in zip(parts, resting, strict=True)
+        for _ in range(s, e + 1)
+    ]
+    left = sum(map(len, moving)) + sum(map(len, resting))
+    share = min(keep / clip.num_tokens / (left / clip.num_tokens), 1)
+    counts = [round(len(rest) * share) for rest in resting]
+    if not any(moving) and not any(counts):
+        counts[0] = 1
+    out, weight = [-1] * (frames * n), [1.0] * (frames * n)
     for t in range(frames):
-        for p in best(moving[t], attention[t].__getitem__, counts[t]):
+        for p in best(moving[t], attention[t].__getitem__, math.ceil(len(moving[t]) * share)):
             out[t * n + p] = t * n + p
-    for s, (start, end) in enumerate(parts):
-        if counts[frames + s]:
-            tokens = [mean([x[t][p] for t in range(start, end + 1)]) for p in resting[s]]
-            for p, centre in zip(resting[s], peaks_oracle(tokens, counts[frames + s], 7), strict=True):
-                for t in range(start, end + 1):
-                    out[t * n + p] = start * n + resting[s][centre]
-    return out
+    for (start, end), rest, count in zip(parts, resting, counts, strict=True):
+        if not count:
+            continue
+        centres = peaks_oracle([mean([x[t][p] for t in range(start, end + 1)]) for p in rest], count, 7)
+        for i, (p, centre) in enumerate(zip(rest, centres, strict=True)):
+            joined = centres.count(centre) - 1
+            share_of = (beta if joined else 1.0) if centre == i else (1 - beta) / joined
+            for t in range(start, end + 1):
+                out[t * n + p] = start * n + rest[centre]
+                weight[t * n + p] = share_of / (end - start + 1)
+    return out, weight
 
 
 @FEW
-@given(clips_and_counts(max_frames=5), st.sampled_from([0.8, 0.3, -1.1]), st.sampled_from([2, 1024]))
-def test_holitom(case: tuple[ClipTokens, int], tau: float, max_length: int) -> None:
+@given(
+    clips_and_counts(max_frames=5),
+    st.sampled_from([0.8, 0.3, -1.1]),
+    st.sampled_from([2, 1024]),
+    st.sampled_from([0.6, 0.0, 1.0]),
+)
+def test_holitom(case: tuple[ClipTokens, int], tau: float, max_length: int, beta: float) -> None:
     clip, keep = case
-    plan = holitom(clip, keep, tau=tau, max_length=max_length)
-    assert plan.num_kept == keep
+    plan = holitom(clip, keep, tau=tau, max_length=max_length, beta=beta)
     if keep < clip.num_tokens:
-        assert targets(plan) == holitom_oracle(clip, keep, tau, max_length)
+        out, weight = holitom_oracle(clip, keep, tau, max_length, beta)
+        assert targets(plan) == out
+        inside = plan.into[0] >= 0
+        assert plan.weight[0, inside].tolist() == pytest.approx(torch.tensor(weight)[inside].tolist())
+
+
+def test_holitom_is_laxer_at_a_tenth() -> None:
+    clip = make_clip(4, 10, still=0.75, seed=3)
+    for keep, tau in ((4, 0.65), (5, 0.8), (10, 0.8)):
+        wanted = targets(holitom(clip, keep, tau=tau))
+        assert targets(holitom(clip, keep)) == wanted
+        assert targets(holitom(clip, keep, tau=1.45 - tau)) != wanted
 
 
 def test_holitom_merges_a_still_clip_into_its_first_frame() -> None:
@@ -154,3 +171,5 @@ def test_wrong_knobs() -> None:
         holitom(clip, 2, max_length=0)
     with pytest.raises(ValueError, match="neighbors=0"):
         holitom(clip, 2, neighbors=0)
+    with pytest.raises(ValueError, match=r"beta=1\.5"):
+        holitom(clip, 2, beta=1.5)

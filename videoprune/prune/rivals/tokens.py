@@ -187,6 +187,25 @@ def plan_of(target: Tensor, weight: Tensor | None = None) -> KeepPlan:
     return KeepPlan(own.nonzero().T, into[None], None if weight is None else weight.flatten()[None])
 
 
+def plan_of_sums(kept: Tensor, taker: Tensor, token: Tensor, weight: Tensor) -> KeepPlan:
+    """The plan in which each kept token becomes a weighted sum of any tokens of the clip.
+
+    kept: bool (T, n). taker, token: int64 (M,), places in the clip, every taker kept; weight: (M,), those of one pair
+    add up. A token may be in several sums: it ends in itself if it is kept, else in the earliest of its takers.
+    """
+    total = kept.numel()
+    place = torch.arange(total, device=kept.device)
+    first = torch.full_like(place, total).scatter_reduce(0, token, taker, "amin")
+    target = place.where(kept.flatten(), first.where(first < total, -1))
+    there = target[token] == taker
+    plan = plan_of(target, weight.new_zeros(total).index_add(0, token[there], weight[there]))
+    if bool(there.all()):
+        return plan
+    index = kept.flatten().cumsum(dim=0) - 1  # a survivor's place among the survivors
+    also = index[taker[~there]], token[~there], weight[~there]
+    return KeepPlan(plan.keep, plan.into, plan.weight, also)
+
+
 def plan_of_kept(kept: Tensor) -> KeepPlan:
     """The plan that keeps the True tokens of bool (T, n) and drops the others."""
     place = torch.arange(kept.numel(), device=kept.device).view_as(kept)
