@@ -72,6 +72,23 @@ class VideoFrames:
 
 
 @dataclass(frozen=True)
+class Shared:
+    """What survivors take in besides their groups: tokens that may go into several of them, or survive themselves.
+
+    token: int64 (B, K, M), positions among the N tokens. weight: (B, K, M), what each counts in the survivor's sum.
+    """
+
+    token: Tensor
+    weight: Tensor
+
+    def __post_init__(self) -> None:
+        if self.token.ndim != 3 or self.token.shape != self.weight.shape:
+            raise ValueError(
+                f"token {tuple(self.token.shape)}, weight {tuple(self.weight.shape)}; allowed: both (B, K, M)"
+            )
+
+
+@dataclass(frozen=True)
 class KeepPlan:
     """Which of N tokens stay and where the others go. A method decides it once; `prune.merge` applies it.
 
@@ -79,11 +96,13 @@ class KeepPlan:
     into: int64 (B, N), for each token the index (0..K-1) of the survivor that it merges into, or -1: dropped.
     A survivor always points at itself.
     weight: (B, N), what each token counts in the sum that its survivor becomes; None: the mean of the group, by size.
+    shared: what is added to those sums; only with `weight`.
     """
 
     keep: Tensor
     into: Tensor
     weight: Tensor | None = None
+    shared: Shared | None = None
 
     def __post_init__(self) -> None:
         if self.keep.ndim != 2 or self.into.ndim != 2 or self.keep.shape[0] != self.into.shape[0]:
@@ -92,6 +111,12 @@ class KeepPlan:
             )
         if self.weight is not None and self.weight.shape != self.into.shape:
             raise ValueError(f"weight {tuple(self.weight.shape)}; allowed: {tuple(self.into.shape)}, as into")
+        if self.shared is not None and (
+            self.weight is None or self.shared.token.shape[:2] != self.keep.shape
+        ):
+            raise ValueError(
+                f"shared: token {tuple(self.shared.token.shape)}; allowed: {(*self.keep.shape, 'M')}, beside a weight"
+            )
 
     @property
     def num_kept(self) -> int:

@@ -18,7 +18,7 @@ from videoprune.prune.merge import (
     plan_from_keep,
     unmerge,
 )
-from videoprune.types import KeepPlan
+from videoprune.types import KeepPlan, Shared
 
 FEW = settings(max_examples=40, deadline=None)
 
@@ -225,6 +225,37 @@ def test_weights_make_sums(plan: KeepPlan) -> None:
             if plan.into[b, i] >= 0:
                 want[b, plan.into[b, i]] += weight[b, i].double() * x[b, i].double()
     torch.testing.assert_close(y.double(), want, rtol=1e-5, atol=1e-5)
+
+
+@FEW
+@given(plans(), st.integers(1, 4))
+def test_shared_tokens_are_added(plan: KeepPlan, neighbors: int) -> None:
+    rng = torch.Generator().manual_seed(7)
+    x = torch.randn(*plan.into.shape, 3, generator=rng, dtype=torch.float64)
+    weight = torch.rand(plan.into.shape, generator=rng, dtype=torch.float64)
+    lead = (*plan.keep.shape, neighbors)
+    token = torch.randint(plan.num_tokens, lead, generator=rng)
+    share = torch.rand(lead, generator=rng, dtype=torch.float64)
+    shared = KeepPlan(plan.keep, plan.into, weight, Shared(token, share))
+    want = apply_plan(x, KeepPlan(plan.keep, plan.into, weight))
+    for b, k, m in torch.cartesian_prod(*map(torch.arange, lead)).tolist():
+        want[b, k] += share[b, k, m] * x[b, token[b, k, m]]
+    torch.testing.assert_close(apply_plan(x, shared), want)
+
+
+def test_concatenated_plans_share_what_they_shared() -> None:
+    plan = KeepPlan(torch.tensor([[0, 2]]), torch.tensor([[0, 0, 1]]), torch.ones(1, 3))
+    parts = [
+        KeepPlan(plan.keep, plan.into, plan.weight, Shared(torch.tensor([[[1], [0]]]), torch.ones(1, 2, 1))),
+        identity_plan(1, 2),
+        KeepPlan(
+            plan.keep, plan.into, plan.weight, Shared(torch.tensor([[[0, 2], [1, 0]]]), torch.ones(1, 2, 2))
+        ),
+        plan,
+    ]
+    x = torch.randn(1, 11, 4, generator=torch.Generator().manual_seed(1))
+    one_by_one = [apply_plan(part, p) for part, p in zip(x.split([3, 2, 3, 3], 1), parts, strict=True)]
+    torch.testing.assert_close(apply_plan(x, concatenate(parts)), torch.cat(one_by_one, 1))
 
 
 def test_concatenated_plans_keep_weights_or_have_none() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from videoprune.types import KeepPlan
+from videoprune.types import KeepPlan, Shared
 
 
 def identity_plan(batch: int, num_tokens: int, device: torch.device | str | None = None) -> KeepPlan:
@@ -70,8 +71,7 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
         _check_tokens("size", size, plan.into, ndim=2)
     dtype = torch.promote_types(x.dtype, torch.float32)
     if plan.weight is not None:
-        weight = plan.weight.to(dtype).view(*plan.into.shape, *[1] * (x.ndim - 2))
-        return _sum_into(x.to(dtype) * weight, plan).to(x.dtype)
+        return _weighted_sums(x.to(dtype), plan, plan.weight).to(x.dtype)
     if plan.num_kept == plan.num_tokens:
         return x
     # Only the tokens that merge and those that take them in are touched: most of x is copied as it is.
@@ -120,7 +120,7 @@ def concatenate(plans: Sequence[KeepPlan]) -> KeepPlan:
         keeps.append(plan.keep + tokens)
         intos.append((plan.into + kept).where(plan.into >= 0, -1))
         tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
-    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans))
+    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans), _shared(plans))
 
 
 def _weights(plans: Sequence[KeepPlan]) -> Tensor | None:
@@ -132,6 +132,23 @@ def _weights(plans: Sequence[KeepPlan]) -> Tensor | None:
             raise ValueError("weight: some plans have weights; allowed: all, or none")
         found.append(torch.ones_like(plan.into, dtype=torch.float32) if plan.weight is None else plan.weight)
     return torch.cat(found, 1)
+
+
+def _shared(plans: Sequence[KeepPlan]) -> Shared | None:
+    most = max((plan.shared.token.shape[2] for plan in plans if plan.shared is not None), default=0)
+    if not most:
+        return None
+    tokens, places, weights = 0, [], []
+    for plan in plans:
+        place = plan.keep.new_zeros(*plan.keep.shape, most)
+        weight = torch.zeros_like(place, dtype=torch.float32)
+        if plan.shared is not None:
+            spare = (0, most - plan.shared.token.shape[2])
+            place, weight = F.pad(plan.shared.token, spare), F.pad(plan.shared.weight, spare)
+        places.append(place + tokens)
+        weights.append(weight)
+        tokens += plan.num_tokens
+    return Shared(torch.cat(places, 1), torch.cat(weights, 1))
 
 
 def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:
@@ -148,6 +165,18 @@ def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
     spare = y.new_full((y.shape[0], 1, *y.shape[2:]), fill)
     index = plan.into.where(plan.into >= 0, plan.num_kept)
     return torch.cat((y, spare), dim=1)[_rows(index), index]
+
+
+def _weighted_sums(x: Tensor, plan: KeepPlan, weight: Tensor) -> Tensor:
+    """x (B, N, ...) -> (B, K, ...): the weighted sum of each survivor's group, and what it takes of shared tokens."""
+    tail = [1] * (x.ndim - 2)
+    total = _sum_into(x * weight.to(x.dtype).view(*weight.shape, *tail), plan)
+    if plan.shared is None:
+        return total
+    # One neighbour of every survivor at a time: all at once would be M times as large as the result.
+    for token, share in zip(plan.shared.token.unbind(2), plan.shared.weight.unbind(2), strict=True):
+        total = total + x[_rows(token), token] * share.to(x.dtype).view(*share.shape, *tail)
+    return total
 
 
 def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from videoprune.prune.kinds import Product
 from videoprune.prune.merge import concatenate, identity_plan
-from videoprune.types import KeepPlan
+from videoprune.types import KeepPlan, Shared
 
 Need = Literal["attention", "keys"]
 _COMMON = ("clip", "keep", "generator")
@@ -175,16 +175,20 @@ def in_clip(local: Tensor) -> Tensor:
     return (local + start).where(local >= 0, -1)
 
 
-def plan_of(target: Tensor, weight: Tensor | None = None) -> KeepPlan:
+def plan_of(
+    target: Tensor, weight: Tensor | None = None, shared: tuple[Tensor, Tensor] | None = None
+) -> KeepPlan:
     """The plan in which each token ends in its target: int64 (T, n), places in the clip, -1 for dropped.
 
-    A token that points at itself survives; every target must survive. weight: (T, n), see `KeepPlan`.
+    A token that points at itself survives; every target must survive. weight: (T, n), see `KeepPlan`. shared: for each
+    token the places in the clip of those that it takes in if it survives, int64 (T, n, M), and their weights (T, n, M).
     """
     target = target.flatten()  # (N,)
     own = target == torch.arange(target.shape[0], device=target.device)
     index = own.cumsum(dim=0) - 1  # a survivor's place among the survivors
     into = index[target.clamp(min=0)].where(target >= 0, -1)
-    return KeepPlan(own.nonzero().T, into[None], None if weight is None else weight.flatten()[None])
+    kept = None if shared is None else Shared(*(part.flatten(0, 1)[own][None] for part in shared))
+    return KeepPlan(own.nonzero().T, into[None], None if weight is None else weight.flatten()[None], kept)
 
 
 def plan_of_kept(kept: Tensor) -> KeepPlan:
