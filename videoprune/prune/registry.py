@@ -31,7 +31,7 @@ from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.flashvid import flashvid
 from videoprune.prune.rivals.holitom import holitom
-from videoprune.prune.rivals.prumerge import prumerge_plus
+from videoprune.prune.rivals.prumerge import prumerge_plus, prumerge_plus_means
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
 from videoprune.prune.rivals.tome import tome
 from videoprune.prune.rivals.vidcom2 import vidcom2
@@ -69,6 +69,7 @@ OVER_CLIP: dict[str, OverClip] = {
     "pool": pool,
     "visionzip": visionzip,
     "prumerge_plus": prumerge_plus,
+    "prumerge_plus_means": prumerge_plus_means,
     "divprune": divprune,
     "evs": evs,
     "vidcom2": vidcom2,
