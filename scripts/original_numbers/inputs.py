@@ -37,3 +37,14 @@ def attention(seed: int, frames: int, tokens: int) -> Array:
 def keys(seed: int, frames: int, tokens: int, width: int) -> Array:
     """Head-mean keys, float32 (T, n, d)."""
     return clip(seed + 10_000, frames, tokens, width, still=0.5)
+
+
+def groups(share: NDArray[np.float32]) -> tuple[NDArray[np.int16], Array]:
+    """What each token has become, of share (T, k, n), how much of it there is in each of the k results.
+
+    -> the first token of its group, int16 (T, n), -1 for one that is in none; and what it counts there, (T, n).
+    """
+    first = (share > 0).argmax(2).astype(np.int16)  # (T, k)
+    group = np.take_along_axis(first, share.argmax(1), 1)
+    weight = share.max(1)
+    return np.where(weight > 0, group, -1).astype(np.int16), weight.astype(np.float32)

@@ -69,7 +69,7 @@ def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Te
     """Each method by name, ready to choose on tokens of its own: the tensors that it decides."""
 
     def pair(plan: KeepPlan) -> list[Tensor]:
-        return [plan.keep, plan.into]
+        return [plan.keep, plan.into, *(() if plan.weight is None else (plan.weight,))]
 
     clip = make_clip(FRAMES, UNITS, seed=seed)
     for part in (clip.x, clip.attention, clip.keys):
@@ -86,7 +86,7 @@ def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Te
     for name, control in BY_FRAME.items():
         found[f"frame {name}"] = lambda m=control: pair(m.plan(2, 9, 4, generator=torch.Generator()))
     for name, over in OVER_CLIP.items():
-        found[f"clip {name}"] = lambda m=over: pair(m(clip, 10))
+        found[f"clip {name}"] = lambda m=over: pair(m(clip, 20))
     for name in FUSION:
 
         def across(name: str = name) -> list[Tensor]:

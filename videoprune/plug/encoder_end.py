@@ -15,6 +15,7 @@ from videoprune.prune.counts import kept_of_clip
 from videoprune.prune.fusion import fuse_clips
 from videoprune.prune.merge import apply_plan, compose, gather, identity_plan
 from videoprune.prune.registry import BY_FRAME, OVER_CLIP, ClipTokens
+from videoprune.prune.rivals.tokens import plan_of_kept
 from videoprune.types import KeepPlan
 
 if TYPE_CHECKING:
@@ -37,14 +38,19 @@ class EncoderEnd:
         self.chosen: KeepPlan | None = None
         self.fused: KeepPlan | None = None
 
-    def control(self, group: list[int], device: torch.device) -> KeepPlan:
-        """What stays of a group of frames of one size where the choice does not look at the tokens."""
+    def control(self, device: torch.device) -> KeepPlan:
+        """What stays of all units where the choice does not look at them: everything, but for a control."""
         run = self.run
-        frames, n, k = len(group), run.dense[group[0]], run.final[group[0]]
         found = BY_FRAME.get(run.config.method)
         if found is None:
-            return identity_plan(frames, n, device)
-        return found.plan(frames, n, k, generator=run.generator, device=device)
+            return identity_plan(1, sum(run.dense), device)
+        kept = found.kept(run.dense, run.final, run.layout.grids, generator=run.generator)
+        if (
+            run.layout.order is not None
+        ):  # chosen row by row, as each unit was before windows changed the order
+            kept = kept[run.layout.order.cpu()]
+        plan = plan_of_kept(kept[None])
+        return KeepPlan(plan.keep.to(device), plan.into.to(device))
 
     def choose(self, units: Tensor) -> Tensor:
         """A choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""

@@ -36,7 +36,7 @@ class Layout:
 
     lengths: packed tokens of each frame, prefix included. unit: patches of a unit. windows: packed tokens of each
     attention window, for the blocks that attend in windows (Qwen2.5-VL). clips: frames of each clip, None: not known.
-    grid: rows and columns of a frame's units (of the first one, if they differ). order: (all units,) the place, row by
+    grids: rows and columns of each frame's units. order: (all units,) the place, row by
     row, that each unit comes from; None: its own.
     """
 
@@ -45,8 +45,13 @@ class Layout:
     prefix: int = 0
     windows: Sequence[int] | None = None
     clips: Sequence[int] | None = None
-    grid: tuple[int, int] | None = None
+    grids: Sequence[tuple[int, int]] | None = None
     order: Tensor | None = None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """Rows and columns of the first frame's units."""
+        return self.grids[0] if self.grids else None
 
 
 @dataclass(frozen=True)
@@ -244,8 +249,7 @@ class EncoderPass:
     def finish(self, device: torch.device) -> KeepPlan:
         """The plan from the dense units to those that leave, one row; the controls choose here."""
         if self.plan is None:
-            plans = [self.end.control(group, device) for group in self.rows.units.groups]
-            self.plan = self.rows.whole(plans)
+            self.plan = self.end.control(device)
         return self.plan
 
     def kept(self) -> list[int]:

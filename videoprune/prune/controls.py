@@ -33,7 +33,7 @@ class RandomPlaces(ByFrame):
 
 
 class UniformPlaces(ByFrame):
-    """Evenly spaced over the grid, or over the order without a grid."""
+    """Evenly spaced over rows and columns of each frame's grid, or over the order without a grid."""
 
     source = "control: evenly spaced in every frame"
 

@@ -10,7 +10,7 @@ Shapes: F frames, n units of a frame (what becomes one token of the LLM), D widt
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -173,6 +173,30 @@ class ByFrame(ABC):
         device: torch.device | str | None = None,
     ) -> KeepPlan:
         """`keep` of the `tokens` tokens of each frame stay: a plan over (frames, tokens). grid: rows and columns."""
+
+    def kept(
+        self,
+        tokens: Sequence[int],
+        keep: Sequence[int],
+        grids: Sequence[tuple[int, int]] | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Which tokens of frames that follow each other stay, bool (sum of tokens,): keep[f] of frame f's tokens[f].
+
+        grids: rows and columns of each frame, None where its tokens have no order row by row. Frames that are alike in
+        all of this are asked for together.
+        """
+        shapes: Sequence[tuple[int, int] | None] = grids or [None] * len(tokens)
+        kinds = list(zip(tokens, keep, shapes, strict=True))
+        found = [torch.empty(0)] * len(kinds)
+        for n, count, grid in dict.fromkeys(kinds):
+            frames = [f for f, kind in enumerate(kinds) if kind == (n, count, grid)]
+            places = self.plan(len(frames), n, count, grid=grid, generator=generator).keep.cpu()
+            marks = torch.zeros(len(frames), n, dtype=torch.bool).scatter(1, places, True)
+            for f, row in zip(frames, marks, strict=True):
+                found[f] = row
+        return torch.cat(found)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.fastvid import fastvid
 from videoprune.prune.rivals.flashvid import flashvid, flashvid_v1
 from videoprune.prune.rivals.holitom import holitom
-from videoprune.prune.rivals.prumerge import prumerge_plus
+from videoprune.prune.rivals.prumerge import prumerge_plus, prumerge_plus_means
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
 from videoprune.prune.rivals.tome import tome
 from videoprune.prune.rivals.vidcom2 import vidcom2
@@ -70,6 +70,7 @@ OVER_CLIP: dict[str, OverClip] = {
     "pool": pool,
     "visionzip": visionzip,
     "prumerge_plus": prumerge_plus,
+    "prumerge_plus_means": prumerge_plus_means,
     "divprune": divprune,
     "evs": evs,
     "vidcom2": vidcom2,

@@ -1,4 +1,4 @@
-"""ToMe and AIM at the encoder's end, against a loop over single merges."""
+"""ToMe at the encoder's end, against a loop over single merges."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, clips_and_counts, cosine, even, make_clip, mean, targets
-from videoprune.prune.rivals.aim import aim
 from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.tome import tome
 
@@ -31,24 +30,21 @@ def matching_oracle(metric: list[list[float]], count: int, step: int | None) -> 
 
 
 @FEW
-@given(clips_and_counts(max_tokens=13), st.sampled_from([None, 1, 2, 5]))
-def test_both(case: tuple[ClipTokens, int], step: int | None) -> None:
+@given(clips_and_counts(max_tokens=13), st.sampled_from([1, 2, 5]))
+def test_tome(case: tuple[ClipTokens, int], step: int) -> None:
     clip, keep = case
-    metric = clip.x if step is None else clip.keys
+    metric = clip.keys
     assert metric is not None
     expected = [
         t * clip.per_frame + i if i >= 0 else -1
         for t, count in enumerate(even(keep, clip.frames))
         for i in matching_oracle(metric[t].tolist(), count, step)
     ]
-    plan = aim(clip, keep) if step is None else tome(clip, keep, r=step)
-    assert targets(plan) == expected
+    assert targets(tome(clip, keep, r=step)) == expected
 
 
 def test_alike_neighbours_merge_first_and_ties_go_to_the_earlier() -> None:
     kinds = torch.eye(3)[[0, 0, 1, 1, 2, 2]][None]
-    assert targets(aim(ClipTokens(kinds), 3)) == [1, 1, 3, 3, 5, 5]
-    assert targets(aim(ClipTokens(kinds), 4)) == [1, 1, 3, 3, 4, 5]
     assert targets(tome(ClipTokens(torch.ones(1, 6, 2), keys=kinds), 5, r=1)) == [1, 1, 2, 3, 4, 5]
 
 

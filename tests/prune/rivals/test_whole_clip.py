@@ -19,7 +19,6 @@ from tests.prune.rivals.clips import (
     kept_only,
     make_clip,
     mean,
-    middles,
     targets,
 )
 from videoprune.prune.budget import allocate
@@ -108,10 +107,13 @@ def test_divprune_takes_one_of_each_kind_first() -> None:
 def test_evs(case: tuple[ClipTokens, int]) -> None:
     clip, keep = case
     n, total = clip.per_frame, clip.num_tokens
+    if keep < n:
+        least = rf"keep={keep}; allowed for evs: {n}\.\.{total}, at least one whole frame of {clip.frames}"
+        with pytest.raises(ValueError, match=least):
+            evs(clip, keep)
+        return
     x = clip.x.flatten(0, 1).tolist()
-    kept = set(middles(n, keep)) if keep < n else set(range(n))
-    if keep > n:
-        kept |= set(best(range(n, total), lambda i: 1 - cosine(x[i], x[i - n]), keep - n))
+    kept = set(range(n)) | set(best(range(n, total), lambda i: 1 - cosine(x[i], x[i - n]), keep - n))
     assert targets(evs(clip, keep)) == kept_only(kept, total)
 
 
@@ -122,8 +124,12 @@ def test_evs_spends_everything_where_something_moves() -> None:
     assert targets(evs(ClipTokens(torch.ones(3, 2, 2)), 4)) == kept_only({0, 1, 2, 3}, 6)
 
 
-def vidcom2_oracle(clip: ClipTokens, keep: int, temperature: float, kernel: str) -> set[int]:
+def vidcom2_oracle(clip: ClipTokens, keep: int, temperature: float, channels: float, kernel: str) -> set[int]:
     n, frames = clip.per_frame, clip.x.tolist()
+    columns = list(zip(*(x for frame in frames for x in frame), strict=True))
+    spread = [sum((v - sum(c) / len(c)) ** 2 for v in c) for c in columns]
+    calm = best(range(len(columns)), lambda d: -spread[d], max(1, int(channels * len(columns))))
+    frames = [[[x[d] for d in calm] for x in frame] for frame in frames]
     if kernel == "gaussian":
         frames = [[[v / math.hypot(*x) for v in x] for x in frame] for frame in frames]
 
@@ -138,44 +144,60 @@ def vidcom2_oracle(clip: ClipTokens, keep: int, temperature: float, kernel: str)
     in_frame = [[-like(x, mean(frame)) for x in frame] for frame in frames]
     unique = [sum(row) / n / temperature for row in in_video]
     powers = [math.exp(u - max(unique)) for u in unique]
-    soft = [p / sum(powers) for p in powers]
-    rates = [1 + s - 1 / len(soft) for s in soft]
-    minimum = 1 if keep >= clip.frames else 0
-    counts = allocate(keep, rates, [n] * clip.frames, minimum=minimum)
+    rates = [keep / clip.num_tokens * (1 + p / sum(powers) - 1 / len(powers)) for p in powers]
+    assume(all(abs(r * n % 1 - 0.5) > 1e-6 for r in rates))
     return {
         t * n + i
-        for t, count in enumerate(counts)
-        for i in best(range(n), lambda i, t=t: in_video[t][i] + in_frame[t][i], count)
+        for t, rate in enumerate(rates)
+        for i in best(
+            range(n), lambda i, t=t: in_video[t][i] + in_frame[t][i], max(1, round(min(1.0, rate) * n))
+        )
     }
 
 
 @FEW
-@given(clips_and_counts(), st.sampled_from([0.01, 1.0]), st.sampled_from(["cosine", "gaussian"]))
+@given(
+    clips_and_counts(),
+    st.sampled_from([0.01, 1.0]),
+    st.sampled_from([0.5, 0.8, 1.0]),
+    st.sampled_from(["cosine", "gaussian"]),
+)
 def test_vidcom2(
-    case: tuple[ClipTokens, int], temperature: float, kernel: Literal["cosine", "gaussian"]
+    case: tuple[ClipTokens, int], temperature: float, channels: float, kernel: Literal["cosine", "gaussian"]
 ) -> None:
     clip, keep = case
-    assume(kernel == "cosine" or clip.per_frame > 2)  # two tokens are equally far from their mean
-    expected = kept_only(vidcom2_oracle(clip, keep, temperature, kernel), clip.num_tokens)
-    assert targets(vidcom2(clip, keep, temperature=temperature, kernel=kernel)) == expected
+    assume(clip.per_frame > 2)  # two tokens are equally far from their mean
+    plan = vidcom2(clip, keep, temperature=temperature, channels=channels, kernel=kernel)
+    if keep < clip.num_tokens:
+        kept = vidcom2_oracle(clip, keep, temperature, channels, kernel)
+        assert targets(plan) == kept_only(kept, clip.num_tokens)
+
+
+def test_vidcom2_is_the_program_by_default() -> None:
+    clip = make_clip(3, 20)
+    named = vidcom2(clip, 15, temperature=0.01, channels=0.5, kernel="gaussian")
+    assert targets(vidcom2(clip, 15)) == targets(named)
+    for other in ({"channels": 1.0}, {"kernel": "cosine"}, {"temperature": 9.0}):
+        assert targets(vidcom2(clip, 15, **other)) != targets(named), other
 
 
 def test_vidcom2_gives_the_odd_frame_more() -> None:
     x = torch.tensor([1.0, 0.0]).repeat(4, 10, 1)
     x[2] = torch.tensor([0.0, 1.0])
-    kept = [i for i in targets(vidcom2(ClipTokens(x), 20)) if i >= 0]
+    kept = [i for i in targets(vidcom2(ClipTokens(x), 21, channels=1.0)) if i >= 0]
     counts = [sum(i // 10 == t for i in kept) for t in range(4)]
-    assert counts == [4, 4, 9, 3]  # 5 * (3/4, 3/4, 7/4, 3/4), the three spare ones to the earlier
+    assert counts == [4, 4, 9, 4]  # 5.25 * (3/4, 3/4, 7/4, 3/4), each rounded
 
 
 def test_vidcom2_leaves_no_frame_without_a_token() -> None:
-    x = torch.tensor([[[0.0, 1.0]], [[10.0, 0.0]]]).repeat(1, 3, 1)  # the clip's mean is near the second
-    assert targets(vidcom2(ClipTokens(x), 2)) == kept_only({0, 3}, 6)
-    assert targets(vidcom2(ClipTokens(x), 1)) == kept_only({0}, 6)
+    x = torch.tensor([[[0.0, 1.0]], [[10.0, 0.0]]]).repeat(1, 3, 1)
+    assert targets(vidcom2(ClipTokens(x), 1)) == kept_only({0, 3}, 6)
 
 
 def test_vidcom2_refuses_wrong_knobs() -> None:
     with pytest.raises(ValueError, match="temperature=0"):
         vidcom2(make_clip(1, 4), 2, temperature=0)
+    with pytest.raises(ValueError, match="channels=0; allowed"):
+        vidcom2(make_clip(1, 4), 2, channels=0)
     with pytest.raises(ValueError, match="kernel='rbf'"):
         vidcom2(make_clip(1, 4), 2, kernel="rbf")  # type: ignore[arg-type]

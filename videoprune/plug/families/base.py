@@ -121,7 +121,9 @@ class Batched(Encoder):
         """Called at the first block: (F, P + N, D)."""
         frames, tokens = args[0].shape[:2]
         side = round((tokens - self.prefix) ** 0.5) // self.unit_side
-        return Layout([tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grid=(side, side))
+        return Layout(
+            [tokens] * frames, unit=self.unit_side**2, prefix=self.prefix, grids=[(side, side)] * frames
+        )
 
     def unit_order(self, patches: int, device: torch.device) -> Tensor:
         """Patches of a frame in the order of their units, (N,)."""
@@ -178,10 +180,9 @@ class Packed(Encoder):
     packed = True
 
     @staticmethod
-    def grid(grid_thw: Tensor, side: int) -> tuple[int, int]:
-        """Rows and columns of the units of a frame, of the first image or video."""
-        _, height, width = grid_thw[0].tolist()
-        return height // side, width // side
+    def grids(grid_thw: Tensor, side: int) -> list[tuple[int, int]]:
+        """Rows and columns of the units of each frame, from (time, height, width) of each image or video."""
+        return [(h // side, w // side) for t, h, w in grid_thw.tolist() for _ in range(t)]
 
     @staticmethod
     def frame_lengths(grid_thw: Tensor) -> list[int]:

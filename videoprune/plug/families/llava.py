@@ -18,6 +18,9 @@ from videoprune.prune.counts import kept_of_clip
 from videoprune.prune.fusion import fuse_clips
 from videoprune.prune.merge import apply_plan
 from videoprune.prune.registry import BY_FRAME, OVER_CLIP, ClipTokens
+from videoprune.prune.rivals.choose import even_counts
+from videoprune.prune.rivals.tokens import plan_of_kept
+from videoprune.types import KeepPlan
 
 
 class LlavaNextVideo(StockModel, Batched):
@@ -80,30 +83,41 @@ def _reduce(x: Tensor, run: EncoderPass, clips: Sequence[int], *, image: bool = 
     """
     frames, tokens = x.shape[:2]
     keep = [kept_of_clip(f, tokens, run.goal.keep * run.end.fusing) for f in clips]
-    flat, method = x.flatten(0, 1), run.config.method
     if sum(keep) == frames * tokens:
         return x
     with torch.no_grad():
-        if run.end.chooses:
-            side = round(tokens**0.5)
-            attention, keys = (None, None) if image else run.last_heads()
-            pooled = ClipTokens(
-                x,
-                None if attention is None else _pooled(attention[..., None], side)[..., 0],
-                None if keys is None else _pooled(keys, side),
-                (side, side) if side * side == tokens else None,
-            )
-            plan = OVER_CLIP[method].choose(pooled, keep, clips, run.generator)
-        else:
-            how = method if method in BY_FRAME else run.goal.fusion.method
-            # Merged places hold copies: alike ones are what this choice leaves out, with or without fusion.
-            how = "cooperative" if how == "none" else how
-            plan = fuse_clips(how, flat, keep, [f * tokens for f in clips], run.generator)
-    left = apply_plan(flat[None], plan)[0]
+        plan = _chosen(x, run, clips, keep, image=image)
+    flat = x.flatten(0, 1)
     out = torch.full((frames * tokens, x.shape[2]), NAN, dtype=x.dtype, device=x.device)
-    out[plan.keep[0]] = left
+    out[plan.keep[0]] = apply_plan(flat[None], plan)[0]
     run.marked += frames * tokens - plan.num_kept
     return out.unflatten(0, (frames, tokens))
+
+
+def _chosen(
+    x: Tensor, run: EncoderPass, clips: Sequence[int], keep: Sequence[int], *, image: bool
+) -> KeepPlan:
+    """What stays of pooled tokens x (F, n, W), keep[i] of clip i: one row over all of them."""
+    frames, tokens = x.shape[:2]
+    method, side = run.config.method, round(tokens**0.5)
+    grid = (side, side) if side * side == tokens and not image else None
+    if run.end.chooses:
+        attention, keys = (None, None) if image else run.last_heads()
+        pooled = ClipTokens(
+            x,
+            None if attention is None else _pooled(attention[..., None], side)[..., 0],
+            None if keys is None else _pooled(keys, side),
+            grid,
+        )
+        return OVER_CLIP[method].choose(pooled, keep, clips, run.generator)
+    if method in BY_FRAME:  # it takes stage 2's place, with an even share for each frame
+        counts = [c for f, k in zip(clips, keep, strict=True) for c in even_counts(k, f)]
+        grids = None if grid is None else [grid] * frames
+        kept = BY_FRAME[method].kept([tokens] * frames, counts, grids, generator=run.generator)
+        return plan_of_kept(kept[None].to(x.device))
+    # Merged places hold copies: alike ones are what this choice leaves out, with or without fusion.
+    how = "cooperative" if run.goal.fusion.method == "none" else run.goal.fusion.method
+    return fuse_clips(how, x.flatten(0, 1), keep, [f * tokens for f in clips], run.generator)
 
 
 def _pooled(t: Tensor, side: int) -> Tensor:

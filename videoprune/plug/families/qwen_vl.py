@@ -47,7 +47,7 @@ class QwenVL(StockModel, Packed):
             unit=visual.spatial_merge_size**2,
             windows=windows,
             clips=grid[:, 0].tolist(),
-            grid=self.grid(grid, visual.spatial_merge_size),
+            grids=self.grids(grid, visual.spatial_merge_size),
             order=order,
         )
 

@@ -28,7 +28,7 @@ class VideoLlama3(StockModel, Packed):
             raise ValueError(f"merge_sizes={sorted(sides)}; allowed in one call with pruning: one value")
         grid, side = kwargs["grid_thw"], sides.pop()
         return Layout(
-            self.frame_lengths(grid), unit=side**2, clips=grid[:, 0].tolist(), grid=self.grid(grid, side)
+            self.frame_lengths(grid), unit=side**2, clips=grid[:, 0].tolist(), grids=self.grids(grid, side)
         )
 
     def hooks(self) -> list[Hook]:

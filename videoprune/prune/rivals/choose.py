@@ -75,3 +75,19 @@ def nearest(metric: Tensor, centres: Tensor) -> Tensor:
     own = torch.arange(tokens, device=metric.device)
     found = own.where(centres, found)
     return found.where(centres.any(dim=1, keepdim=True), -1)
+
+
+def nearest_others(metric: Tensor, count: int) -> Tensor:
+    """The `count` tokens with the highest cosine to each token, others of its frame: int64 (T, n, count).
+
+    metric: (T, n, d); count <= n - 1. A few frames at a time.
+    """
+    frames, tokens, _ = metric.shape
+    step = max(1, _ENTRIES // tokens**2)
+    found = torch.empty(frames, tokens, count, dtype=torch.int64, device=metric.device)
+    itself = torch.eye(tokens, dtype=torch.bool, device=metric.device)
+    for start in range(0, frames, step):
+        u = unit(metric[start : start + step])
+        cosine = (u @ u.transpose(1, 2)).masked_fill(itself, -torch.inf)
+        found[start : start + step] = cosine.topk(count, dim=2).indices
+    return found

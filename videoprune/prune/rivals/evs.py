@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from videoprune.prune.rivals.choose import spread_mask
-from videoprune.prune.rivals.tokens import ClipTokens, over_clip, plan_of_kept
+from videoprune.prune.rivals.tokens import ClipTokens, over_clip
 from videoprune.prune.select import top_k_plan
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
@@ -20,13 +19,14 @@ def evs(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None
 
     A token's score is 1 - cosine of its x with the x of the same place one frame earlier, the form that vLLM
     runs; the paper takes the L1 distance of the pixels. The highest scores of all frames stay, the others are
-    dropped. The method never keeps less than one frame; where `keep` < n, evenly spaced tokens of
-    the first frame stay (this project's choice, so that counts are exact). `generator` is not used.
+    dropped. `generator` is not used.
+    Raises ValueError if `keep` is less than the tokens of one frame, which the method never thins.
     """
     if keep < clip.per_frame:
-        kept = torch.zeros(clip.frames, clip.per_frame, dtype=torch.bool, device=clip.x.device)
-        kept[:1] = spread_mask(~kept[:1], torch.tensor([keep], device=clip.x.device))
-        return plan_of_kept(kept)
+        raise ValueError(
+            f"keep={keep}; allowed for evs: {clip.per_frame}..{clip.num_tokens}, at least one whole frame "
+            f"of {clip.frames} (encoder.keep of {1 / clip.frames:.3g} or more)"
+        )
     u = unit(clip.x)
     change = 1 - (u[1:] * u[:-1]).sum(dim=2)  # (T - 1, n)
     first = change.new_full((1, clip.per_frame), torch.inf)
