@@ -29,7 +29,7 @@ def test_entries_are_documented(name: str) -> None:
 
 
 def test_all_that_was_promised_is_there() -> None:
-    wanted = "visionzip prumerge_plus divprune evs aim vidcom2 holitom flashvid earlytom tome"
+    wanted = "visionzip prumerge_plus divprune evs aim vidcom2 holitom flashvid earlytom dycoke"
     assert set(OVER_CLIP) == {*wanted.split(), "frames", "pool"}
 
 
@@ -39,7 +39,8 @@ def test_all_that_was_promised_is_there() -> None:
 def test_counts_are_exact(name: str, case: tuple[ClipTokens, int]) -> None:
     clip, keep = case
     plan = OVER_CLIP[name](clip, keep)
-    assert plan.num_kept == keep
+    assert plan.num_kept == keep or not OVER_CLIP[name].exact
+    assert plan.num_kept > 0
     assert plan.num_tokens == clip.num_tokens
     targets(plan)
     everything = OVER_CLIP[name](clip, clip.num_tokens)
@@ -70,7 +71,8 @@ def test_plain_clips(name: str) -> None:
             )
             for keep in range(1, frames * tokens + 1):
                 plan = OVER_CLIP[name](clip, keep)
-                assert plan.num_kept == len({i for i in targets(plan) if i >= 0}) == keep
+                assert plan.num_kept == len({i for i in targets(plan) if i >= 0})
+                assert plan.num_kept == keep or not OVER_CLIP[name].exact
 
 
 @EVERY
@@ -82,7 +84,7 @@ def test_no_gradient_enters_the_choice_but_merging_passes_it(name: str) -> None:
     assert targets(plan) == targets(again)
     apply_plan(x.flatten(0, 1)[None], plan).sum().backward()
     assert x.grad is not None
-    assert x.grad.sum() == pytest.approx(5 * x.shape[2])
+    assert x.grad.sum() == pytest.approx(plan.num_kept * x.shape[2])
 
 
 @pytest.mark.parametrize("name", sorted(set(OVER_CLIP) - {"frames", "pool"}))

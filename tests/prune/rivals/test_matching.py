@@ -1,16 +1,13 @@
-"""ToMe and AIM at the encoder's end, against a loop over single merges."""
+"""AIM's merging, against a loop over single merges."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.prune.rivals.clips import FEW, clips_and_counts, cosine, even, make_clip, mean, targets
+from tests.prune.rivals.clips import FEW, clips_and_counts, cosine, even, mean, targets
 from videoprune.prune.rivals.aim import aim
 from videoprune.prune.rivals.tokens import ClipTokens
-from videoprune.prune.rivals.tome import tome
 
 
 def matching_oracle(metric: list[list[float]], count: int, step: int | None) -> list[int]:
@@ -31,27 +28,18 @@ def matching_oracle(metric: list[list[float]], count: int, step: int | None) -> 
 
 
 @FEW
-@given(clips_and_counts(max_tokens=13), st.sampled_from([None, 1, 2, 5]))
-def test_both(case: tuple[ClipTokens, int], step: int | None) -> None:
+@given(clips_and_counts(max_tokens=13))
+def test_aim(case: tuple[ClipTokens, int]) -> None:
     clip, keep = case
-    metric = clip.x if step is None else clip.keys
-    assert metric is not None
     expected = [
         t * clip.per_frame + i if i >= 0 else -1
         for t, count in enumerate(even(keep, clip.frames))
-        for i in matching_oracle(metric[t].tolist(), count, step)
+        for i in matching_oracle(clip.x[t].tolist(), count, None)
     ]
-    plan = aim(clip, keep) if step is None else tome(clip, keep, r=step)
-    assert targets(plan) == expected
+    assert targets(aim(clip, keep)) == expected
 
 
 def test_alike_neighbours_merge_first_and_ties_go_to_the_earlier() -> None:
     kinds = torch.eye(3)[[0, 0, 1, 1, 2, 2]][None]
     assert targets(aim(ClipTokens(kinds), 3)) == [1, 1, 3, 3, 5, 5]
     assert targets(aim(ClipTokens(kinds), 4)) == [1, 1, 3, 3, 4, 5]
-    assert targets(tome(ClipTokens(torch.ones(1, 6, 2), keys=kinds), 5, r=1)) == [1, 1, 2, 3, 4, 5]
-
-
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="r=0; allowed"):
-        tome(make_clip(1, 4), 2, r=0)
