@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing"]
+Schedule = Literal["mean", "skip", "first", "last", "increasing", "decreasing", "constant"]
 BudgetRule = Literal["rank", "equal", "reverse"]
 Stage = Literal["encoder", "fusion", "llm"]
 
@@ -25,8 +25,9 @@ class EncoderPrune:
     `random` and `uniform` are controls that drop at the encoder's end; the others are rivals that choose there among
     all tokens of a clip; `prune/registry.py` has them all. keep: tokens at the encoders' ends over
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
-    config. schedule: where EvoPrune's merges fall. lambda_div, lambda_att: weights of the diversity penalty and of
-    the soft attention term in EvoPrune's pair score; critical_ratio: share of tokens that attention protects.
+    config. schedule: where EvoPrune's merges fall; `constant` is ToMe's, which `tome` always has. lambda_div,
+    lambda_att: weights of the diversity penalty and of the soft attention term in EvoPrune's pair score;
+    critical_ratio: share of tokens that attention protects.
     metric: what is compared, head-mean keys or hidden states, which lost less on MovingShapes (docs/tables.md).
     neighbors: k of the local density, among destinations.
     proportional_attention: add log(size) to later attention logits (ToMe).

@@ -77,7 +77,9 @@ def _llm() -> tuple[TableRow, ...]:
 
 
 def _schedules() -> tuple[TableRow, ...]:
-    return tuple(TableRow(name, "evoprune", {"encoder.schedule": name}) for name in get_args(Schedule))
+    """EvoPrune's own; `constant` is ToMe's."""
+    names = [name for name in get_args(Schedule) if name != "constant"]
+    return tuple(TableRow(name, "evoprune", {"encoder.schedule": name}) for name in names)
 
 
 def _scores() -> tuple[TableRow, ...]:

@@ -44,6 +44,8 @@ CONFIGS = {
         "llm": {**FIXED, "queries": "last"},
     },
     "meteor": {"encoder": {"method": "meteor", "keep": 0.25}},
+    "a constant r": {"encoder": {"method": "tome", "keep": 0.25}, "llm": FIXED},
+    "what changed over the clip": {"encoder": {"method": "dycoke", "keep": 0.8}},
     "random": {"encoder": {"method": "random", "keep": 0.25}, "llm": {**FIXED, "method": "random"}},
     "previous layer": {"encoder": EVO, "llm": {**FIXED, "queries": "last", "attention": "previous"}},
     "aim": {"llm": {**FIXED, "method": "aim", "ratios": [0.4, 0.0], "attention": "previous"}},
@@ -162,7 +164,9 @@ def test_windows_as_they_were(monkeypatch):
     assert vision_flops(shape, patches, seen) <= embedding + linear + sum(attention)
 
 
-@pytest.mark.parametrize("prune", ["none", "evoprune", "meteor", "random", "over the clip", "all stages"])
+@pytest.mark.parametrize(
+    "prune", ["none", "evoprune", "tome", "meteor", "random", "over the clip", "dycoke", "all stages"]
+)
 def test_several_encoders(prune):
     stages = {"encoder": EVO, "fusion": {"method": "cooperative", "keep": 0.6}, "llm": FIXED}
     meteor = {
@@ -172,6 +176,8 @@ def test_several_encoders(prune):
     made = {
         "none": {},
         "evoprune": {"encoder": EVO},
+        "tome": {"encoder": {"method": "tome", "keep": 0.25}},
+        "dycoke": {"encoder": {"method": "dycoke", "keep": 0.8}, "fusion": stages["fusion"]},
         "meteor": meteor,
         "random": CONFIGS["random"],
         "over the clip": {**CONFIGS["over the clip"], "fusion": stages["fusion"]},

@@ -154,7 +154,7 @@ def test_evoprune_merges_to_the_exact_count_and_loses_no_patch(name: str, schedu
     assert torch.equal(unmerge(x, plan).gather(1, plan.keep[..., None].expand(-1, -1, 32)), x)
 
 
-@pytest.mark.parametrize("method", ["evoprune", "meteor"])
+@pytest.mark.parametrize("method", ["evoprune", "meteor", "tome"])
 @pytest.mark.parametrize("name", [*VITS, "convnext"])
 def test_a_batch_of_frames_equals_the_frames_alone(name: str, method: str) -> None:
     model, config = tiny_model((name,)), EncoderPrune(method=method, keep=0.4)

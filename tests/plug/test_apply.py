@@ -91,7 +91,7 @@ def test_a_batch_equals_its_rows_alone(kind, llm):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["evoprune", "meteor", "random", "uniform"])
+@pytest.mark.parametrize("method", ["evoprune", "tome", "meteor", "random", "uniform"])
 def test_counts_are_exact_and_sdpa_equals_eager(kind, method):
     if kind == "llava_onevision" and method == "meteor":
         pytest.skip("refused by name, see below")
@@ -117,7 +117,7 @@ def test_counts_are_exact_and_sdpa_equals_eager(kind, method):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["evoprune", "uniform"])
+@pytest.mark.parametrize("method", ["evoprune", "tome", "uniform"])
 def test_dropping_equals_a_full_run_with_those_keys_masked(kind, method, monkeypatch):
     """The stock text model on the whole prompt, with a mask per layer that hides what had left by then."""
     model, (batch, _) = stock_model(kind), batch_for(kind)

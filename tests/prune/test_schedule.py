@@ -15,6 +15,8 @@ SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
 def places_oracle(num_blocks: int, schedule: Schedule) -> list[int]:
+    if schedule == "constant":
+        return list(range(num_blocks))
     before_last = list(range(num_blocks))[:-1]
     half = (len(before_last) + 1) // 2
     if schedule == "skip":
@@ -87,7 +89,31 @@ def test_increasing_and_decreasing_follow_their_formula() -> None:
         assert shares == sorted(shares, reverse=schedule == "decreasing")
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 300), st.integers(1, 300))
+def test_constant_is_one_r_under_the_cap_and_one_less_in_the_last_blocks(
+    blocks: int, tokens: int, final: int
+) -> None:
+    final = min(final, tokens)
+    if final < smallest_oracle(tokens, blocks):
+        return
+    counts, left, wanted = merge_counts(blocks, tokens, final, "constant"), tokens, []
+    for count in counts:
+        if count < left // 2:  # below the cap: all that was wanted
+            wanted.append(count)
+        left -= count
+    r = max(wanted, default=0)
+    assert wanted == sorted(wanted, reverse=True)
+    assert set(wanted) <= {r, r - 1}
+    if final >= -(-tokens // (blocks + 1)) and (tokens - final) % blocks == 0:  # no cap is in the way
+        assert counts == ((tokens - final) // blocks,) * blocks
+
+
 def test_known_rows() -> None:
+    assert merge_counts(12, 197, 11, "constant", protected=1) == (*(16,) * 11, 10)  # ToMe's ViT-B at r = 16
+    assert merge_counts(24, 197, 7, "constant", protected=1) == (*(8,) * 23, 6)  # and ViT-L at r = 8
+    assert merge_counts(8, 81, 8, "constant") == (10, 10, 10, 9, 9, 9, 9, 7)
+    assert merge_counts(3, 8, 1, "constant") == (4, 2, 1)
     assert merge_counts(24, 576, 32, "skip")[0::2].count(0) == 0
     assert sum(1 for c in merge_counts(24, 576, 32, "skip") if c) == 12
     assert merge_counts(4, 64, 8, "mean") == (32, 16, 8, 0)

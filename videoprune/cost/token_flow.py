@@ -10,7 +10,7 @@ Shapes: F frames, P prefix tokens (CLS), n patches of a frame, u patches of a un
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from videoprune.config import EncoderPrune, FusionPrune, LLMPrune, PruneConfig
@@ -45,22 +45,26 @@ def token_flow(
     size: tuple[int, int] | None = None,
     question_tokens: int | None = None,
     visual_by_layer: Sequence[float] | None = None,
+    frames_left: Sequence[int] | None = None,
 ) -> TokenFlow:
     """Tokens of one prompt with one clip.
 
     frames: of the video. prompt_tokens: of the unpruned prompt, visual ones included. size: height and width of
     frames in pixels, for encoders that take any. question_tokens: text behind the clip, which the LLM's cuts look
     at; None: all text. visual_by_layer: measured visual tokens of each LLM layer (for adaptive pruning); None: as
-    the configuration wants. Raises ValueError for what does not fit the shape.
+    the configuration wants. frames_left: measured frames behind each block behind which whole frames merge; None: as
+    in a clip that stands still. Raises ValueError for what does not fit the shape.
     """
-    make = _fused_encoders if shape.fuses else _only_encoder
-    encoders, dense, arrived = make(shape, config, frames, size)
+    if shape.fuses:
+        encoders, dense, arrived = _fused_encoders(shape, config, frames)
+    else:
+        encoders, dense, arrived = _only_encoder(shape, config, frames, size, frames_left)
     text = prompt_tokens - dense
     if text < 1:
         raise ValueError(f"prompt_tokens={prompt_tokens}; allowed: more than the {dense} visual tokens")
     fused, products = arrived, []
     if shape.fuses:
-        fused = fused_count(arrived, config)
+        fused = fused_count(arrived, config, frames)
         products += _fusion_products(shape, config, frames, arrived)
     visual = _visual_by_layer(config.llm, fused, shape.language.layers)
     if visual_by_layer is not None:
@@ -73,7 +77,11 @@ def token_flow(
 
 
 def _only_encoder(
-    shape: ModelShape, config: PruneConfig, frames: int, size: tuple[int, int] | None
+    shape: ModelShape,
+    config: PruneConfig,
+    frames: int,
+    size: tuple[int, int] | None,
+    frames_left: Sequence[int] | None,
 ) -> tuple[list[EncoderFlow], int, int]:
     """A stock model: its one encoder's flow, dense visual tokens, tokens that arrive at the LLM."""
     vision = shape.encoders[0]
@@ -87,22 +95,50 @@ def _only_encoder(
     fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
     depth = Depth(vision.used_blocks, units, kept_units(units, inside), vision.prefix)
     remove = removals(config.encoder, depth)
+    merged = _frames_left(vision, config.encoder, frames, frames_left)
     flow = _vision_flow(
-        vision, config.encoder, frames, units, remove, windows=_windows(vision, rows, columns)
+        vision, config.encoder, frames, units, remove, windows=_windows(vision, rows, columns), merged=merged
     )
     pooled = math.ceil(rows / vision.pool) * math.ceil(columns / vision.pool) if vision.pool > 1 else units
     each = kept_units(pooled, inside)
     over_clip = config.encoder.method in OVER_CLIP and inside < 1
     # What the choice over the clip looks at.
-    arrived = frames * pooled if vision.pool > 1 or over_clip else frames * each
+    steps = [frames, *merged.values()]
+    last = steps[-1]
+    arrived = last * pooled if vision.pool > 1 or over_clip else frames * each
     left = frames * each
     if fuse < 1 or vision.pool > 1 or over_clip:
         left = kept_of_clip(frames, pooled, inside * fuse)
-    choosing = (
-        [] if left == arrived else _clip_products(vision, shape.language, config, frames, arrived, left)
-    )
+    if over_clip:
+        left = OVER_CLIP[config.encoder.method].count(last, pooled, left)
+    choosing = [] if left == arrived else _clip_products(vision, shape.language, config, last, arrived, left)
+    if merged:  # attention is looked at once, before the last of the merges
+        choosing = attention_products(_last_block(vision, steps[-2], units))
     flow = replace(flow, pruning=(*flow.pruning, *choosing))
     return [flow], frames * pooled + shape.extra, left + shape.extra
+
+
+def _frames_left(
+    vision: VisionShape, config: EncoderPrune, frames: int, measured: Sequence[int] | None
+) -> dict[int, int]:
+    """Frames that are left, by the block behind which whole frames merge; empty where none do."""
+    method = OVER_CLIP.get(config.method)
+    if method is None or method.merging is None or config.keep == 1:
+        return {}
+    blocks = method.merging.blocks(vision.used_blocks)
+    if measured is not None and len(measured) != len(blocks):
+        raise ValueError(f"frames_left={tuple(measured)}; allowed: {len(blocks)} counts")
+    found = {}
+    for i, block in enumerate(blocks):
+        frames = method.merging.left(frames) if measured is None else measured[i]
+        found[block] = frames
+    return found
+
+
+def _last_block(vision: VisionShape, frames: int, units: int) -> BlockSize:
+    """What a method over the clip looks at in the encoder, patch by patch."""
+    patches = units * vision.unit_side**2
+    return BlockSize(frames, patches, vision.width, vision.heads, prefix=vision.prefix)
 
 
 def _clip_products(
@@ -113,8 +149,7 @@ def _clip_products(
     projected = vision.pool > 1 or not vision.projects_all  # else the choice falls before the projector
     width, each = llm.hidden if projected else vision.width, arrived // frames
     if encoder in OVER_CLIP:
-        patches = vision.dense if vision.pool > 1 else each * vision.unit_side**2
-        last = BlockSize(frames, patches, vision.width, vision.heads, prefix=vision.prefix)
+        last = _last_block(vision, frames, vision.dense if vision.pool > 1 else each)
         looked = attention_products(last) if "attention" in OVER_CLIP[encoder].needs else []
         size = ClipSize(frames, each, width, vision.width // vision.heads)
         return [*looked, *OVER_CLIP[encoder].products(size, left)]
@@ -126,7 +161,7 @@ def _clip_products(
 
 
 def _fused_encoders(
-    shape: ModelShape, config: PruneConfig, frames: int, size: tuple[int, int] | None
+    shape: ModelShape, config: PruneConfig, frames: int
 ) -> tuple[list[EncoderFlow], int, int]:
     """A MultiEncoderVLM: flows of its encoders, dense visual tokens, tokens that arrive at the fusion."""
     counts = retained_counts(shape.encoders, config.encoder, shape.ranks)
@@ -157,8 +192,11 @@ def _vision_flow(
     units: int,
     remove: Sequence[int],
     windows: Sequence[int] = (),
+    merged: Mapping[int, int] | None = None,
 ) -> EncoderFlow:
-    """Stretches of every block, and the products of choosing, for frames of `units` units."""
+    """Stretches of every block, and the products of choosing, for frames of `units` units. merged: how many frames are
+    left, by the block behind which some merge."""
+    given, last, merged = frames, frames, merged or {}
     u = shape.unit_side**2
     stretches, products, taps, now, left = [], [], [], units, units
     for block in range(shape.blocks):
@@ -170,17 +208,17 @@ def _vision_flow(
         if gone:
             size = BlockSize(frames, left, shape.width, shape.heads, u, shape.prefix, first=left == units)
             products += INSIDE[config.method].operations(config, size)
-        left -= gone
+        left, last = left - gone, merged.get(block, last)
         if block + 1 < shape.used_blocks:  # a cut behind the last used block shortens only what the LLM gets
-            now = left
-    rows = units if shape.projects_all else left
+            now, frames = left, last
+    rows = (given if shape.pool == 1 else last) * units if shape.projects_all else last * left
     return EncoderFlow(
-        frames,
-        frames * units * u,
+        given,
+        given * units * u,
         tuple(stretches),
         tuple(taps),
-        frames * rows,
-        frames * left,
+        rows,
+        last * left,
         tuple(products),
     )
 
@@ -190,12 +228,12 @@ def _fusion_products(shape: ModelShape, config: PruneConfig, frames: int, arrive
     found: list[Product] = []
     if config.encoder.method in OVER_CLIP:
         size = ClipSize(frames, arrived // frames, shape.language.hidden, 0)
-        kept = fused_count(arrived, replace(config, fusion=FusionPrune()))
+        kept = fused_count(arrived, replace(config, fusion=FusionPrune()), frames)
         found += OVER_CLIP[config.encoder.method].products(size, kept) if kept < arrived else []
         arrived = kept
     if (
         config.fusion.method != "none"
-        and fused_count(arrived, replace(config, encoder=EncoderPrune())) < arrived
+        and fused_count(arrived, replace(config, encoder=EncoderPrune()), frames) < arrived
     ):
         groups = frames if config.fusion.scope == "frame" else 1
         fusion = FUSION[config.fusion.method]

@@ -100,7 +100,7 @@ class MultiEncoderVLM(PreTrainedModel):
         return {
             "dense": num_frames * sum(t.dense for t in self.towers),
             "encoders": arrived,
-            "fused": fused_count(arrived, config),  # a rival's own cut falls here too
+            "fused": fused_count(arrived, config, num_frames),  # a rival's own cut falls here too
         }
 
     def encoder_counts(self, config: PruneConfig) -> dict[str, int]:

@@ -32,7 +32,10 @@ class EncoderEnd:
         self.run, goal = run, run.goal
         method = goal.config.method
         self.chooses = goal.keep < 1 and method in OVER_CLIP
-        self.needs_heads = self.chooses and bool(OVER_CLIP[method].needs)
+        # Where frames merge on the way, attention is taken there.
+        self.needs_heads = (
+            self.chooses and bool(OVER_CLIP[method].needs) and OVER_CLIP[method].merging is None
+        )
         self.fusing = goal.fusion.keep if goal.fusion.method != "none" else 1.0
         self.fuses = self.fusing < 1
         self.chosen: KeepPlan | None = None
@@ -57,17 +60,22 @@ class EncoderEnd:
         run = self.run
         if self.chosen is None:
             with torch.no_grad():
-                self.chosen = run.plan = self._chosen(unit_means(units))
+                self.chosen = self.over_clips(unit_means(units), *run.last_heads())
+            run.plan = self.chosen if run.plan is None else compose(run.plan, self.chosen)
             run.heads = None
         return apply_plan(units.flatten(1)[None], self.chosen)[0].unflatten(1, units.shape[1:])
 
-    def _chosen(self, x: Tensor) -> KeepPlan:
+    def over_clips(self, x: Tensor, attention: Tensor | None, keys: Tensor | None) -> KeepPlan:
+        """What the method keeps of x (all units, D) of the frames that reach the end. attention, keys: (F, n, ...)."""
         run = self.run
-        attention, keys = run.last_heads()
         grid = run.layout.grid if run.layout.order is None else None  # windows change the order
-        tokens = ClipTokens(x.unflatten(0, (len(run.dense), -1)), attention, keys, grid)
-        keep = [kept_of_clip(n, run.dense[first], run.goal.keep) for first, n in run.starts()]
-        return OVER_CLIP[run.config.method].choose(tokens, keep, run.clips, run.generator)
+        clips, segments = run.clips, None
+        if run.frames is not None:
+            clips, segments = run.frames.clips, run.frames.segments
+        tokens = ClipTokens(x.unflatten(0, (sum(clips), -1)), attention, keys, grid, segments)
+        wanted = [kept_of_clip(n, run.dense[first], run.goal.keep) for first, n in run.starts()]
+        keep = [min(count, n * tokens.per_frame) for count, n in zip(wanted, clips, strict=True)]
+        return OVER_CLIP[run.config.method].choose(tokens, keep, clips, run.generator)
 
     def reduce(self, units: Tensor) -> Tensor:
         """What this encoder's end leaves of the units (M, u, D), or (U, u, D) where nothing left on the way."""

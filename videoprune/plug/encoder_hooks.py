@@ -112,7 +112,7 @@ class EncoderHooks:
             return None
         x, _ = run.after(index - 1, args[0].flatten(0, 1))
         # Uneven frames follow each other in one row.
-        frames = len(run.dense) if run.rows.even else 1
+        frames = len(run.rows.units.lengths) if run.rows.even else 1
         return (x.unflatten(0, (frames, -1)), *args[1:]), kwargs
 
     def attend(

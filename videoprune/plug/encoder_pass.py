@@ -21,12 +21,13 @@ from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune, FusionPrune
 from videoprune.plug.attention import attend, sdpa
 from videoprune.plug.encoder_end import EncoderEnd, own_places
+from videoprune.plug.frame_merges import FrameMerges
 from videoprune.plug.over_time import comparing_block, merge_over_time
 from videoprune.plug.packing import PackedUnits, unit_means
 from videoprune.prune.counts import kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_plan, compose, gather, identity_plan, merged_size, unmerge
-from videoprune.prune.registry import INSIDE, BlockTokens, Depth
+from videoprune.prune.registry import INSIDE, BlockTokens, Depth, OrderedPlan
 from videoprune.types import KeepPlan
 
 
@@ -90,6 +91,7 @@ class EncoderPass:
         self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
+        self.order: Tensor | None = None  # (U,) each unit's place in its frame's `OrderedPlan`
         self.window: Tensor | None = None  # (N,) window of each token
         if layout.windows is not None:
             self.window = torch.repeat_interleave(
@@ -105,7 +107,10 @@ class EncoderPass:
         self.remove: list[tuple[int, ...]] = []  # by group of frames, by block
         self.wanted: set[int] = set()  # blocks behind which something happens
         self.compared = comparing_block(self.config, goal.keep, goal.blocks)
-        if self.compared is None:
+        self.frames = FrameMerges.of(self)
+        if self.frames is not None:
+            self.wanted |= self.frames.blocks
+        elif self.compared is None:
             self._schedule(0)
         else:
             self.wanted.add(self.compared)
@@ -170,47 +175,74 @@ class EncoderPass:
 
     def after(self, block: int, x: Tensor, extra: Sequence[Tensor] = ()) -> tuple[Tensor, list[Tensor]]:
         """Shorten packed x (N, D), and rows that belong to its tokens (N, ...), as the schedule wants it."""
-        if block not in self.wanted or self.end.chooses:
-            return x, list(extra)
-        with self.clock.on(x.device):
-            return self._shorten(block, x, extra)
+        found = self._after(block, [x], extra)
+        return found[0], found[1:]
 
-    def _shorten(self, block: int, x: Tensor, extra: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def after_last(self, *xs: Tensor) -> list[Tensor]:
+        """The same behind the last block, for several packed tensors at once; the first one decides."""
+        return self._after(self.last_block, xs, ())
+
+    def _after(self, block: int, xs: Sequence[Tensor], extra: Sequence[Tensor]) -> list[Tensor]:
+        merges = self.frames is not None and block in self.frames.blocks
+        if block not in self.wanted or (self.end.chooses and not merges):
+            return [*xs, *extra]
+        with self.clock.on(xs[0].device):
+            return self._shorten(block, xs, extra)
+
+    def _shorten(self, block: int, xs: Sequence[Tensor], extra: Sequence[Tensor]) -> list[Tensor]:
         self.wanted.discard(block)
-        front, units = self.rows.split(x)
+        if self.frames is not None:
+            return self.frames.merge(block, xs, extra)
+        fronts, parts = zip(*(self.rows.split(x) for x in xs), strict=True)
         with torch.no_grad():
             if block == self.compared:
-                step, rows = merge_over_time(self, unit_means(units))
+                step, rows = merge_over_time(self, unit_means(parts[0]))
             else:
-                parts = self.rows.units.split(units)
-                plans = [self._plan(g, block, one) for g, one in enumerate(parts)]
+                groups = self.rows.units.split(parts[0])
+                plans = [self._plan(g, block, one) for g, one in enumerate(groups)]
                 step, rows = self.rows.whole(plans), self.rows.after(plans)
+                self._order_by(plans)
         narrowed = [self._narrow(e, step, rows) for e in extra]
-        x = rows.join(front, self._merge(units, step, rows))
-        if block == self.compared:
-            self._schedule(block + 1)
-        self.heads = None
-        return x, narrowed
-
-    def _merge(self, units: Tensor, step: KeepPlan, rows: PackedUnits) -> Tensor:
-        """Carry out one step on the units (U, u, D) and on all that is kept by token; `rows` is what they become."""
-        size = units.new_ones(self.rows.tokens.total, dtype=torch.float32) if self.size is None else self.size
+        size = xs[0].new_ones(self.rows.tokens.total, dtype=torch.float32) if self.size is None else self.size
         front, sizes = self.rows.split(size)
         weight = sizes[None, :, 0]  # (1, U): the patches of a unit share one size
-        merged = apply_plan(units.flatten(1)[None], step, weight)[0].unflatten(1, units.shape[1:])
-        if self.window is not None:
-            self.window = self._narrow(self.window.to(units.device), step, rows)
-        self.plan = step if self.plan is None else compose(self.plan, step)
+        left = [rows.join(f, self._merged(u, step, weight)) for f, u in zip(fronts, parts, strict=True)]
+        self._pass_on(step, rows)
         self.size = rows.join(front, merged_size(weight, step)[0, :, None].expand(-1, self.unit))
-        self.rows = rows
-        return merged
+        if block == self.compared:
+            self._schedule(block + 1)
+        return [*left, *narrowed]
+
+    @staticmethod
+    def _merged(units: Tensor, step: KeepPlan, weight: Tensor | None) -> Tensor:
+        """Units (U, u, D) after a step, patch by patch."""
+        return apply_plan(units.flatten(1)[None], step, weight)[0].unflatten(1, units.shape[1:])
+
+    def _pass_on(self, step: KeepPlan, rows: PackedUnits) -> None:
+        """The step is done: what is kept by token becomes that of `rows`."""
+        if self.window is not None:
+            self.window = self._narrow(self.window.to(step.keep.device), step, rows)
+        self.plan = step if self.plan is None else compose(self.plan, step)
+        self.rows, self.heads = rows, None
+
+    def _order_by(self, plans: Sequence[KeepPlan]) -> None:
+        """Note the order that the method of `plans`, one for each group, goes on with."""
+        orders = [plan.order if isinstance(plan, OrderedPlan) else None for plan in plans]
+        if all(order is None for order in orders):
+            return
+        every = [torch.arange(p.num_kept, device=p.keep.device).expand_as(p.keep) for p in plans]
+        self.order = self.rows.units.join([e if o is None else o for o, e in zip(orders, every, strict=True)])
+
+    def _order_of(self, group: int) -> Tensor | None:
+        return None if self.order is None else self.rows.units.split(self.order)[group]
 
     def _plan(self, group: int, block: int, units: Tensor) -> KeepPlan:
         """The step for one group's units (F, n, u, D)."""
         frames, count = units.shape[:2]
         remove = self.remove[group][block]
         if not remove:
-            return identity_plan(frames, count, units.device)
+            same = identity_plan(frames, count, units.device)
+            return OrderedPlan(same.keep, same.into, order=self._order_of(group))
         assert self.inside is not None
         first = block == min(i for i, r in enumerate(self.remove[group]) if r)
         q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
@@ -219,6 +251,8 @@ class EncoderPass:
             first=first,
             attention=lambda: self.importance(group, q, k, scale),
             keys=lambda: unit_means(self._keys(group, k)),
+            prefix=self.layout.prefix,
+            order=self._order_of(group),
         )
         return self.inside.plan(tokens, remove, self.config)
 
@@ -238,7 +272,11 @@ class EncoderPass:
         return a.unflatten(1, (-1, self.unit)).mean(2) * a.shape[1]
 
     def last_heads(self) -> tuple[Tensor | None, Tensor | None]:
-        """Of the last block: attention to each unit (F, n), and its head-mean keys (F, n, d). Frames of one size."""
+        """Of the last block: attention to each unit (F, n), and its head-mean keys (F, n, d). Frames of one size.
+
+        Where whole frames merged: the attention of the block behind which the last did, and no keys."""
+        if self.frames is not None and self.frames.attention is not None:
+            return self.frames.attention.unflatten(0, (sum(self.frames.clips), -1)), None
         if self.heads is None:
             return None, None
         q, k, scale = self.heads
@@ -272,7 +310,9 @@ class EncoderPass:
         the features that the LLM will get, so rivals choose here; before, they leave everything as it is.
         """
         if self.end.chooses and (not end or fill is None):
-            return units
+            if self.plan is None or fill is None:
+                return units
+            return unmerge(units[None], own_places(self.plan), fill=fill)[0]  # whole frames left before a tap
         if end and fill is not None and (self.end.chooses or self.end.fuses):
             with self.clock.on(units.device):
                 left = self.end.reduce(units)

@@ -66,10 +66,12 @@ def retained_counts(
     return {t.name: tuple(r[i] for r in rows) for i, t in enumerate(towers)}
 
 
-def fused_count(arrived: int, config: PruneConfig) -> int:
-    """Tokens of a clip that leave the fusion of several encoders; a method over the clip takes its share there too."""
-    if config.encoder.method in OVER_CLIP:
-        arrived = max(1, round(config.encoder.keep * arrived))
+def fused_count(arrived: int, config: PruneConfig, frames: int) -> int:
+    """Tokens of a clip of so many frames that leave the fusion of several encoders; a method over the clip takes its
+    share there too."""
+    if config.encoder.method in OVER_CLIP and config.encoder.keep < 1:
+        keep = max(1, round(config.encoder.keep * arrived))
+        arrived = OVER_CLIP[config.encoder.method].count(frames, arrived // frames, keep)
     return arrived if config.fusion.method == "none" else max(1, round(config.fusion.keep * arrived))
 
 

@@ -128,7 +128,8 @@ def bipartite_plan(
         raise ValueError(f"importance=None; needed for critical={critical}, lambda_att={lambda_att}")
     if remove == 0:
         return identity_plan(batch, tokens, metric.device)
-    score, partner = _best_pairs(metric[:, protect_first:], diversity_sign * lambda_div, neighbors)  # (B, S)
+    source_x, other_x = (metric[:, first::2] for first in (protect_first, protect_first + 1))
+    score, partner = best_pairs(source_x, other_x, diversity_sign * lambda_div, neighbors)  # (B, S)
     late = torch.zeros_like(score, dtype=torch.bool)
     if importance is not None:
         weight = _without_first(importance, batch, tokens, protect_first)  # (B, n)
@@ -137,14 +138,21 @@ def bipartite_plan(
     chosen = _best_sources(score, late, remove)  # (B, remove)
     source = protect_first + 2 * chosen
     destination = protect_first + 2 * partner.gather(1, chosen) + 1
-    return _merge_pairs(source, destination, tokens)
+    return merge_pairs(source, destination, tokens)
 
 
-def _best_pairs(x: Tensor, lambda_div: float, neighbors: int) -> tuple[Tensor, Tensor]:
-    """Each source's best pair: its score, and its destination as an index into the odd ones, both (B, S)."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    source, destination = (x.detach()[:, first::2].to(dtype) for first in (0, 1))  # (B, S, D), (B, E, D)
-    with products_of(x.dtype, x.device):
+def best_pairs(
+    source: Tensor, destination: Tensor, lambda_div: float, neighbors: int
+) -> tuple[Tensor, Tensor]:
+    """Each source's best pair: its score, and its destination's number, both (B, S).
+
+    source: (B, S, D). destination: (B, E, D), at least one. The score is the cosine, less lambda_div times the
+    diversity of `bipartite_plan`.
+    """
+    given, device = source.dtype, source.device
+    dtype = torch.promote_types(given, torch.float32)
+    source, destination = source.detach().to(dtype), destination.detach().to(dtype)
+    with products_of(given, device):
         rows = source @ destination.transpose(1, 2)  # (B, S, E)
     rows /= destination.norm(dim=-1).clamp(min=1e-12)[:, None]
     scale = 1 / source.norm(dim=-1).clamp(min=1e-12)  # (B, S): last, where few numbers are left of each row
@@ -177,7 +185,7 @@ def _best_sources(score: Tensor, late: Tensor, remove: int) -> Tensor:
     return order[:, :remove]
 
 
-def _merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
+def merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
     """The plan that merges positions source (B, r) into destination (B, r); no token is both."""
     batch, remove = source.shape
     gone = torch.zeros(batch, tokens, dtype=torch.bool, device=source.device).scatter(1, source, True)

@@ -91,13 +91,26 @@ class BlockTokens:
 
     x: (F, n, D), means of their patches. first: whether this is the first removal. attention() -> (F, n), what each
     unit receives, 1 is the average. keys() -> (F, n, d), head means. The two are reckoned when they are called, and
-    there only if `InsideEncoder.looks` says so; else they raise ValueError.
+    there only if `InsideEncoder.looks` says so; else they raise ValueError. prefix: tokens in front (CLS), of which x
+    has none. order: int64 (F, n), each unit's place in the order that an `OrderedPlan` left; None: as they lie.
     """
 
     x: Tensor
     first: bool = True
     attention: Callable[[], Tensor] = _NO_ATTENTION
     keys: Callable[[], Tensor] = _NO_KEYS
+    prefix: int = 0
+    order: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class OrderedPlan(KeepPlan):
+    """A choice of a method that keeps its tokens in an order of its own from one removal to the next.
+
+    order: int64 (B, K), each survivor's place in it; None: as they lie. Tokens themselves stay in ascending places.
+    """
+
+    order: Tensor | None = None
 
 
 class InsideEncoder(ABC):

@@ -20,6 +20,7 @@ from videoprune.prune.kinds import (
     InsideEncoder,
     InsideLLM,
     LayerTokens,
+    OrderedPlan,
     Product,
 )
 from videoprune.prune.llm import Adaptive, Aim, EvenTokens, Fixed, RandomTokens
@@ -27,14 +28,15 @@ from videoprune.prune.meteor import Meteor
 from videoprune.prune.rivals.aim import aim
 from videoprune.prune.rivals.controls import frames, pool
 from videoprune.prune.rivals.divprune import divprune
+from videoprune.prune.rivals.dycoke import dycoke
 from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.fastvid import fastvid
 from videoprune.prune.rivals.flashvid import flashvid, flashvid_v1
 from videoprune.prune.rivals.holitom import holitom
 from videoprune.prune.rivals.prumerge import prumerge_plus, prumerge_plus_means
-from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
-from videoprune.prune.rivals.tome import tome
+from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, FrameMerging, OverClip, over_clip
+from videoprune.prune.rivals.tome import ToMe
 from videoprune.prune.rivals.vidcom2 import vidcom2
 from videoprune.prune.rivals.visionzip import visionzip
 
@@ -51,11 +53,13 @@ __all__ = [
     "ClipTokens",
     "CutSize",
     "Depth",
+    "FrameMerging",
     "Fusion",
     "FusionTokens",
     "InsideEncoder",
     "InsideLLM",
     "LayerTokens",
+    "OrderedPlan",
     "OverClip",
     "Product",
     "names",
@@ -63,7 +67,7 @@ __all__ = [
 ]
 
 # encoder.method: between its blocks; at its end frame by frame; at its end over the whole clip.
-INSIDE: dict[str, InsideEncoder] = {"evoprune": EvoPrune(), "meteor": Meteor()}
+INSIDE: dict[str, InsideEncoder] = {"evoprune": EvoPrune(), "meteor": Meteor(), "tome": ToMe()}
 BY_FRAME: dict[str, ByFrame] = {"random": RandomPlaces(), "uniform": UniformPlaces()}
 OVER_CLIP: dict[str, OverClip] = {
     "frames": frames,
@@ -79,8 +83,8 @@ OVER_CLIP: dict[str, OverClip] = {
     "flashvid_v1": flashvid_v1,
     "fastvid": fastvid,
     "aim": aim,
-    "tome": tome,
     "earlytom": earlytom,
+    "dycoke": dycoke,
 }
 # llm.method. That of fusion.method is `fusion.FUSION`.
 LLM: dict[str, InsideLLM] = {

@@ -1,11 +1,12 @@
-"""How many tokens to remove after each encoder block: the six allocations of EvoPrune (arXiv 2603.03681).
+"""How many tokens to remove after each encoder block: the six allocations of EvoPrune (arXiv 2603.03681), and ToMe's.
 
-Blocks are counted from 0. A merge "after block b" shortens what block b + 1 computes on, so none falls after
-the last block: the last one falls before it.
+Blocks are counted from 0. A merge "after block b" shortens what block b + 1 computes on, so none of EvoPrune's falls
+after the last block: the last one falls before it. ToMe (arXiv 2210.09461) merges in every block, the last included.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import get_args
 
@@ -30,8 +31,11 @@ def merge_counts(
     share 1 - (n_T / n_0) ** (w_t / W_T) grows or falls with depth. Bipartite matching removes at most half of
     the tokens in one step, rounded down; where the formula asks for more, the rest moves to the other steps.
 
+    `constant` is ToMe's: r tokens after every one of the num_blocks blocks, or half of what is there if that is less.
+    A total that no r gives is reached with r - 1 after the last blocks: r is the smallest that suffices.
+
     Raises ValueError if the counts make no sense, or if `final` is below what those T steps can reach, which
-    is ceil(n_0 / 2 ** T) and the protected ones.
+    is ceil(n_0 / 2 ** T) and the protected ones (T = num_blocks for `constant`).
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"schedule={schedule!r}; allowed: {', '.join(get_args(Schedule))}")
@@ -50,6 +54,8 @@ def merge_counts(
             f"schedule={schedule!r}: {len(places)} merges, each of at most half of the tokens; "
             f"smallest count reachable: {smallest + protected}"
         )
+    if schedule == "constant":
+        return _constant(start, end, num_blocks)
     removed = [0] * num_blocks
     for place, count in zip(places, _steps(start, end, _weights(len(places), schedule)), strict=True):
         removed[place] = count
@@ -72,7 +78,7 @@ def _places(num_blocks: int, schedule: Schedule) -> list[int]:
         return list(range(half))
     if schedule == "last":
         return list(range(last - half, last))
-    return list(range(last))
+    return list(range(num_blocks if schedule == "constant" else last))
 
 
 def _weights(steps: int, schedule: Schedule) -> list[int]:
@@ -97,3 +103,22 @@ def _steps(start: int, end: int, weights: list[int]) -> list[int]:
         removed.append(count - after)
         count = after
     return removed
+
+
+def _constant(start: int, end: int, blocks: int) -> tuple[int, ...]:
+    """r after each of the first blocks, r - 1 after the others, never more than half of the tokens there.
+
+    One block more with r leaves the same count or one less, so some number of them leaves exactly `end`.
+    """
+    r = next(r for r in range(start + 1) if sum(_halving(start, [r] * blocks)) >= start - end)
+    rows = (_halving(start, [r] * full + [r - 1] * (blocks - full)) for full in range(blocks, -1, -1))
+    return next(row for row in rows if sum(row) == start - end)
+
+
+def _halving(count: int, wanted: Sequence[int]) -> tuple[int, ...]:
+    """Removals of `wanted` tokens at a time, as far as a bipartite match can."""
+    removed = []
+    for one in wanted:
+        removed.append(max(0, min(one, count // 2)))
+        count -= removed[-1]
+    return tuple(removed)

@@ -20,8 +20,8 @@ def product(config: PruneConfig) -> float:
 def test_shares_multiply_to_the_retention(name, retain):
     config = method_config(name, retain)
     assert abs(product(config) - retain) < 0.005
-    if name == "aim":
-        assert config.llm == preset("aim").llm
+    if name in ("aim", "earlytom"):
+        assert config.llm == preset(name).llm
     else:
         assert config.llm.ratios == ()
 

@@ -143,10 +143,13 @@ class Batched(Encoder):
     def to_grid(self, x: Tensor, run: EncoderPass) -> Tensor:
         """Packed (F * P + M * u, D) of the units that left -> (F, P + N, D) row by row, `fill` where nothing did."""
         front, units = run.rows.split(x)
-        full = run.expand(units, fill=self.fill, end=True).flatten(0, 1).unflatten(0, (len(run.dense), -1))
+        patches = run.dense[0] * run.unit  # frames in a batch have one size
+        full = run.expand(units, fill=self.fill, end=True).flatten(0, 1).unflatten(0, (-1, patches))
         if self.unit_side > 1:
             full = full[:, self.unit_order(full.shape[1], x.device).argsort()]
-        return full if front is None else torch.cat([front, full], 1)
+        if front is None:
+            return full
+        return torch.cat([front if run.frames is None else run.frames.dense_prefix(front), full], 1)
 
     def hooks(self) -> list[Hook]:
         return [(self.vision, "post", self.expand_output)]
@@ -161,11 +164,13 @@ class Batched(Encoder):
             x = self.to_grid(last_cut(states[used], run), run)
             out["hidden_states"] = tuple(x if i == used else None for i in range(len(states)))
             return out
+        if states is None or states[-1] is None:
+            out.last_hidden_state = self.to_grid(last_cut(out.last_hidden_state, run), run)
+            return out
         # The last of the hidden states is before the encoder's last norm.
-        if states is not None and states[-1] is not None:
-            last = self.to_grid(states[-1].flatten(0, 1), run)
-            out["hidden_states"] = (*[None] * (len(states) - 1), last)
-        out.last_hidden_state = self.to_grid(last_cut(out.last_hidden_state, run), run)
+        last, normed = run.after_last(states[-1].flatten(0, 1), out.last_hidden_state.flatten(0, 1))
+        out["hidden_states"] = (*[None] * (len(states) - 1), self.to_grid(last, run))
+        out.last_hidden_state = self.to_grid(normed, run)
         return out
 
 

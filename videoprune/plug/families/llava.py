@@ -79,17 +79,23 @@ def _reduce_image(x: Tensor, newline: Tensor | None, run: EncoderPass) -> Tensor
 def _reduce(x: Tensor, run: EncoderPass, clips: Sequence[int], *, image: bool = False) -> Tensor:
     """Reduce pooled tokens x (F, n, W) of clips to their counts, at their own places, NaN at the others.
 
-    image: x is one packed image, whose patches are no grid and carry no attention.
+    image: x is one packed image, whose patches are no grid and carry no attention. Where whole frames merged on the
+    way, x has those that are left, and what comes back has all of them.
     """
-    frames, tokens = x.shape[:2]
-    keep = [kept_of_clip(f, tokens, run.goal.keep * run.end.fusing) for f in clips]
+    merges = None if image else run.frames
+    left = clips if merges is None else merges.clips
+    tokens, frames = x.shape[1], sum(clips)
+    wanted = [kept_of_clip(f, tokens, run.goal.keep * run.end.fusing) for f in clips]
+    keep = [min(k, f * tokens) for k, f in zip(wanted, left, strict=True)]
     if sum(keep) == frames * tokens:
         return x
     with torch.no_grad():
-        plan = _chosen(x, run, clips, keep, image=image)
-    flat = x.flatten(0, 1)
+        plan = _chosen(x, run, left, keep, image=image)
+    places = plan.keep[0]
+    if merges is not None:
+        places = merges.places(x.device)[places // tokens] * tokens + places % tokens
     out = torch.full((frames * tokens, x.shape[2]), NAN, dtype=x.dtype, device=x.device)
-    out[plan.keep[0]] = apply_plan(flat[None], plan)[0]
+    out[places] = apply_plan(x.flatten(0, 1)[None], plan)[0]
     run.marked += frames * tokens - plan.num_kept
     return out.unflatten(0, (frames, tokens))
 
@@ -108,6 +114,7 @@ def _chosen(
             None if attention is None else _pooled(attention[..., None], side)[..., 0],
             None if keys is None else _pooled(keys, side),
             grid,
+            None if image or run.frames is None else run.frames.segments,
         )
         return OVER_CLIP[method].choose(pooled, keep, clips, run.generator)
     if method in BY_FRAME:  # it takes stage 2's place, with an even share for each frame

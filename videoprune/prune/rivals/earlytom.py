@@ -1,150 +1,142 @@
 """EarlyTom (arXiv 2605.30010): whole frames merge inside the encoder, then tokens are selected in space.
 
-Known from the paper: the clip is cut in segments by a streaming similarity; a segment's first and last frame
-stay, adjacent frames between them merge where their similarity is a local maximum; afterwards the frames that
-bound segments (dynamic) keep their most attended tokens over the whole frame, those between (static) the most
-attended token of each local window, because attention alone falls for sinks. From the authors' program: the
-running mean, its defaults and the longest segment. Inferred here: the greedy order that makes the number of
-frames exact (the program merges above a threshold, at three blocks, and takes what comes), plain size-weighted
-means instead of weights from similarities, and the attention of a merged frame as the mean of its frames'.
+As in the authors' program, at the settings of its published example (Video-MME, a fifth): behind blocks 8, 21 and 23
+of SigLIP's 26 the clip is cut in segments of at most five frames by a running similarity; a segment's ends stay, and
+frames between them merge in pairs. Behind the encoder the frames that bound a segment (dynamic) keep their most
+attended tokens, those between (static) the most attended token of each of their windows. Its LLM part, half of the
+tokens gone before layer 18 of 28, is the preset's.
 
-Shapes: T frames, F merged frames, n tokens of a frame, D width.
+Shapes: T frames, n tokens of a frame, p patches of a frame, D width.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from videoprune.prune.merge import apply_plan
-from videoprune.prune.rivals.choose import even_counts, top_mask
-from videoprune.prune.rivals.tokens import ClipTokens, given, over_clip, plan_of
+from videoprune.prune.rivals.choose import top_mask
+from videoprune.prune.rivals.tokens import ClipTokens, FrameMerging, given, over_clip, plan_of, plan_of_kept
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
+_DEPTHS = (9 / 26, 22 / 26, 24 / 26)  # shares of the blocks that are done before frames merge
 
-def earlytom_frames(
-    x: Tensor, keep_frames: int, *, tau: float = 0.6, ema: float = 0.9, max_length: int = 8
-) -> KeepPlan:
-    """Which adjacent whole frames merge, so that `keep_frames` stay: a plan over the T frames, (1, T).
 
-    x: (T, n, D), at an early block. tau, ema, max_length: of `frame_segments`. The similarity of two frames is
-    the mean over places of the cosine. Again and again the most similar adjacent pair merges, of equals the
-    earlier: first among the frames between a segment's ends, then within segments, then any. A merged
-    frame is compared by its mean and stands at its first frame's place.
-    Raises ValueError if `keep_frames` is not in 1..T, ema not in 0..1 (0 excluded) or max_length below 1.
+@dataclass(frozen=True)
+class PairsOfFrames(FrameMerging):
+    """Adjacent frames within a segment merge in pairs.
+
+    The similarity of two frames is the mean over places of the cosine. s, from 1 at a segment's start, becomes
+    ema * (similarity to the segment's first frame) + (1 - ema) * s with each frame; a frame with s below `tau`, or the
+    one that would be number `max_length`, starts a new segment. Of the frames between a segment's ends, in order: one
+    merges with the next if they are more alike than the segment's ends are, and more than the next is like the one
+    after it; the first's weight is its similarity over the sum of both (1 at the last pair, where the second is only
+    dropped), the second's the rest. A last frame that merged with none is dropped, as in the program, unless it is the
+    only one. A merged frame stands at its first frame's place.
     """
-    if not 1 <= keep_frames <= x.shape[0]:
-        raise ValueError(f"keep_frames={keep_frames}; allowed: 1..{x.shape[0]}, the number of frames")
-    with torch.no_grad():
-        segment, inner = _roles(frame_segments(x, tau=tau, ema=ema, max_length=max_length))
-        return _merge_frames(x, keep_frames, segment, inner)
+
+    depths: tuple[float, ...] = _DEPTHS
+    tau: float = 0.5
+    ema: float = 0.9
+    max_length: int = 6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ema <= 1:
+            raise ValueError(f"ema={self.ema}; allowed: above 0 and at most 1")
+        if self.max_length < 2:
+            raise ValueError(f"max_length={self.max_length}; allowed: 2 or more frames")
+
+    def blocks(self, num_blocks: int) -> tuple[int, ...]:
+        return tuple(sorted({max(1, round(depth * num_blocks)) - 1 for depth in self.depths}))
+
+    def plan(self, x: Tensor) -> KeepPlan:
+        """x: (T, p, D)."""
+        alike, target = self._alike(x), list(range(len(x)))
+        weight = [1.0] * len(x)
+        for first, last in self._segments(alike):
+            near = alike[0][first + 2 : last]
+            if near:
+                _pair(target, weight, near, first + 1, alike[last - first - 1][last])
+        weights = torch.tensor([weight], dtype=torch.float32, device=x.device)
+        return plan_of(torch.tensor([target], device=x.device), weights)
+
+    def segments(self, x: Tensor) -> tuple[int, ...]:
+        parts = self._segments(self._alike(x))
+        return tuple(s for s, (first, last) in enumerate(parts) for _ in range(first, last + 1))
+
+    def left(self, frames: int) -> int:
+        """Of equal frames no pair is more alike than the ends, so segments of more than three lose one."""
+        whole, rest = divmod(frames, self.max_length - 1)
+        return whole * _left_of_still(self.max_length - 1) + _left_of_still(rest)
+
+    def _alike(self, x: Tensor) -> list[list[float]]:
+        """Similarities of the frames of x (T, p, D): at [i][t] of frame t and the one i + 1 before it, which is as far
+        back as a segment goes; 1 where there is none. All at once: a GPU is waited for once."""
+        u = unit(x)
+        found = u.new_ones(self.max_length - 1, len(u))
+        for back in range(1, min(self.max_length, len(u))):
+            found[back - 1, back:] = (u[back:] * u[:-back]).sum(dim=-1).mean(dim=-1)
+        rows: list[list[float]] = found.tolist()
+        return rows
+
+    def _segments(self, alike: list[list[float]]) -> list[tuple[int, int]]:
+        """(first, last) of each segment."""
+        starts, running, frames = [0], 1.0, len(alike[0])
+        for t in range(1, frames):
+            running = self.ema * alike[t - starts[-1] - 1][t] + (1 - self.ema) * running
+            if running < self.tau or t - starts[-1] + 1 >= self.max_length:
+                starts.append(t)
+                running = 1.0
+        return list(zip(starts, [*(s - 1 for s in starts[1:]), frames - 1], strict=True))
 
 
-def frame_segments(x: Tensor, *, tau: float, ema: float, max_length: int) -> list[tuple[int, int]]:
-    """Segments (first, last), found in one pass: x (T, n, D).
+def _pair(target: list[int], weight: list[float], near: list[float], first: int, threshold: float) -> None:
+    """Set target and weight of the frames from `first` on; near[i]: similarity of the i-th and the next of them."""
+    i = 0
+    while i < len(near):
+        after = near[i + 1] if i + 1 < len(near) else None
+        if near[i] > threshold and (after is None or near[i] > after):
+            mine = near[i] / (near[i] + after) if after else 1.0
+            target[first + i + 1] = first + i
+            weight[first + i : first + i + 2] = mine, 1 - mine
+            i += 1
+        i += 1
+    if i == len(near):
+        target[first + i] = -1
 
-    s, from 1 at a segment's start, becomes ema * (similarity to the segment's first frame) + (1 - ema) * s with
-    each frame. A frame with s below `tau`, or the one that would make `max_length` frames, starts a new segment.
+
+def _left_of_still(frames: int) -> int:
+    """What `PairsOfFrames.plan` leaves of a segment of equal frames: the last one between its ends is dropped."""
+    return frames - (frames > 3)
+
+
+@over_clip("EarlyTom, arXiv 2605.30010", needs=("attention",), exact=False, merging=PairsOfFrames())
+def earlytom(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
+    """The selection in space, in the frames that `PairsOfFrames` left inside the encoder.
+
+    Each frame has the same share of `keep`. The ends of a segment, and all frames of one of two or less, keep their
+    most attended tokens, the share rounded up; those between the ends keep the most attended token of each of as many
+    equal windows of the row as the share, rounded to the nearest, at least one. Nothing merges here. Attention is that
+    of the last block behind which frames merged. Without `clip.segments` they are found on clip.x. `generator` is not
+    used.
     """
-    if not 0 < ema <= 1:
-        raise ValueError(f"ema={ema}; allowed: above 0 and at most 1")
-    if max_length < 1:
-        raise ValueError(f"max_length={max_length}; allowed: 1 or more frames")
-    u = unit(x)
-    starts, running = [0], 1.0
-    for t in range(1, x.shape[0]):
-        alike = float((u[starts[-1]] * u[t]).sum(dim=1).mean())
-        running = ema * alike + (1 - ema) * running
-        if running < tau or t - starts[-1] + 1 > max_length:
-            starts.append(t)
-            running = 1.0
-    return list(zip(starts, [*(s - 1 for s in starts[1:]), x.shape[0] - 1], strict=True))
+    segment, attention = clip.segments or PairsOfFrames().segments(clip.x), given(clip.attention)
+    inner = [s in segment[:t] and s in segment[t + 1 :] for t, s in enumerate(segment)]
+    most = torch.full((clip.frames,), -(-keep // clip.frames), device=attention.device)
+    static = torch.tensor(inner, device=attention.device)[:, None]  # (T, 1)
+    windows = _top_of_windows(attention, max(1, round(keep / clip.frames)))
+    return plan_of_kept(windows.where(static, top_mask(attention, most)))
 
 
-@over_clip("EarlyTom, arXiv 2605.30010 (a variant: frames merge at the encoder's end)", needs=("attention",))
-def earlytom(
-    clip: ClipTokens,
-    keep: int,
-    *,
-    frame_share: float = 0.5,
-    tau: float = 0.6,
-    ema: float = 0.9,
-    max_length: int = 8,
-    generator: torch.Generator | None = None,
-) -> KeepPlan:
-    """EarlyTom at the encoder's end, a variant: `earlytom_frames`, then a selection in each merged frame.
-
-    F = round(frame_share * T) frames stay, at least one, more if `keep` needs them; each has an even share of
-    `keep`. A frame between a segment's ends that merged with no end keeps the most attended token of each of its
-    equal windows, row by row; every other its most attended tokens. A token merges with the same place of
-    the frames that merged; what is not selected is dropped. `generator` is not used.
-    The method itself merges frames at early blocks, to save the encoder's work: use `earlytom_frames` there.
-    Raises ValueError if `frame_share` is not in 0..1 (0 excluded), or as `earlytom_frames` does.
-    """
-    if not 0 < frame_share <= 1:
-        raise ValueError(f"frame_share={frame_share}; allowed: above 0 and at most 1")
-    wanted = max(-(-keep // clip.per_frame), round(frame_share * clip.frames), 1)
-    segment, inner = _roles(frame_segments(clip.x, tau=tau, ema=ema, max_length=max_length))
-    frames = _merge_frames(clip.x, wanted, segment, inner)
-    into = frames.into[0]  # (T,)
-    attention = apply_plan(given(clip.attention)[None], frames)[0]  # (F, n)
-    ends = torch.tensor([not i for i in inner], device=into.device)
-    dynamic = torch.zeros(wanted, dtype=torch.bool, device=into.device).index_put(
-        (into[ends],), torch.tensor(True, device=into.device)
-    )
-    counts = torch.tensor(even_counts(keep, wanted), device=into.device)
-    best = top_mask(attention, counts)
-    kept = best.where(dynamic[:, None], _top_of_windows(attention, counts))  # (F, n)
-    own = torch.arange(clip.per_frame, device=into.device)
-    place = frames.keep[0][:, None] * clip.per_frame + own  # (F, n): where a survivor stands in the clip
-    return plan_of(place.where(kept, -1)[into])
-
-
-def _roles(parts: list[tuple[int, int]]) -> tuple[list[int], list[bool]]:
-    """Of each frame: its segment, and whether it lies between the segment's ends."""
-    segment = [s for s, (start, end) in enumerate(parts) for _ in range(start, end + 1)]
-    inner = [start < t < end for start, end in parts for t in range(start, end + 1)]
-    return segment, inner
-
-
-def _merge_frames(x: Tensor, keep_frames: int, segment: list[int], inner: list[bool]) -> KeepPlan:
-    """Merge adjacent groups of frames, one pair at a time, until `keep_frames` are left."""
-    groups = [[t] for t in range(x.shape[0])]
-    mean = list(x.to(torch.promote_types(x.dtype, torch.float32)))  # of each group, (n, D)
-
-    def alike(a: int) -> float:
-        return float((unit(mean[a]) * unit(mean[a + 1])).sum(dim=1).mean())
-
-    def tier(a: int) -> int:
-        first, last = groups[a][0], groups[a + 1][-1]
-        if segment[first] != segment[last]:
-            return 0
-        return 2 if all(inner[t] for t in range(first, last + 1)) else 1
-
-    near = [alike(a) for a in range(len(groups) - 1)]
-    while len(groups) > keep_frames:
-        a = max(range(len(near)), key=lambda a: (tier(a), near[a], -a))
-        left, right = len(groups[a]), len(groups[a + 1])
-        mean[a] = (left * mean[a] + right * mean.pop(a + 1)) / (left + right)
-        groups[a] += groups.pop(a + 1)
-        near.pop(a)
-        for b in (a - 1, a):
-            if 0 <= b < len(near):
-                near[b] = alike(b)
-    target = [group[0] for group in groups for _ in group]
-    return plan_of(torch.tensor([target], device=x.device))
-
-
-def _top_of_windows(attention: Tensor, counts: Tensor) -> Tensor:
-    """True at the most attended token of each of a frame's counts[f] equal windows: (F, n) -> bool (F, n)."""
-    tokens = attention.shape[1]
-    place = torch.arange(tokens, device=attention.device)
-    window = place * counts[:, None] // tokens  # (F, n), 0..count - 1
-    order = attention.argsort(dim=1, descending=True, stable=True)
-    by_window = order.gather(1, window.gather(1, order).argsort(dim=1, stable=True))
-    sorted_window = window.gather(1, by_window)
-    first = torch.ones_like(sorted_window, dtype=torch.bool)
-    first[:, 1:] = sorted_window[:, 1:] != sorted_window[:, :-1]
-    first &= counts[:, None] > 0
-    return torch.zeros_like(first).scatter(1, by_window, first)
+def _top_of_windows(attention: Tensor, windows: int) -> Tensor:
+    """True at the most attended token of each of a frame's equal windows, the first ones longer: bool (T, n)."""
+    size, more = divmod(attention.shape[1], windows)
+    kept = torch.zeros_like(attention, dtype=torch.bool)
+    for first, each, count in ((0, size + 1, more), (more * (size + 1), size, windows - more)):
+        if count:
+            part = attention[:, first : first + each * count].unflatten(1, (count, each))
+            best = part.argmax(dim=2) + first + each * torch.arange(count, device=attention.device)
+            kept.scatter_(1, best, True)
+    return kept

@@ -99,7 +99,9 @@ def _ranked(x: Tensor) -> Tensor:
     """The tokens of each frame x (T, m, D), by falling `peak_scores`: int64 (T, m)."""
     square = x.square().sum(dim=2)  # (T, m)
     between = torch.baddbmm(square[:, :, None] + square[:, None], x, x.transpose(1, 2), alpha=-2)
-    distance = between.clamp(min=0).sqrt() / x.shape[2] ** 0.5
+    between = (between + between.mT).clamp(min=0) / 2  # alike both ways, so that equal densities are equal
+    between.diagonal(dim1=1, dim2=2).zero_()
+    distance = between.sqrt() / x.shape[2] ** 0.5
     return peak_scores(distance, _NEIGHBORS).argsort(dim=1, descending=True, stable=True)
 
 

@@ -9,6 +9,7 @@ Shapes: T frames, n tokens of a frame, N = T * n, D width, d key width.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,13 +32,15 @@ class ClipTokens:
 
     x: floating (T, n, D). attention: (T, n), importance of each token in the encoder's last block (CLS-to-patch
     attention, or attention received where there is no CLS), or None. keys: (T, n, d), head-mean keys of that
-    block, or None. grid: (rows, columns) of a frame's tokens, row by row, or None.
+    block, or None. grid: (rows, columns) of a frame's tokens, row by row, or None. segments: (T,), ascending, the
+    segment of each frame where `FrameMerging` found them on the way, and then attention is of its last block; or None.
     """
 
     x: Tensor
     attention: Tensor | None = None
     keys: Tensor | None = None
     grid: tuple[int, int] | None = None
+    segments: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 3 or not self.x.is_floating_point() or self.x.shape[0] * self.x.shape[1] == 0:
@@ -51,6 +54,8 @@ class ClipTokens:
             raise ValueError(f"keys: shape {tuple(self.keys.shape)}; allowed: {(*lead, 'd')}, as x has")
         if self.grid is not None and self.grid[0] * self.grid[1] != lead[1]:
             raise ValueError(f"grid={self.grid}; allowed: rows * columns = {lead[1]}, the tokens of a frame")
+        if self.segments is not None and len(self.segments) != lead[0]:
+            raise ValueError(f"segments={self.segments}; allowed: {lead[0]}, one for each frame")
 
     @property
     def frames(self) -> int:
@@ -75,8 +80,32 @@ class ClipSize:
     key_width: int
 
 
+class FrameMerging(ABC):
+    """Merges whole frames between blocks of the encoder, for a method that then chooses at its end."""
+
+    @abstractmethod
+    def blocks(self, num_blocks: int) -> tuple[int, ...]:
+        """The blocks behind which frames merge, ascending, of those that the LLM's features come through."""
+
+    @abstractmethod
+    def plan(self, x: Tensor) -> KeepPlan:
+        """Which frames of one clip, x (T, p, D) with its p patches a frame, stay or merge: one row over T frames."""
+
+    @abstractmethod
+    def segments(self, x: Tensor) -> tuple[int, ...]:
+        """(T,), ascending: the segment of each frame that is left behind the last merging, x (T, p, D)."""
+
+    @abstractmethod
+    def left(self, frames: int) -> int:
+        """How many of `frames` frames `plan` leaves of a clip that stands still, for costs."""
+
+
 def _no_products(size: ClipSize, keep: int) -> list[Product]:
     return []
+
+
+def _as_wanted(frames: int, tokens: int, keep: int) -> int:
+    return min(keep, frames * tokens)
 
 
 @dataclass(frozen=True)
@@ -86,7 +115,9 @@ class OverClip:
 
     exact: False where it comes only near `keep`, as its authors' code does. needs: what it reads of the clip besides x.
     source: the paper. products: its matrix products, from the sizes of the
-    clip and `keep`; what the pixels decide (clusters, segments) is left out.
+    clip and `keep`; what the pixels decide (clusters, segments) is left out. count: how many tokens stay of a clip of
+    so many frames, with so many tokens each, where `keep` are wanted; as near as can be said before the pixels are
+    seen. merging: what it does inside the encoder, before it is called with what is left.
     """
 
     function: Callable[..., KeepPlan]
@@ -94,6 +125,8 @@ class OverClip:
     needs: frozenset[Need] = frozenset()
     products: Callable[[ClipSize, int], list[Product]] = _no_products
     exact: bool = True
+    count: Callable[[int, int, int], int] = _as_wanted
+    merging: FrameMerging | None = None
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -135,7 +168,8 @@ class OverClip:
         for frames, count in zip(clips, keep, strict=True):
             part = slice(first, first + frames)
             attention, keys = (None if t is None else t[part] for t in (tokens.attention, tokens.keys))
-            clip = ClipTokens(tokens.x[part], attention, keys, tokens.grid)
+            segments = None if tokens.segments is None else tokens.segments[part]
+            clip = ClipTokens(tokens.x[part], attention, keys, tokens.grid, segments)
             plans.append(self(clip, count, generator=generator))
             first += frames
         return concatenate(plans)
@@ -147,9 +181,11 @@ def over_clip(
     products: Callable[[ClipSize, int], list[Product]] = _no_products,
     *,
     exact: bool = True,
+    count: Callable[[int, int, int], int] = _as_wanted,
+    merging: FrameMerging | None = None,
 ) -> Callable[[Callable[..., KeepPlan]], OverClip]:
     """Make an `OverClip` of function(clip, keep, *, generator=None, and its knobs), which may then trust its inputs."""
-    return lambda function: OverClip(function, source, frozenset(needs), products, exact)
+    return lambda function: OverClip(function, source, frozenset(needs), products, exact, count, merging)
 
 
 def nearest_products(size: ClipSize, keep: int) -> list[Product]:
