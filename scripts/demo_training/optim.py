@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from demo_training.muon import Muon
+
 _WARM, _HOLD = 150, 0.55  # steps of warming up; share of all steps at the full rate
 _MUON_RATE = 12.0  # Muon's learning rate over AdamW's
 
@@ -22,7 +24,7 @@ class Run:
         self.params = [p for m in (model, heads) for p in m.parameters() if p.requires_grad]
         rest = [p for p in self.params if id(p) not in taken]
         self.optimizers: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=_MUON_RATE * peak, weight_decay=0.01),
+            Muon(matrices, lr=_MUON_RATE * peak, weight_decay=0.01),
             torch.optim.AdamW(rest, lr=peak, weight_decay=0.01, betas=(0.9, 0.98)),
         ]
         self.schedules = [
