@@ -19,8 +19,10 @@ from videoprune.prune.kinds import (
     Depth,
     InsideEncoder,
     InsideLLM,
+    LayerChoice,
     LayerTokens,
     Product,
+    Ranking,
 )
 from videoprune.prune.llm import Adaptive, Aim, EvenTokens, Fixed, RandomTokens
 from videoprune.prune.meteor import Meteor
@@ -30,8 +32,11 @@ from videoprune.prune.rivals.divprune import divprune
 from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.flashvid import flashvid
+from videoprune.prune.rivals.framefusion import FrameFusion
 from videoprune.prune.rivals.holitom import holitom
+from videoprune.prune.rivals.holitom_llm import HoliTomMerging
 from videoprune.prune.rivals.prumerge import prumerge_plus
+from videoprune.prune.rivals.sparsevlm import SparseVLM
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, OverClip, over_clip
 from videoprune.prune.rivals.tome import tome
 from videoprune.prune.rivals.vidcom2 import vidcom2
@@ -54,9 +59,11 @@ __all__ = [
     "FusionTokens",
     "InsideEncoder",
     "InsideLLM",
+    "LayerChoice",
     "LayerTokens",
     "OverClip",
     "Product",
+    "Ranking",
     "names",
     "over_clip",
 ]
@@ -83,6 +90,9 @@ LLM: dict[str, InsideLLM] = {
     "adaptive": Adaptive(),
     "fixed": Fixed(),
     "aim": Aim(),
+    "holitom": HoliTomMerging(),
+    "framefusion": FrameFusion(),
+    "sparsevlm": SparseVLM(),
     "random": RandomTokens(),
     "uniform": EvenTokens(),
 }
