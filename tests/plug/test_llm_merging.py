@@ -13,14 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.plug.stock import GREEDY, KINDS, clips, inputs, stock_model
 from tests.plug.test_llm_pass import CONFIGS, LAYERS, language_model, prompt
-from videoprune.config import LLMPrune, PruneConfig
+from videoprune import Engine
+from videoprune.config import LLMPrune, PruneConfig, preset
+from videoprune.plug.apply import apply
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.joints import text_joints
 from videoprune.plug.llm_door import LlmDoor
 from videoprune.plug.settings import Settings
 from videoprune.prune.registry import LLM
 from videoprune.prune.rivals.framefusion import FrameFusion
+from videoprune.types import VideoFrames
 
 EACH = 4  # tokens of a frame
 LAST = {"heads": "all", "queries": "last", "attention": "previous"}
@@ -166,7 +170,7 @@ def framefusion_rule(average: float, seen_steps: list[str]) -> Rule:
 
     def rule(cut: Cut) -> tuple[Tensor, list[int]]:
         seen, x = cut.seen, cut.hidden
-        if state["step"] == "rest" or cut.layer == 0 and average == 1:
+        if state["step"] == "rest":
             return keep_on(cut)
         seen_steps.append(state["step"])
         if state["step"] == "prune":
@@ -327,23 +331,24 @@ def test_keep_all_is_the_stock_model(name: str) -> None:
     torch.testing.assert_close(logits, stock, atol=1e-5, rtol=1e-5)
 
 
-def test_raters_are_the_words_near_the_picture_and_the_others_have_no_say() -> None:
-    """A word far from the clip changes nothing that is kept; one near it does."""
-    x, mask, seen, positions = still([10], [6])
+def test_raters_are_the_words_near_the_picture() -> None:
+    x, _, seen, _ = still([10], [6])
     picture = x[0, : EACH * 10].mean(0)
     x[0, -6:] = torch.randn(6, 32, generator=torch.Generator().manual_seed(3)) - picture
+    assert LLM["sparsevlm"].askers(x, seen, ~seen)[0, -6:].sum() < 6
     x[0, -3] = 3 * picture
-    config, kept = METHODS["sparsevlm"], []
-    for row, seed in ((None, 0), (-5, 1), (-3, 2)):
-        y = x.clone()
-        if row is not None:
-            own = torch.randn(32, generator=torch.Generator().manual_seed(seed))
-            y[0, row] = own - picture if row == -5 else 3 * picture + own
-        # The last layer's choice depends on hidden states, which see every word; the first one's on the raters.
-        raters = LLM["sparsevlm"].askers(y, seen, ~seen)
-        kept.append(raters[0].nonzero()[:, 0].tolist())
-        assert pruned(language_model(), config, [10], y, mask, seen, positions)[1][0].llm_layers[-1] == 12
-    assert kept == [[43]] * 3
+    assert LLM["sparsevlm"].askers(x, seen, ~seen)[0].nonzero()[:, 0].tolist() == [43]
+
+
+def test_the_raters_decide_what_stays(monkeypatch) -> None:
+    model, config = language_model(), METHODS["sparsevlm"]
+    x, mask, seen, positions = still([10], [6])
+    found = []
+    for rater in (41, 44):
+        one = torch.arange(46)[None] == rater
+        monkeypatch.setattr(type(LLM["sparsevlm"]), "askers", lambda self, x, v, q, one=one: one)
+        found.append(pruned(model, config, [10], x, mask, seen, positions)[1][0].places.last)
+    assert found[0] != found[1]
 
 
 def test_frames_that_are_not_known_are_refused() -> None:
@@ -361,3 +366,79 @@ def test_frames_that_are_not_known_are_refused() -> None:
             ValueError, match=f"llm.method='framefusion' with {part}.method='random'; allowed: none"
         ):
             PruneConfig.from_dict(changes)
+
+
+# Stock models: the frames are those that the encoder has seen.
+
+TOKENS = {
+    "llava_onevision": 16,
+    "qwen2_5_vl": 12,
+    "qwen3_vl": 12,
+    "video_llama_3": 12,
+}  # of a frame; others 9
+
+
+@pytest.fixture
+def places(monkeypatch) -> list[list[int]]:
+    """What FrameFusion is told of places in frames, by row of each prefill."""
+    found: list[list[int]] = []
+
+    def merged(self, x: Tensor, in_frame: Tensor, share: float) -> Tensor:
+        found.append(in_frame.tolist())
+        return torch.arange(len(x))
+
+    monkeypatch.setattr(FrameFusion, "merged", merged)
+    return found
+
+
+def expected_places(kind: str, frames: int) -> list[int]:
+    newline = [-1] if kind == "llava_onevision" else []
+    return [*range(TOKENS.get(kind, 9))] * frames + newline
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stock_model_tells_where_in_its_frame_a_token_is(kind, places) -> None:
+    batch = inputs(kind, clips(kind, 2, 4), [[7, 8, 9], [10, 11]])
+    model = apply(stock_model(kind), PruneConfig(llm=METHODS["framefusion"]))
+    with torch.no_grad():
+        model(**batch)
+    assert places == [expected_places(kind, 4)] * 2
+    places.clear()
+    model.generate(**batch, max_new_tokens=2, num_beams=2, **GREEDY)
+    assert places == [expected_places(kind, 4)] * 4
+
+
+@pytest.mark.parametrize("name", ["llava-demo", "qwen-demo"])
+def test_an_engine_tells_it_of_clips_that_were_encoded_before(name, places) -> None:
+    engine = Engine(name, preset("framefusion"), device="cpu")
+    size = engine.frame_size or (56, 56)
+    made = []
+    for seed in (0, 1):
+        pixels = torch.randint(0, 256, (8, *size, 3), generator=torch.Generator().manual_seed(seed))
+        made.append(VideoFrames(pixels.to(torch.uint8), tuple(map(float, range(8))), 8.0, "noise", "none"))
+    first, second = engine.encode(made)
+    engine.answer([first, second], ["What moves?", "Why?"], max_new_tokens=1)
+    engine.answer([first], ["What moves?", "Why?"], max_new_tokens=1)
+    assert len(places) == 4
+    tail = first.trace.dense % 4
+    steps = places[0].count(0)
+    assert all(p == [*range(first.trace.dense // steps)] * steps + [-1] * tail for p in places)
+    assert steps in (4, 8)
+    with pytest.raises(ValueError, match="framefusion' with encoder"):
+        engine.with_prune(preset("framefusion").replace(**{"encoder.method": "random", "encoder.keep": 0.5}))
+
+
+@pytest.mark.parametrize("kind", ["llava_onevision", "qwen2_5_vl"])
+@pytest.mark.parametrize("name", ["holitom", "framefusion", "sparsevlm"])
+def test_a_stock_model_takes_them(kind, name) -> None:
+    batch = inputs(kind, clips(kind, 2, 4), [[7, 8, 9], [10, 11]])
+    model = apply(stock_model(kind), PruneConfig(llm=METHODS[name]))
+    with torch.no_grad(), trace() as traces:
+        model(**batch)
+    for one in traces:
+        assert one.fused == one.dense
+        assert one.llm_layers[-1] < one.dense
+    many = model.generate(**batch, max_new_tokens=3, **GREEDY)
+    for row in range(2):
+        alone = inputs(kind, clips(kind, 2, 4)[row : row + 1], [[[7, 8, 9], [10, 11]][row]])
+        assert torch.equal(model.generate(**alone, max_new_tokens=3, **GREEDY)[0, -3:], many[row, -3:])
