@@ -99,6 +99,8 @@ class LLMPrune:
     queries: which text rows count: every token after the visual ones, or the last.
     attention: whose attention ranks: the `next` layer's, which is the first to compute on fewer tokens (METEOR,
     PyramidDrop), or the `previous` one's, the last that computed on all (FastV, AIM).
+    rounding: of a share of a token: to the nearest count (half a token to the even one), up (FlashVID) or down
+    (PyramidDrop).
     """
 
     method: str = "none"
@@ -110,6 +112,7 @@ class LLMPrune:
     top_heads: int = 5
     queries: Literal["text", "last"] = "text"
     attention: Literal["next", "previous"] = "next"
+    rounding: Literal["nearest", "up", "down"] = "nearest"
 
     def __post_init__(self) -> None:
         _known("llm", self.method)

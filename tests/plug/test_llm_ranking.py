@@ -118,10 +118,11 @@ def aim_schedule(layers: int, start: int, end: int) -> list[float]:
 
 
 def test_pyramiddrop_halves_at_each_quarter_and_fastv_behind_layer_two():
-    x, mask, visual, positions = prompt([40], [5])
+    x, mask, visual, positions = prompt([47], [5])
     for name, layers, expected in (
-        ("pyramiddrop", 28, [40] * 7 + [20] * 7 + [10] * 7 + [5] * 7),
-        ("fastv", 32, [40] * 2 + [20] * 30),
+        ("pyramiddrop", 28, [47] * 7 + [23] * 7 + [11] * 7 + [5] * 7),
+        ("fastv", 32, [47] * 2 + [24] * 30),
+        ("flashvid", 28, [47] * 20 + [15] * 8),
     ):
         model = language_model(layers=layers)
         with pruning(model, preset(name).llm, visual) as traces:

@@ -27,6 +27,7 @@ from videoprune.prune.counts import (
     cut_layers,
     cut_ratios,
     fused_count,
+    kept_at_cut,
     kept_of_clip,
     kept_units,
     removals,
@@ -212,7 +213,7 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
     for layer in range(layers):
         if layer in cuts:
             ratio = ratios[cuts.index(layer)]
-            now = min(max(1 if ratio else 0, round(fused * ratio)), now)
+            now = min(kept_at_cut(fused, ratio, config), now)
         found.append(now)
     return tuple(found)
 

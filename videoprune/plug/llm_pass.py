@@ -29,7 +29,7 @@ from videoprune.plug.llm_attention import (
     scaling,
     text_attention,
 )
-from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios
+from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
 from videoprune.prune.merge import apply_rows
 from videoprune.prune.registry import LLM, LayerChoice, LayerTokens
 
@@ -210,7 +210,9 @@ class Prefill:
         if by_lambda(self.config):
             return self.visual.sum(1)
         ratio = cut_ratios(self.config, self.num_layers)[cut]
-        wanted = (self.fused * ratio).round().long().clamp(min=1 if ratio else 0)
+        wanted = torch.tensor(
+            [kept_at_cut(n, ratio, self.config) for n in self.start], device=self.visual.device
+        )
         return torch.minimum(wanted, self.visual.sum(1))
 
     def _narrow(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

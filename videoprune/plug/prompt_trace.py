@@ -56,7 +56,8 @@ def _traces(
     llm_seconds: float,
     places: Sequence[Places] | None,
 ) -> list[Trace]:
-    """By row: dense visual tokens, those that enter the LLM, those of each layer, and which ones they are. llm_seconds: choosing, of all rows."""
+    """By row: dense visual tokens, those that enter the LLM, those of each layer, and which ones they are. llm_seconds:
+    choosing, of all rows."""
     encoder_seconds = sum(run.clock.seconds for run in now.encoders_of_call())
     seconds = {"encode_prune": encoder_seconds / len(dense), "llm_prune": llm_seconds / len(dense)}
     return [

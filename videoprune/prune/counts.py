@@ -5,7 +5,8 @@ A unit is what becomes one token of the LLM.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
@@ -94,6 +95,12 @@ def cut_ratios(config: LLMPrune, num_layers: int) -> tuple[float, ...]:
         return geometric_ratios(config.keep, cut_layers(config, num_layers), num_layers)
     ends = {_cut_layer(f, num_layers): r for f, r in zip(config.layers, config.ratios, strict=True)}
     return tuple(ends[layer] for layer in sorted(ends))
+
+
+def kept_at_cut(fused: int, ratio: float, config: LLMPrune) -> int:
+    """The share `ratio` of the `fused` tokens that entered the LLM; one at least, unless text alone is to stay."""
+    ways: dict[str, Callable[[float], int]] = {"nearest": round, "up": math.ceil, "down": math.floor}
+    return max(1 if ratio else 0, ways[config.rounding](fused * ratio))
 
 
 def by_lambda(config: LLMPrune) -> bool:
