@@ -92,11 +92,16 @@ class LLMPrune:
     `adaptive` keep `ratios` of the fused tokens at the cuts, or a geometric row that gives `keep` where `ratios` is
     empty; a ratio of 0 leaves text alone. `fixed` keeps those that text attends to most, `aim` those that rank
     highest by PageRank over the attention among all tokens (AIM, arXiv 2412.03248), `random` and `uniform` are
-    controls. `adaptive` keeps lambda_ * (attention that text pays, summed over the top heads); lambda_ =
+    controls. `holitom` is `fixed`, but merges what leaves (HoliTom, arXiv 2505.21334); `sparsevlm` asks the text that
+    has to do with the clip, and recycles some of what leaves (SparseVLM, arXiv 2410.04417); `framefusion` merges and
+    prunes where and as much as it finds, to the average `keep` (FrameFusion, arXiv 2501.01986), and takes no
+    other pruning before it. `adaptive` keeps lambda_ * (attention that text pays, summed over the top heads); lambda_ =
     None looks it up in the model's calibration for `keep`. heads: the `top` top_heads of them, or `all`.
     queries: which text rows count: every token after the visual ones, or the last.
     attention: whose attention ranks: the `next` layer's, which is the first to compute on fewer tokens (METEOR,
     PyramidDrop), or the `previous` one's, the last that computed on all (FastV, AIM).
+    rounding: of a share of a token: to the nearest count (half a token to the even one), up (FlashVID) or down
+    (PyramidDrop).
     """
 
     method: str = "none"
@@ -108,6 +113,7 @@ class LLMPrune:
     top_heads: int = 5
     queries: Literal["text", "last"] = "text"
     attention: Literal["next", "previous"] = "next"
+    rounding: Literal["nearest", "up", "down"] = "nearest"
 
     def __post_init__(self) -> None:
         _known("llm", self.method)
@@ -137,6 +143,14 @@ class PruneConfig:
     fusion: FusionPrune = field(default_factory=FusionPrune)
     llm: LLMPrune = field(default_factory=LLMPrune)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        before = {"encoder": self.encoder.method, "fusion": self.fusion.method}
+        if _needs_frames(self.llm) and (given := {k: v for k, v in before.items() if v != "none"}):
+            raise ValueError(
+                f"llm.method={self.llm.method!r} with {', '.join(f'{k}.method={v!r}' for k, v in given.items())}; "
+                "allowed: none of them, since it compares whole frames"
+            )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PruneConfig:
@@ -199,6 +213,14 @@ def _by_content() -> tuple[str, ...]:
     from videoprune.prune.registry import INSIDE
 
     return tuple(name for name, method in INSIDE.items() if method.by_content)
+
+
+def _needs_frames(config: LLMPrune) -> bool:
+    if config.method == "none":
+        return False
+    from videoprune.prune.registry import LLM
+
+    return LLM[config.method].needs_frames
 
 
 def _in_range(

@@ -209,6 +209,14 @@ def choosing(model: MultiEncoderVLM, prune: PruneConfig) -> float:
     return clock.seconds
 
 
+def test_framefusion_wants_one_encoder() -> None:
+    prune = PruneConfig.from_dict({"llm": {"method": "framefusion", "keep": 0.5}})
+    with pytest.raises(
+        ValueError, match=r"llm\.method='framefusion' compares the frames of one encoder; allowed"
+    ):
+        tiny_model().settings(prune)
+
+
 @pytest.mark.parametrize("method", ["temporal", "frames"])
 def test_what_only_stock_models_have_is_refused(method: str) -> None:
     value = {"temporal": 0.5, "frames": "novelty"}[method]

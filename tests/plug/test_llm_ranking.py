@@ -13,7 +13,6 @@ from videoprune.plug.apply import apply, remove
 from videoprune.plug.current_pass import trace
 from videoprune.plug.llm_pass import Prefill
 from videoprune.prune.counts import cut_layers, cut_ratios
-from videoprune.prune.rivals.llm import aim_schedule
 
 CUT = 3
 FASTV = LLMPrune(
@@ -111,6 +110,24 @@ def test_the_input_of_the_layer_before_is_held_only_between_it_and_the_cut(monke
         with pruning(model, config, visual):
             model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
         assert held == [i in layers for i in range(LAYERS)]
+
+
+def aim_schedule(layers: int, start: int, end: int) -> list[float]:
+    """All up to layer `start`, then falling in equal steps to none at `end`."""
+    return [min(1.0, max(0.0, (end - layer) / (end - start))) for layer in range(layers)]
+
+
+def test_pyramiddrop_halves_at_each_quarter_and_fastv_behind_layer_two():
+    x, mask, visual, positions = prompt([47], [5])
+    for name, layers, expected in (
+        ("pyramiddrop", 28, [47] * 7 + [23] * 7 + [11] * 7 + [5] * 7),
+        ("fastv", 32, [47] * 2 + [24] * 30),
+        ("flashvid", 28, [47] * 20 + [15] * 8),
+    ):
+        model = language_model(layers=layers)
+        with pruning(model, preset(name).llm, visual) as traces:
+            model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
+        assert list(traces[0].llm_layers) == expected
 
 
 def test_the_preset_falls_as_aims_schedule_says():

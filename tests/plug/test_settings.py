@@ -59,6 +59,7 @@ FIELDS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "llm.top_heads": [(ADAPTIVE, 1, 4), (FIXED, 1, 4)],
     "llm.queries": [(FIXED, "text", "last")],
     "llm.attention": [(FIXED, "next", "previous")],
+    "llm.rounding": [({**FIXED, "llm.ratios": [0.62, 0.28]}, "up", "down")],
     "seed": [
         ({"encoder.method": "random", "encoder.keep": 0.5}, 0, 1),
         ({"fusion.method": "random", "fusion.keep": 0.5}, 0, 1),

@@ -11,7 +11,16 @@ from torch import Tensor
 from tests.prune.rivals.clips import make_clip, numbers
 from videoprune.config import EncoderPrune, LLMPrune
 from videoprune.prune.fusion import fuse_clips, fuse_plan
-from videoprune.prune.registry import BY_FRAME, FUSION, INSIDE, LLM, OVER_CLIP, BlockTokens, LayerTokens
+from videoprune.prune.registry import (
+    BY_FRAME,
+    FUSION,
+    INSIDE,
+    LLM,
+    OVER_CLIP,
+    BlockTokens,
+    LayerChoice,
+    LayerTokens,
+)
 from videoprune.types import KeepPlan
 
 FRAMES, UNITS, WIDTH = 3, 12, 6
@@ -50,8 +59,21 @@ def layer(*, grad: bool = False, seed: int = 0) -> LayerTokens:
     q, k = (numbers(2, h, 14, 5, seed=seed + h).requires_grad_(grad) for h in (4, 2))
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor([4, 5])
+    rank = visual.long().cumsum(1) - 1
+    x = numbers(4, WIDTH, seed=seed + 9)[rank % 4] + 0.3 * numbers(2, 14, WIDTH, seed=seed + 10)
+    x.requires_grad_(grad)
     return LayerTokens(
-        visual, valid, wanted, None, generator, lambda last: attention * (1 + last), lambda: (q, k, 0.4)
+        visual,
+        valid,
+        wanted,
+        None,
+        generator,
+        text_attention=lambda last: attention * (1 + last),
+        queries_keys=lambda: (q, k, 0.4),
+        hidden=lambda: x,
+        in_frame=(rank % 4).where(visual, -1),
+        before=[[8, 10]],
+        num_layers=5,
     )
 
 
@@ -63,6 +85,11 @@ def fusion_tokens(*, grad: bool = False, seed: int = 0) -> tuple[Tensor, Tensor,
     encoder = torch.tensor([0, 0, 0, 1, 1, 2] * FRAMES)
     frame = torch.arange(FRAMES).repeat_interleave(6)
     return numbers(1, 6 * FRAMES, WIDTH, seed=seed).requires_grad_(grad), encoder, frame
+
+
+def choice(made: LayerChoice | None) -> list[Tensor]:
+    assert made is not None
+    return [t for t in (made.kept, made.into, made.weight) if t is not None]
 
 
 def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Tensor]]]:
@@ -98,7 +125,7 @@ def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Te
 
         found[f"across {name}"], found[f"within {name}"] = across, within
     for name, method in LLM.items():
-        found[f"llm {name}"] = lambda m=method, n=name: list(
+        found[f"llm {name}"] = lambda m=method, n=name: choice(
             m.choose(layer(grad=grad, seed=seed), llm_config(n))
         )
     return found

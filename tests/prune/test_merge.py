@@ -10,6 +10,7 @@ from torch import Tensor
 
 from videoprune.prune.merge import (
     apply_plan,
+    apply_rows,
     compose,
     concatenate,
     gather,
@@ -272,3 +273,27 @@ def test_concatenated_plans_keep_weights_or_have_none() -> None:
         concatenate([weighted, plan])
     with pytest.raises(ValueError, match="weight"):
         KeepPlan(plan.keep, plan.into, torch.ones(1, 3))
+
+
+@FEW
+@given(st.lists(plans(), min_size=1, max_size=3), st.booleans(), st.integers(0, 10**6))
+def test_rows_that_keep_other_counts_merge_each_for_itself(
+    made: list[KeepPlan], weighted: bool, seed: int
+) -> None:
+    """Against each row's own plan; nobody moves, and what did not stay is untouched."""
+    tokens = max(p.num_tokens for p in made)
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(made), tokens, 3, generator=g)
+    weight = torch.rand(len(made), tokens, generator=g) if weighted else None
+    into = torch.full((len(made), tokens), -1)
+    expected = x.clone()
+    for row, plan in enumerate(made):  # the first row of each plan, dropped tokens behind it
+        n = plan.num_tokens
+        slots = plan.into[0]
+        if plan.num_kept:
+            into[row, :n] = plan.keep[0][slots.clamp(min=0)].where(slots >= 0, -1)
+        own = KeepPlan(plan.keep[:1], plan.into[:1], None if weight is None else weight[row : row + 1, :n])
+        expected[row, plan.keep[0]] = apply_plan(x[row : row + 1, :n], own)[0]
+    torch.testing.assert_close(apply_rows(x, into, weight), expected)
+    with pytest.raises(ValueError, match="x: shape"):
+        apply_rows(x, into[:, 1:])

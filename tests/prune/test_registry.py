@@ -144,17 +144,25 @@ def test_fusion(name):
 @pytest.mark.parametrize("queries", ["text", "last"])
 def test_inside_the_llm(name, queries):
     method, tokens, config = LLM[name], layer(), llm_config(name, queries=queries)
-    counts, scores = method.choose(tokens, config)
-    assert counts.dtype == torch.int64
-    assert scores.shape == tokens.visual.shape
+    choice = method.choose(tokens, config)
+    assert choice is not None
+    counts, places = choice.kept.sum(1), torch.arange(14).expand(2, 14)
+    assert not (choice.kept & ~tokens.visual).any()
     assert (counts <= tokens.visual.sum(1)).all()
-    assert method.by_lambda or torch.equal(counts, tokens.wanted)
+    assert name == "adaptive" or (counts < tokens.visual.sum(1)).all()
+    assert method.by_lambda or method.by_content or torch.equal(counts, tokens.wanted)
+    if choice.into is not None:  # survivors stay themselves, others go to survivors or nowhere
+        assert torch.equal((choice.into == places) & tokens.visual, choice.kept)
+        ends = choice.into[tokens.visual]
+        row = torch.arange(2)[:, None].expand(2, 14)[tokens.visual]
+        assert (choice.kept[row, ends.clamp(min=0)] | (ends < 0)).all()
     blind = LayerTokens(tokens.visual, tokens.valid, tokens.wanted, generator=torch.Generator())
-    products = method.operations(config, CutSize(14, 3, 8, 4, 2, 5))
+    products = method.operations(config, CutSize(14, 3, 8, 4, 2, 5, visual=10, kept=5))
     if method.needs_attention:
         assert sum(map(product_flops, products)) > 0
-        with pytest.raises(ValueError, match=r"(text_attention|queries_keys): not given; needed"):
-            method.choose(blind, config)
+        if not method.by_content:  # what it looks at first depends on the layer
+            with pytest.raises(ValueError, match=r"(text_attention|queries_keys|hidden): not given; needed"):
+                method.choose(blind, config)
     else:
         assert products == []
         method.choose(blind, config)
@@ -164,9 +172,10 @@ def test_inside_the_llm(name, queries):
 
 
 def test_even_tokens_are_spread_over_each_row():
-    counts, scores = LLM["uniform"].choose(layer(), llm_config("uniform"))
-    assert (scores * layer().visual).sum(1).tolist() == counts.tolist() == [4, 5]
-    assert scores[1, 2:12].tolist() == [0, 1] * 5
+    choice = LLM["uniform"].choose(layer(), llm_config("uniform"))
+    assert choice is not None
+    assert choice.kept.sum(1).tolist() == [4, 5]
+    assert choice.kept[1, 2:12].tolist() == [False, True] * 5
 
 
 @pytest.mark.parametrize("name", CHOICES)

@@ -27,6 +27,7 @@ from videoprune.prune.counts import (
     cut_layers,
     cut_ratios,
     fused_count,
+    kept_at_cut,
     kept_of_clip,
     kept_units,
     removals,
@@ -72,7 +73,7 @@ def token_flow(
         if len(visual) != shape.language.layers:
             raise ValueError(f"visual_by_layer: {len(visual)} counts; allowed: {shape.language.layers}")
     asking = text if question_tokens is None else question_tokens
-    products += _cut_products(config.llm, shape.language, visual, text, asking)
+    products += _cut_products(config.llm, shape.language, fused, visual, text, asking)
     return TokenFlow(tuple(encoders), dense, visual, text, tuple(products))
 
 
@@ -250,20 +251,30 @@ def _visual_by_layer(config: LLMPrune, fused: int, layers: int) -> tuple[int, ..
     for layer in range(layers):
         if layer in cuts:
             ratio = ratios[cuts.index(layer)]
-            now = min(max(1 if ratio else 0, round(fused * ratio)), now)
+            now = min(kept_at_cut(fused, ratio, config), now)
         found.append(now)
     return tuple(found)
 
 
 def _cut_products(
-    config: LLMPrune, shape: LanguageShape, visual: Sequence[int], text: int, asking: int
+    config: LLMPrune, shape: LanguageShape, fused: int, visual: Sequence[int], text: int, asking: int
 ) -> list[Product]:
     """Choosing at each cut. The layer before a cut computes on as many tokens as arrive at the cut, so
     `llm.attention` changes nothing here."""
     found: list[Product] = []
-    for cut in cut_layers(config, shape.layers) if config.method != "none" else ():
+    cuts = cut_layers(config, shape.layers) if config.method != "none" else ()
+    for cut in cuts:
         heads = (shape.heads, shape.kv_heads, shape.head_dim)
-        size = CutSize(visual[cut - 1] + text, asking, shape.hidden, *heads)
+        arrived = visual[cut - 1] if cut else fused
+        size = CutSize(
+            arrived + text,
+            asking,
+            shape.hidden,
+            *heads,
+            visual=arrived,
+            kept=visual[cut],
+            first=cut == cuts[0],
+        )
         found += LLM[config.method].operations(config, size)
     return found
 

@@ -35,7 +35,7 @@ from videoprune.plug.packing import plan_by_frame
 from videoprune.plug.settings import Settings, calibration_key
 from videoprune.prune.counts import fused_count, lambda_is_open, retained_counts
 from videoprune.prune.merge import apply_plan, identity_plan, merged_size
-from videoprune.prune.registry import BY_FRAME, INSIDE, OVER_CLIP, names
+from videoprune.prune.registry import BY_FRAME, INSIDE, LLM, OVER_CLIP, names
 from videoprune.types import VideoFrames, VisualTokens
 
 
@@ -115,7 +115,7 @@ class MultiEncoderVLM(PreTrainedModel):
         Raises ValueError that names the calibration where there is none, and for what only a model of one encoder can
         do.
         """
-        self._check_encoder(prune)
+        self._check(prune)
         if not lambda_is_open(prune.llm):
             return Settings(prune)
         key = calibration_key(prune)
@@ -128,7 +128,7 @@ class MultiEncoderVLM(PreTrainedModel):
         found = prune.replace(**{"llm.lambda_": self.config.lambdas[key]})
         return Settings(found, self.retained_count(self.config.num_frames, prune)["fused"])
 
-    def _check_encoder(self, prune: PruneConfig) -> None:
+    def _check(self, prune: PruneConfig) -> None:
         config = prune.encoder
         if config.temporal or config.frames != "equal":
             raise ValueError(
@@ -140,6 +140,11 @@ class MultiEncoderVLM(PreTrainedModel):
             raise ValueError(
                 f"encoder.method={config.method!r} needs the attention of one encoder; allowed with several: "
                 f"{', '.join(allowed)}"
+            )
+        if prune.llm.method != "none" and LLM[prune.llm.method].needs_frames:
+            raise ValueError(
+                f"llm.method={prune.llm.method!r} compares the frames of one encoder; allowed with several: "
+                f"{', '.join(n for n in names('llm') if not LLM[n].needs_frames)}"
             )
         retained_counts(self.towers, config, self.config.encoder_ranks)  # ranks may be missing
 

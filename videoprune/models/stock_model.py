@@ -35,13 +35,15 @@ class Features:
     """What an encoder made of one clip.
 
     output: as the family's `get_*_features` returns it, NaN where a token was dropped, at `marked` places. kind:
-    "video" or "image", as the features are called. clip: without its pixels.
+    "video" or "image", as the features are called. clip: without its pixels. frames: patches of each frame as the
+    encoder saw them.
     """
 
     output: Any
     kind: str
     clip: Clip
     marked: int
+    frames: tuple[int, ...] = ()
 
 
 class StockVideoModel:
@@ -95,7 +97,8 @@ class StockVideoModel:
             "encode_prune": chosen,
             "fuse": 0.0,
         }
-        features = Features(output, kind, clip.without_pixels(), sum(run.marked for run in runs))
+        marked = sum(run.marked for run in runs)
+        features = Features(output, kind, clip.without_pixels(), marked, tuple(call.frames))
         record = record_of(runs[0] if runs else None, len(frames)) if survivors else None
         return Encoded(self._trace(clip, runs, features.marked, seconds), features, record)
 
@@ -115,8 +118,9 @@ class StockVideoModel:
         inputs = self._moved(self.inputs([f.clip for f in features], prompts))
         given = {features[0].kind: _joined([f.output for f in features])}
         started = now(self.device)
-        # A plain generation of greedy tokens; the places that features from before left empty are told.
-        call = Pass(self.hooks, settings, marked=sum(f.marked for f in features))
+        # A plain generation of greedy tokens; it is told what was encoded before, and which places are empty.
+        frames = [n for f in features for n in f.frames]
+        call = Pass(self.hooks, settings, marked=sum(f.marked for f in features), frames=frames)
         with passing(call), trace(places=any(e.survivors is not None for e in encoded)) as traces:
             ids = self.model.generate(
                 **inputs, mm_encoder_outputs=given, max_new_tokens=max_new_tokens, do_sample=False

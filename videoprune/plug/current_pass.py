@@ -31,8 +31,9 @@ class Pass:
     drafts of another model; prompts: B. images: within a call for the features of images, each of which stands alone.
     cuts: in a model of several encoders, by name of those that lose tokens inside: tokens of a frame after each of
     METEOR's cuts. generator: of random controls, None: each encoder's own. encoders: what runs of each encoder, by
-    name; encoded: all that ran. marked: places without a token in features that were made before. layers: what the
-    LLM's layers do now: a prefill, or a step, which reads `keys`. door: the module that the call came to.
+    name; encoded: all that ran. frames: patches of each frame that an encoder has seen, 0 for images whose patches are
+    no frame. marked: places without a token in features that were made before. layers: what the LLM's layers do now:
+    a prefill, or a step, which reads `keys`. door: the module that the call came to.
     """
 
     owner: Any
@@ -45,6 +46,7 @@ class Pass:
     generator: torch.Generator | None = None
     encoders: dict[str, EncoderPass] = field(default_factory=dict)
     encoded: list[EncoderPass] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
     marked: int | None = None
     layers: Any = None
     keys: KeptKeys | None = None
@@ -73,12 +75,21 @@ class Pass:
         if call is None or not all(run.countable for run in call.encoded):
             return None
         marks = sum(run.marked for run in call.encoded) + (call.marked or 0)
-        prompts = [c.prompts for c in self.calls() if c.prompts is not None]
-        return marks * rows // (prompts[-1] if prompts else rows)  # beams and samples repeat a prompt
+        return marks * self._repeats(rows)
 
     def encoders_of_call(self) -> list[EncoderPass]:
         """What ran of the encoders for this call, in it or in the one around it."""
         return next((c.encoded for c in self.calls() if c.encoded), [])
+
+    def frames_of(self, rows: int) -> int | None:
+        """Frames that a prefill of `rows` rows is about, all together; None: not known, or not of one size."""
+        found = next((c.frames for c in self.calls() if c.frames), [])
+        return len(found) * self._repeats(rows) if len(set(found)) == 1 and found[0] else None
+
+    def _repeats(self, rows: int) -> int:
+        """How often a prefill of `rows` rows has each prompt: beams and samples repeat it."""
+        prompts = [c.prompts for c in self.calls() if c.prompts is not None]
+        return rows // (prompts[-1] if prompts else rows)
 
     def drafted(self, tokens: int) -> int:
         """How many of a prefill's `tokens` stand behind the prompt."""

@@ -133,7 +133,10 @@ class EncoderHooks:
 
     def _begin_batched(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
         now, encoder = current(self.owner), self.encoder
-        if now is None or not self._prunes(now):
+        if now is None:
+            return None
+        now.frames += [0 if now.images else args[0].shape[1]] * args[0].shape[0]
+        if not self._prunes(now):
             return None
         if any(isinstance(m, Tensor) for m in (*args[1:], kwargs.get("attention_mask"))):
             warnings.warn("padded images: not pruned inside the encoder", stacklevel=2)
@@ -148,6 +151,8 @@ class EncoderHooks:
     def _start(self, now: Pass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         layout = self.encoder.layout(args, kwargs)
         config, settings = now.settings.config, now.settings
+        if self.encoder.packed:
+            now.frames += layout.lengths
         attention_kind(self.encoder.attention(self.blocks[0]))
         cuts = None if now.cuts is None else now.cuts[self.encoder.name]
         goal = EncoderGoal(

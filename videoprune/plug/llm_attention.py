@@ -25,19 +25,25 @@ class LayerInput:
     rope: tuple[Tensor, Tensor]
 
 
-def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, *, last: bool) -> Tensor:
-    """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
-
-    valid, visual: bool (B, n). last: only the last token asks. Exact: the softmax runs over all that the layer's
-    tokens see.
-    """
-    n = at.hidden.shape[1]
-    place = torch.arange(n, device=at.hidden.device).expand_as(valid)
-    # Text after the last visual token: a prompt may have more before and between (chat headers, timestamps).
+def question_tokens(valid: Tensor, visual: Tensor) -> Tensor:
+    """The text behind the last visual token of each row, bool (B, n), the last token in any case: a prompt may have
+    more before and between (chat headers, timestamps). valid, visual: bool (B, n)."""
+    place = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
     behind = place.masked_fill(~visual, -1).amax(1, keepdim=True)  # (B, 1)
     asks = valid & (place > behind)
     asks[:, -1] = True
-    rows = 1 if last else n - int(asks.int().argmax(1).min())
+    return asks
+
+
+def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None) -> Tensor:
+    """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
+
+    valid, visual: bool (B, n). asks: bool (B, n), the tokens that ask; None: the last one alone. Exact: the softmax
+    runs over all that the layer's tokens see.
+    """
+    n = at.hidden.shape[1]
+    place = torch.arange(n, device=at.hidden.device).expand_as(valid)
+    rows = 1 if asks is None else n - int(asks.int().argmax(1).min())
     q, k = queries_keys(at, rows)
     return text_to_visual_attention(
         q,
@@ -46,7 +52,7 @@ def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, *, last: bool)
         query_positions=place[:, -rows:],
         key_positions=place,
         key_mask=valid,
-        query_mask=asks[:, -rows:],
+        query_mask=torch.ones_like(place[:, -1:], dtype=torch.bool) if asks is None else asks[:, -rows:],
         visual_mask=visual,
     )
 

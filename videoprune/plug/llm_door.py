@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from videoprune.plug.current_pass import Pass, current
+from videoprune.plug.frame_places import places_in_frames
 from videoprune.plug.joints import Joints, decoder_layers
 from videoprune.plug.kept_keys import PrunedCache
 from videoprune.plug.llm_attention import attention_kind
 from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt, Step
 from videoprune.plug.prompt_trace import dense_traces, pruned_traces
+from videoprune.prune.registry import LLM
 
 
 class LlmDoor:
@@ -129,6 +131,9 @@ class LlmDoor:
         places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
         kept = keep.gather(1, places)
         seen = visual.gather(1, places) & kept
+        config, in_frame = now.settings.config, None
+        if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
+            in_frame = places_in_frames(now, visual).gather(1, places)
         prompt = Prompt(
             visual,
             places,
@@ -137,8 +142,8 @@ class LlmDoor:
             drafted=now.drafted(embeds.shape[1]),
             scale=now.settings.lambda_scale(seen),
             deepstack=self._deepstack(kwargs, places),
+            in_frame=in_frame,
         )
-        config = now.settings.config
         now.layers = Prefill(config.llm, prompt, self.language_model, len(self.layers), config.seed)
         positions = kwargs.get("position_ids")
         if positions is None:

@@ -1,4 +1,5 @@
-"""Stage 3: visual tokens leave the LLM between its layers, chosen by the question (METEOR, arXiv 2507.20842).
+"""Stage 3: visual tokens leave the LLM between its layers, chosen by the question (METEOR, arXiv 2507.20842), or merge
+there into others, as the method of `llm.method` decides.
 
 Hooks on the stock decoder layers narrow what each layer sees: `Prefill` cuts, `Step` continues from what a cache holds.
 Rows of a batch keep different counts: each layer has its own key mask, in the prefill and in every later step, so no
@@ -20,10 +21,17 @@ from videoprune.clock import Stopwatch
 from videoprune.config import LLMPrune
 from videoprune.plug.attention import FLASH, causal_mask
 from videoprune.plug.kept_keys import KeptKeys, as_bias
-from videoprune.plug.llm_attention import LayerInput, attention_kind, queries_keys, scaling, text_attention
-from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios
-from videoprune.prune.registry import LLM, LayerTokens
-from videoprune.prune.select import variable_top_k
+from videoprune.plug.llm_attention import (
+    LayerInput,
+    attention_kind,
+    queries_keys,
+    question_tokens,
+    scaling,
+    text_attention,
+)
+from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
+from videoprune.prune.merge import apply_rows
+from videoprune.prune.registry import LLM, LayerChoice, LayerTokens
 
 LayerCall = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -35,7 +43,8 @@ class Prompt:
 
     drafted: tokens at the right end that are another model's guesses, which must not choose. scale: (B,), factor of
     lambda by row, or None. deepstack: features (B, n, W), zero at text, that are added to the hidden states behind the
-    first layers, one by layer.
+    first layers, one by layer. in_frame: int64 (B, n), each visual token's place in its frame, -1 at all others; None
+    where the method does not ask for it.
     """
 
     dense: Tensor
@@ -45,6 +54,7 @@ class Prompt:
     drafted: int = 0
     scale: Tensor | None = None
     deepstack: Sequence[Tensor] = ()
+    in_frame: Tensor | None = None
 
 
 class Prefill:
@@ -64,7 +74,9 @@ class Prefill:
         # What the layer before a cut computed on, where the cut asks for it.
         self.before: LayerInput | None = None
         self.generator = torch.Generator().manual_seed(seed)
+        self.askers: Tensor | None = None  # (B, n), whose attention counts
         self.counts: list[list[int]] = []  # by layer
+        self.start: list[int] = []  # visual tokens that enter, where a cut has asked for them
         self.key_masks: list[Tensor] = []
         self.padded: list[bool] = []
         # From the last cut on; asked of the GPU once a cut, since each answer makes it wait.
@@ -80,6 +92,8 @@ class Prefill:
         hidden = args[0] if args else kwargs["hidden_states"]
         if 1 <= index <= len(self.prompt.deepstack):
             hidden = hidden + self._at_survivors(self.prompt.deepstack[index - 1])
+        if index == 0 and self.cuts:
+            self.askers = self._askers(hidden)
         if index in self.cuts:
             with self.clock.on(hidden.device):
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
@@ -119,53 +133,86 @@ class Prefill:
         if self.padded_now or kind == "eager":
             self.bias = self.valid if kind in FLASH else causal_mask(self.valid, dtype)
 
+    def _askers(self, embeds: Tensor) -> Tensor:
+        """Tokens of the question whose attention counts, by the embeddings (B, n, W) that enter the LLM; never drafts,
+        but the last token where nothing else stands behind the clip."""
+        seen = self._seen()
+        question = question_tokens(self.valid[:, seen], self.visual[:, seen])
+        with torch.no_grad():
+            asks = LLM[self.config.method].askers(embeds[:, seen], self.visual[:, seen], question)
+        return torch.nn.functional.pad(asks, (0, self.prompt.drafted))
+
+    def _seen(self) -> slice:
+        """All tokens but the drafts."""
+        return slice(None, -self.prompt.drafted if self.prompt.drafted else None)
+
     def _cut(self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Drop visual tokens before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
+        """Take visual tokens away before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
         at, self.before = self.before, None
         if at is None:
             at = LayerInput(layer, hidden, self._narrow(rope))
-        with torch.no_grad():
-            counts, scores = self._choose(cut, at)
-        if torch.equal(counts, self.visual.sum(1)):
+        choice = self._choose(cut, at, hidden)
+        if choice is None or torch.equal(choice.kept, self.visual[:, self._seen()]):
             return hidden
-        index, chosen = variable_top_k(scores, counts, self.visual)  # (B, Kmax)
-        keep = self.valid & ~self.visual
-        keep.scatter_(1, torch.where(chosen, index, keep.shape[1] - 1), True)  # the last token is always text
+        drafted = self.prompt.drafted
+        keep = (self.valid & ~self.visual) | torch.nn.functional.pad(choice.kept, (0, drafted))
+        if choice.into is not None:
+            hidden = self._merged(hidden, keep, choice)
         length = int(keep.sum(1).max())
         # Survivors in their order, at the right end; what is left over on the left is padding.
         kept = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n')
         kept_valid = keep.gather(1, kept)
         self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
         self.order = self.order.gather(1, kept)
+        assert self.askers is not None
+        self.askers = self.askers.gather(1, kept)
         self.stale, self.rope = True, None
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
-    def _choose(self, cut: int, at: LayerInput) -> tuple[Tensor, Tensor]:
-        """How many visual tokens each row keeps, (B,), and the scores to keep them by, (B, n).
-
-        at: the layer whose attention is asked, and what it computes on."""
+    def _merged(self, hidden: Tensor, keep: Tensor, choice: LayerChoice) -> Tensor:
+        """Hidden states (B, n, W) in which visual tokens have merged into others; the rest as it was."""
+        assert choice.into is not None
+        places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(keep)
         drafted = self.prompt.drafted
-        seen = slice(None, -drafted if drafted else None)
+        into = places.where(keep, torch.nn.functional.pad(choice.into, (0, drafted)))
+        weight = None if choice.weight is None else torch.nn.functional.pad(choice.weight, (0, drafted))
+        if weight is not None:
+            weight = weight.where(self.visual, 1.0)
+        return apply_rows(hidden, into.where(self.valid, -1), weight)
+
+    def _choose(self, cut: int, at: LayerInput, hidden: Tensor) -> LayerChoice | None:
+        """What the method leaves of the visual tokens.
+
+        at: the layer whose attention is asked, and what it computes on. hidden: what arrives at the cut."""
+        seen = self._seen()
         at = LayerInput(at.layer, at.hidden[:, seen], (at.rope[0][:, seen], at.rope[1][:, seen]))
         visual, valid = self.visual[:, seen], self.valid[:, seen]
+        assert self.askers is not None
+        asks, places = self.askers[:, seen], self.prompt.in_frame
+        self.start = self.start or (self.counts[0] if self.counts else self.fused.tolist())
         tokens = LayerTokens(
             visual=visual,
             valid=valid,
             wanted=self._fixed_counts(cut),
             scale=self.prompt.scale,
             generator=self.generator,
-            text_attention=lambda last: text_attention(at, valid, visual, last=last),
+            text_attention=lambda last: text_attention(at, valid, visual, None if last else asks),
             queries_keys=lambda: (*queries_keys(at, at.hidden.shape[1]), scaling(at.layer)),
+            hidden=lambda: hidden[:, seen],
+            in_frame=None if places is None else places.gather(1, self.order)[:, seen],
+            before=[self.start, *self.counts],
+            num_layers=self.num_layers,
         )
-        counts, scores = LLM[self.config.method].choose(tokens, self.config)
-        return counts, torch.nn.functional.pad(scores, (0, drafted)) if drafted else scores
+        return LLM[self.config.method].choose(tokens, self.config)
 
     def _fixed_counts(self, cut: int) -> Tensor:
         """What the cut's share leaves of each row, (B,); all where lambda says how many."""
         if by_lambda(self.config):
             return self.visual.sum(1)
         ratio = cut_ratios(self.config, self.num_layers)[cut]
-        wanted = (self.fused * ratio).round().long().clamp(min=1 if ratio else 0)
+        wanted = torch.tensor(
+            [kept_at_cut(n, ratio, self.config) for n in self.start], device=self.visual.device
+        )
         return torch.minimum(wanted, self.visual.sum(1))
 
     def _narrow(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

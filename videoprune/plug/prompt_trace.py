@@ -26,6 +26,7 @@ def dense_traces(now: Pass, visual: Tensor, num_layers: int) -> None:
     asked.found += _traces(
         now,
         dense,
+        dense,
         [(n,) * num_layers for n in dense],
         0.0,
         [Places(all_, all_) for all_ in every] if asked.places else None,
@@ -40,6 +41,7 @@ def pruned_traces(now: Pass, prefill: Prefill) -> None:
     asked.found += _traces(
         now,
         prefill.prompt.dense.sum(1).tolist(),
+        prefill.fused.tolist(),
         list(zip(*prefill.counts, strict=True)),
         prefill.clock.seconds,
         _places(prefill) if asked.places else None,
@@ -49,17 +51,19 @@ def pruned_traces(now: Pass, prefill: Prefill) -> None:
 def _traces(
     now: Pass,
     dense: Sequence[int],
+    fused: Sequence[int],
     layers: Sequence[tuple[int, ...]],
     llm_seconds: float,
     places: Sequence[Places] | None,
 ) -> list[Trace]:
-    """By row: dense visual tokens, those of each layer, and which ones they are. llm_seconds: choosing, of all rows."""
+    """By row: dense visual tokens, those that enter the LLM, those of each layer, and which ones they are. llm_seconds:
+    choosing, of all rows."""
     encoder_seconds = sum(run.clock.seconds for run in now.encoders_of_call())
     seconds = {"encode_prune": encoder_seconds / len(dense), "llm_prune": llm_seconds / len(dense)}
     return [
-        Trace(tokens, encoder, counts[0], counts, dict(seconds), places[row] if places else None)
-        for row, (tokens, encoder, counts) in enumerate(
-            zip(dense, _encoders(now, dense), layers, strict=True)
+        Trace(tokens, encoder, entered, counts, dict(seconds), places[row] if places else None)
+        for row, (tokens, encoder, entered, counts) in enumerate(
+            zip(dense, _encoders(now, dense), fused, layers, strict=True)
         )
     ]
 

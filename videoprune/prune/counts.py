@@ -5,7 +5,8 @@ A unit is what becomes one token of the LLM.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from videoprune.config import EncoderPrune, LLMPrune, PruneConfig
@@ -76,20 +77,32 @@ def fused_count(arrived: int, config: PruneConfig, frames: int) -> int:
 
 
 def cut_layers(config: LLMPrune, num_layers: int) -> tuple[int, ...]:
-    """Layers, counted from 0, before which tokens leave; never layer 0, whose cache length counts positions."""
+    """Layers, counted from 0, before which tokens leave: those of the method, else of `llm.layers`, never layer 0."""
+    shares = _own_shares(config, num_layers)
+    if shares is not None:
+        return tuple(sorted(shares))
     return tuple(sorted({_cut_layer(f, num_layers) for f in config.layers}))
 
 
 def cut_ratios(config: LLMPrune, num_layers: int) -> tuple[float, ...]:
     """Share of the fused tokens that each of `cut_layers` leaves: `ratios`, or the geometric row that gives `keep`,
-    which is also what `adaptive` is reckoned with.
+    which is also what `adaptive` is reckoned with; or what the method says itself.
 
     Where a model is so shallow that several fractions fall on one layer, the last of their ratios counts.
     """
+    shares = _own_shares(config, num_layers)
+    if shares is not None:
+        return tuple(shares[layer] for layer in sorted(shares))
     if not config.ratios or by_lambda(config):
         return geometric_ratios(config.keep, cut_layers(config, num_layers), num_layers)
     ends = {_cut_layer(f, num_layers): r for f, r in zip(config.layers, config.ratios, strict=True)}
     return tuple(ends[layer] for layer in sorted(ends))
+
+
+def kept_at_cut(fused: int, ratio: float, config: LLMPrune) -> int:
+    """The share `ratio` of the `fused` tokens that entered the LLM; one at least, unless text alone is to stay."""
+    ways: dict[str, Callable[[float], int]] = {"nearest": round, "up": math.ceil, "down": math.floor}
+    return max(1 if ratio else 0, ways[config.rounding](fused * ratio))
 
 
 def by_lambda(config: LLMPrune) -> bool:
@@ -105,6 +118,10 @@ def lambda_is_open(config: LLMPrune) -> bool:
 def with_fixed_shares(prune: PruneConfig) -> PruneConfig:
     """What becomes of it where no lambda was found for the model: fixed shares of the same average."""
     return prune.replace(**{"llm.method": "fixed"}) if lambda_is_open(prune.llm) else prune
+
+
+def _own_shares(config: LLMPrune, num_layers: int) -> dict[int, float] | None:
+    return LLM[config.method].shares(config, num_layers) if config.method in LLM else None
 
 
 def _cut_layer(fraction: float, num_layers: int) -> int:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.adaptive import adaptive_counts
-from videoprune.prune.kinds import CutSize, InsideLLM, LayerTokens, Product
+from videoprune.prune.kinds import CutSize, LayerTokens, Product, Ranking
 from videoprune.prune.rivals.llm import AIM_ITERATIONS, aim_scores
 
 
-class Fixed(InsideLLM):
+class Fixed(Ranking):
     """The cut's share, those that text attends to most."""
 
     source = "FastV, arXiv 2403.06764; PyramidDrop, arXiv 2410.17247"
@@ -27,7 +27,7 @@ class Fixed(InsideLLM):
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
         q = 1 if config.queries == "last" else size.asking
-        return [*_logits(size, q), (size.heads, 1, q, size.tokens)]
+        return [*logit_products(size, q), (size.heads, 1, q, size.tokens)]
 
 
 class Adaptive(Fixed):
@@ -40,7 +40,7 @@ class Adaptive(Fixed):
         return by_text(tokens, config)
 
 
-class Aim(InsideLLM):
+class Aim(Ranking):
     """The cut's share, those that rank highest by PageRank over the attention among all tokens."""
 
     source = "AIM, arXiv 2412.03248"
@@ -52,10 +52,10 @@ class Aim(InsideLLM):
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
         n = size.tokens
-        return [*_logits(size, n), (AIM_ITERATIONS * size.heads, 1, n, n)]
+        return [*logit_products(size, n), (AIM_ITERATIONS * size.heads, 1, n, n)]
 
 
-class RandomTokens(InsideLLM):
+class RandomTokens(Ranking):
     """The cut's share, drawn from the generator on its own device."""
 
     source = "control: drawn without replacement"
@@ -66,7 +66,7 @@ class RandomTokens(InsideLLM):
         return tokens.wanted, drawn.to(tokens.visual.device)
 
 
-class EvenTokens(InsideLLM):
+class EvenTokens(Ranking):
     """The cut's share, evenly spread over each row's visual tokens."""
 
     source = "control: evenly spaced"
@@ -90,7 +90,7 @@ def by_text(tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
     )
 
 
-def _logits(size: CutSize, queries: int) -> list[Product]:
+def logit_products(size: CutSize, queries: int) -> list[Product]:
     """Queries of the last `queries` tokens, keys of all, and their products, computed again for the choice."""
     return [
         (1, queries, size.hidden, size.heads * size.head_dim),

@@ -94,6 +94,26 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     return y.index_put((places,), merged).unflatten(0, plan.keep.shape)
 
 
+def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Rows that keep different counts: what merges is carried out, and nobody moves.
+
+    x: floating (B, N, ...). into: int64 (B, N), the place in its row of the token that each one ends in, itself if it
+    survives, or -1: dropped. weight: (B, N), as in `KeepPlan`.
+    -> (B, N, ...): survivors hold what they have become; at all other places x. Raises ValueError as `apply_plan`.
+    """
+    _check_tokens("x", x, into)
+    flat = (into + into.shape[1] * _rows(into)).where(into >= 0, -1).flatten()
+    own = (flat == torch.arange(flat.shape[0], device=flat.device)).nonzero()[:, 0]  # (K,) of all rows
+    slot = torch.zeros_like(flat).index_put((own,), torch.arange(own.shape[0], device=own.device))
+    plan = KeepPlan(
+        own[None],
+        slot[flat.clamp(min=0)].where(flat >= 0, -1)[None],
+        None if weight is None else weight.flatten()[None],
+    )
+    merged = apply_plan(x.flatten(0, 1)[None], plan)[0]
+    return x.flatten(0, 1).index_put((own,), merged).unflatten(0, into.shape)
+
+
 def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
     """Sizes after the plan, size (B, N) -> (B, K): each survivor's own and all that merged into it."""
     _check_tokens("size", size, plan.into, ndim=2)

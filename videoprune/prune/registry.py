@@ -19,9 +19,11 @@ from videoprune.prune.kinds import (
     Depth,
     InsideEncoder,
     InsideLLM,
+    LayerChoice,
     LayerTokens,
     OrderedPlan,
     Product,
+    Ranking,
 )
 from videoprune.prune.llm import Adaptive, Aim, EvenTokens, Fixed, RandomTokens
 from videoprune.prune.meteor import Meteor
@@ -33,8 +35,11 @@ from videoprune.prune.rivals.earlytom import earlytom
 from videoprune.prune.rivals.evs import evs
 from videoprune.prune.rivals.fastvid import fastvid
 from videoprune.prune.rivals.flashvid import flashvid, flashvid_v1
+from videoprune.prune.rivals.framefusion import FrameFusion
 from videoprune.prune.rivals.holitom import holitom
+from videoprune.prune.rivals.holitom_llm import HoliTomMerging
 from videoprune.prune.rivals.prumerge import prumerge_plus, prumerge_plus_means
+from videoprune.prune.rivals.sparsevlm import SparseVLM
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, FrameMerging, OverClip, over_clip
 from videoprune.prune.rivals.tome import ToMe
 from videoprune.prune.rivals.vidcom2 import vidcom2
@@ -58,10 +63,12 @@ __all__ = [
     "FusionTokens",
     "InsideEncoder",
     "InsideLLM",
+    "LayerChoice",
     "LayerTokens",
     "OrderedPlan",
     "OverClip",
     "Product",
+    "Ranking",
     "names",
     "over_clip",
 ]
@@ -91,6 +98,9 @@ LLM: dict[str, InsideLLM] = {
     "adaptive": Adaptive(),
     "fixed": Fixed(),
     "aim": Aim(),
+    "holitom": HoliTomMerging(),
+    "framefusion": FrameFusion(),
+    "sparsevlm": SparseVLM(),
     "random": RandomTokens(),
     "uniform": EvenTokens(),
 }

@@ -51,13 +51,11 @@ def top_k_per_group(scores: Tensor, group: Tensor, counts: Sequence[int]) -> Kee
     return drop_others(keep.sort(dim=1).values, tokens)
 
 
-def variable_top_k(scores: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def top_k_mask(scores: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
     """Keep a count of its own in every row: the counts[b] highest scores among the True tokens.
 
     scores: (B, N). counts: int64 (B,). mask: bool (B, N).
-    -> index int64 (B, Kmax), ascending, padded at the end with 0; and mask bool (B, Kmax), False at the
-    padding. Kmax is the largest count. Raises ValueError if a count is below 0 or above its row's True
-    tokens.
+    -> bool (B, N), True at what stays. Raises ValueError if a count is below 0 or above its row's True tokens.
     """
     batch, tokens = scores.shape
     if tuple(counts.shape) != (batch,) or tuple(mask.shape) != (batch, tokens):
@@ -72,8 +70,4 @@ def variable_top_k(scores: Tensor, counts: Tensor, mask: Tensor) -> tuple[Tensor
     order = scores.argsort(dim=1, descending=True, stable=True)
     order = order.gather(1, (~mask).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
     place = torch.arange(tokens, device=scores.device)  # (N,)
-    chosen = torch.zeros_like(mask).scatter(1, order, place < counts[:, None])  # (B, N)
-    largest = int(counts.max()) if batch else 0
-    index = place.where(chosen, tokens).sort(dim=1).values[:, :largest]  # unchosen ones sort to the end
-    kept = index < tokens
-    return index.where(kept, 0), kept
+    return torch.zeros_like(mask).scatter(1, order, place < counts[:, None])

@@ -20,7 +20,7 @@ def product(config: PruneConfig) -> float:
 def test_shares_multiply_to_the_retention(name, retain):
     config = method_config(name, retain)
     assert abs(product(config) - retain) < 0.005
-    if name in ("aim", "earlytom"):
+    if name in ("aim", "earlytom", "flashvid", "holitom"):
         assert config.llm == preset(name).llm
     else:
         assert config.llm.ratios == ()
@@ -45,6 +45,22 @@ def test_the_matched_control_is_random_in_the_same_stages():
     assert [control.encoder.method, control.fusion.method, control.llm.method] == ["random"] * 3
     assert product(control) == product(ours)
     assert at_random(preset("evoprune")).fusion.method == "none"
+
+
+def test_flashvid_hands_the_llm_its_authors_expansion():
+    assert method_config("flashvid", 0.2).encoder.keep == pytest.approx(1.25 * 0.2)
+    assert method_config("flashvid", 0.25) == preset("flashvid")
+
+
+@pytest.mark.parametrize(("name", "layers"), [("flashvid", 28), ("holitom", 28), ("sparsevlm", 32)])
+def test_the_authors_schedules_average_what_is_reckoned(name, layers):
+    llm = preset(name).llm
+    cuts, ratios = cut_layers(llm, layers), cut_ratios(llm, layers)
+    wanted = {"flashvid": (20,), "holitom": (18,), "sparsevlm": (3, 7, 16)}[name]
+    assert cuts == wanted
+    ends = (*cuts, layers)
+    kept = cuts[0] + sum(r * (b - a) for r, a, b in zip(ratios, cuts, ends[1:], strict=True))
+    assert kept / layers == pytest.approx(llm.keep, abs=1e-4)
 
 
 @pytest.mark.parametrize("layers", [6, 8, 24, 28, 32])

@@ -1,4 +1,4 @@
-"""FastV, PyramidDrop and AIM inside the LLM: scores against loops, schedules against the papers' numbers."""
+"""AIM inside the LLM: scores against loops."""
 
 from __future__ import annotations
 
@@ -10,24 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, numbers
-from videoprune.prune.rivals.llm import (
-    aim_pagerank,
-    aim_schedule,
-    aim_scores,
-    fastv_scores,
-    pyramiddrop_counts,
-    pyramiddrop_layers,
-    pyramiddrop_ratios,
-)
-
-
-@FEW
-@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6), st.integers(0, 10**6))
-def test_fastv(heads: int, queries: int, tokens: int, seed: int) -> None:
-    attention = numbers(heads, queries, tokens, seed=seed).softmax(dim=2)
-    rows = attention.tolist()
-    expected = [sum(rows[h][-1][v] for h in range(heads)) / heads for v in range(tokens)]
-    assert fastv_scores(attention).tolist() == pytest.approx(expected)
+from videoprune.prune.rivals.llm import aim_pagerank, aim_scores
 
 
 def walk(rows: list[list[float]], start: list[float], iterations: int) -> list[float]:
@@ -77,34 +60,14 @@ def test_aim_scores(tokens: int, padding: int, heads: tuple[int, int], seed: int
     assert found == pytest.approx([(s / heads[0]) ** 0.5 for s in squares], rel=1e-3, abs=1e-6)
 
 
-def test_pyramiddrop_as_in_the_paper() -> None:
-    assert pyramiddrop_layers(32) == (8, 16, 24)
-    assert pyramiddrop_layers(28) == (7, 14, 21)
-    assert pyramiddrop_layers(6, stages=3) == (2, 4)
-    assert pyramiddrop_ratios() == (0.5, 0.25, 0.125)
-    assert pyramiddrop_counts(576) == (288, 144, 72)
-    assert pyramiddrop_counts(3) == (1, 1, 1)
-    kept = (1.0, *pyramiddrop_ratios())
-    assert sum(kept) / 4 == 0.46875  # the average over the depth
-
-
-def test_aim_schedule() -> None:
-    assert aim_schedule(8, 2, 6) == (1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0)
-    assert aim_schedule(3, 0, 3) == (1.0, 2 / 3, 1 / 3)
-
-
 def test_half_precision_is_summed_in_float32() -> None:
     attention = torch.full((8, 3, 3), 0.1, dtype=torch.bfloat16)
-    assert fastv_scores(attention).dtype == torch.float32
     valid = torch.ones(8, 3, dtype=torch.bool)
     assert aim_pagerank(attention, valid).dtype == torch.float32
     assert aim_scores(attention[None], attention[None], scale=1.0, valid=valid[:1]).dtype == torch.float32
 
 
 def test_refusals() -> None:
-    for shape in ((3, 4), (1, 0, 4), (1, 4, 0)):
-        with pytest.raises(ValueError, match="attention: shape"):
-            fastv_scores(torch.zeros(shape))
     valid = torch.ones(1, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"attention \(1, 2, 3\), valid \(1, 2\); allowed: \(B, S, S\)"):
         aim_pagerank(torch.zeros(1, 2, 3), valid)
@@ -112,11 +75,3 @@ def test_refusals() -> None:
         aim_pagerank(torch.ones(1, 2, 2), valid, iterations=0)
     with pytest.raises(ValueError, match="k has 2 heads; allowed: a divisor of the queries' 3"):
         aim_scores(torch.ones(1, 3, 2, 4), torch.ones(1, 2, 2, 4), scale=1.0, valid=valid)
-    with pytest.raises(ValueError, match=r"stages=5; allowed: 1\.\.4"):
-        pyramiddrop_layers(4, stages=5)
-    with pytest.raises(ValueError, match="lambda_=0"):
-        pyramiddrop_ratios(lambda_=0)
-    with pytest.raises(ValueError, match="stages=0"):
-        pyramiddrop_ratios(stages=0)
-    with pytest.raises(ValueError, match="start=4, end=4"):
-        aim_schedule(8, 4, 4)
