@@ -83,7 +83,10 @@ def _measure(model: str, args: argparse.Namespace, out: Path) -> None:
     probe = clips_like(engine, 1)[0]
     is_random = model.startswith(_RANDOM)
     lambdas = None if is_random else out / "lambdas.json"
-    settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, probe, lambdas)
+    fewest = (
+        clips_like(engine, 1, min(args.frames))[0] if args.frames else probe
+    )  # EVS needs a whole frame's share
+    settings, refused = usable_settings(engine, args.methods or method_names(), args.retain, fewest, lambdas)
     plan = Plan(
         settings,
         tuple(args.frames or (engine.num_frames,)),
