@@ -64,9 +64,9 @@ def training_clips(count: int, num_frames: int, size: int) -> list[TrainingClip]
     return [_training_clip(TEST_SEEDS + i, num_frames, size) for i in range(count)]
 
 
-def clips_like(engine: Engine, count: int) -> list[TrainingClip]:
-    """`training_clips` as `engine` is best given them; 448 x 448 where frames of any size will do."""
-    return training_clips(count, engine.num_frames, (engine.frame_size or (448, 448))[0])
+def clips_like(engine: Engine, count: int, num_frames: int | None = None) -> list[TrainingClip]:
+    """`training_clips` as `engine` is best given them, or of `num_frames` frames; 448 x 448 where any size will do."""
+    return training_clips(count, num_frames or engine.num_frames, (engine.frame_size or (448, 448))[0])
 
 
 def encoder_ranks(

@@ -116,7 +116,7 @@ class SpeedRun:
             self.engine,
             self.args.methods or method_names(),
             self.args.retain,
-            clips_like(self.engine, 1)[0],
+            clips_like(self.engine, 1, min(self.frames))[0],
             None if self.is_random else kept / "lambdas.json",
             clips=lambda: self.first_clips if search else (),
             shares=kept / "shares.json",

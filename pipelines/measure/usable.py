@@ -31,9 +31,10 @@ def usable_settings(
     shares: Path | None = None,
 ) -> tuple[tuple[Setting, ...], list[dict[str, str]]]:
     """The unpruned model and every method at every retention that the model and the method allow, as the clip `probe`
-    tells; the others with the reason. lambdas: the file of those that had to be solved for; None: none is, the weights
-    are random. clips: on which the shares of methods that cannot hit a retention are searched for, without any they are
-    taken as they are; shares: the file of what was found. Raises ValueError for a method that is none."""
+    tells; the others with the reason. probe: of as few frames as will be measured. lambdas: the file of those that had
+    to be solved for; None: none is, the weights are random. clips: on which the shares of methods that cannot hit a
+    retention are searched for, without any they are taken as they are; shares: the file of what was found. Raises
+    ValueError for a method that is none."""
     found, refused = [Setting(BASELINE, 1.0, PruneConfig())], []
     for method in (m for m in methods if m != BASELINE):
         for share in sorted(retain, reverse=True):

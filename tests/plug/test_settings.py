@@ -131,7 +131,7 @@ def test_a_setting_has_an_effect_or_is_refused_by_name(kind, field, rest, one, o
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("preset", ["light", "balanced", "aggressive"])
+@pytest.mark.parametrize("preset", ["light", "balanced", "aggressive", "aim"])
 def test_llm_method_none_drops_nothing_in_the_llm(kind, preset):
     changes = preset_of(preset).replace(**{"llm.method": "none"})
     with torch.no_grad(), trace() as traces:
