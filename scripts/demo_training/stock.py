@@ -36,6 +36,7 @@ from videoprune.eval.benchmarks.moving_shapes.render import ink
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 
 GROUP, CAPACITY, NEW_GROUPS = 8, 400, 0.2
+DROPS = {False: (0.0, 0.3, 0.6), True: (0.0, 0.5, 0.5, 0.7, 0.7, 0.8)}  # share that goes at random, by split
 MODES = [(0.3, 1.0), (0.35, 0.5), (0.35, 0.375)]  # (share of the steps, what EvoPrune keeps)
 
 
@@ -252,7 +253,8 @@ def train_stock(
         clips = store.draw(keep, batch, rng)
         scene = clips[0].scene
         layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
-        start = prefix(shape, model, layout, clips, keep, float(rng.choice([0.0, 0.3, 0.6])))
+        drop = float(rng.choice(DROPS[isinstance(scene, HardScene)]))
+        start = prefix(shape, model, layout, clips, keep, drop)
         ids, labels, lengths = question_blocks(tokenizer, clips, rng)
         logits, hidden = answer_logits(
             shape, model, layout, start, ids.to(device), labels.to(device), lengths
