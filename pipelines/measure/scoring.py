@@ -15,7 +15,7 @@ from pipelines.run.results import Row
 from pipelines.run.stages import question_fields
 from pipelines.run.tasks import Task, right_or_wrong
 from videoprune.eval.benchmarks.scores import ALL, Counts, questions_of
-from videoprune.eval.metrics import clustered_interval, is_answered, paired_ratio_difference
+from videoprune.eval.metrics import clustered_interval, is_answered, is_failed, paired_ratio_difference
 from videoprune.types import Sample
 
 Extra = Callable[[Sequence[Row]], dict[str, Counts]]
@@ -82,13 +82,14 @@ def accuracy(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str
         "agreement": None,
         "difference": None,
         "difference_ci95": None,
-        "parse_failures": sum(r["outcome"] != "failed" and not is_answered(r) for r in run.rows),
-        "failed": sum(r["outcome"] == "failed" for r in run.rows),
+        "parse_failures": sum(not is_failed(r) and not is_answered(r) for r in run.rows),
+        "failed": sum(map(is_failed, run.rows)),
         "questions": len(run.rows),
     }
     if base is not None:
         pairs = zip(run.rows, base.rows, strict=True)
-        found["agreement"] = sum(_agree(a, b) for a, b in pairs) / len(run.rows)
+        both = [a["prediction"] == b["prediction"] for a, b in pairs if not (is_failed(a) or is_failed(b))]
+        found["agreement"] = sum(both) / len(both) if both else None
         other = base.counts[scoring.compared(base.counts)]
         gap = paired_ratio_difference(counts, other, scoring.videos)
         found |= {"difference": gap.value, "difference_ci95": [gap.low, gap.high]}
@@ -147,7 +148,3 @@ def _figure(
 def _said(row: Row) -> Row:
     keys = ("text", "prediction", "correct", "outcome", "reason")
     return {"text": "", "reason": ""} | {k: row[k] for k in keys if k in row}
-
-
-def _agree(a: Row, b: Row) -> bool:
-    return is_answered(a) and is_answered(b) and a["prediction"] == b["prediction"]

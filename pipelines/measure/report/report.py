@@ -19,10 +19,17 @@ from pipelines.measure.report.rows import (
     fronts,
     groups,
     is_baseline,
-    value,
 )
 from pipelines.measure.report.style import Look, as_png, as_svg, looks, matplotlib
-from pipelines.measure.report.tables import TextTable, difference_text, reuse_table, scores_table
+from pipelines.measure.report.tables import (
+    TextTable,
+    comparison_table,
+    gap_text,
+    marks_text,
+    reuse_table,
+    scores_table,
+    wanted_text,
+)
 from pipelines.measure.report.trade_off import trade_off
 from videoprune.eval.summary import markdown_table
 
@@ -41,14 +48,14 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     files[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8", _ERRORS)
     _write_csv(rows, files[1])
     matplotlib()
-    together, look = groups(rows), looks(rows)
+    together, look, metric = groups(rows), looks(rows), results["meta"].get("metric", "")
     sections = []
     for group in together:
         section, images = _draw(
             group,
             look,
             f"-{group.frames}f-{group.concurrency}c" if len(together) > 1 else "",
-            _once(group, together),
+            [*([comparison_table(group, metric)] if group.measured else []), *_once(group, together)],
         )
         sections.append(section)
         files += _save(images, out)
@@ -140,7 +147,7 @@ def _measured_how(meta: Mapping[str, Any]) -> str:
     if not meta["accuracy_measured"]:
         text += " Weights are random: times are true, accuracy was not measured."
     else:
-        text += f"\n\n{_MARKS.format(metric=meta.get('metric', 'accuracy'))}"
+        text += f"\n\n{marks_text(meta.get('metric', ''))}"
     if meta.get("clips"):
         text += f"\n\nFigures are of {meta['clips']}; {meta['chosen_on']}."
     for note in meta.get("notes", ()):
@@ -163,25 +170,16 @@ def _table(group: Group, columns: Sequence[Column]) -> str:
 
 def _compared(row: Row, front: str, line: dict[str, str]) -> dict[str, str]:
     """The line with what it is compared at, and how it stands."""
-    side = f" ({row['side']})" if row.get("side") else ""
-    found = {"tokens kept %": line.pop("tokens kept %"), "wanted %": "", _SCORE: line.pop(_SCORE)}
-    found |= {"minus unpruned (95 %)": "", "among the best": "", "on the front": front}
-    if not is_baseline(row):
-        found["wanted %"] = f"{100 * row['retain']:.3g}{side}"
-        gap, interval = value(row, "accuracy.difference"), value(row, "accuracy.difference_ci95")
-        found["minus unpruned (95 %)"] = difference_text([gap, *interval], 100) if interval else ""
-        found["among the best"] = "yes" if row.get("among_best") else ""
-    return found | line
+    found = {
+        "tokens kept %": line.pop("tokens kept %"),
+        "wanted %": wanted_text(row),
+        _SCORE: line.pop(_SCORE),
+    }
+    best = "yes" if row.get("among_best") and not is_baseline(row) else ""
+    return found | {_GAP: gap_text(row), "among the best": best, "on the front": front} | line
 
 
-_MARKS = (
-    "Accuracy is `{metric}`. Kept tokens are measured, averaged over the LLM's layers, every visual token counted; "
-    "methods that cannot hit the wanted share stand with what they kept below and above it. Among the best at a wanted "
-    "share: the best, and all that are not worse than it by more than the 95 % interval of the paired difference; what "
-    "kept more (above) is left out. On the front: nothing with measured tokens is both cheaper to the first token, in "
-    "time or in operations, and better."
-)
-_SCORE = "accuracy % (95 %)"
+_SCORE, _GAP = "accuracy % (95 %)", "minus unpruned (95 %)"
 _MAIN = (
     Column("tokens kept %", "retention", 100, 1),
     Column(_SCORE, "accuracy.all", 100, 1, interval="accuracy.ci95"),

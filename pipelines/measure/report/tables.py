@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.measure.report.rows import Group, Row, is_baseline, number, value
+from pipelines.measure.report.rows import Group, Row, fronts, is_baseline, number, value
 from videoprune.eval.summary import markdown_table
 
 _ALL, _MANY = "all", "encode_once_ask_many"
@@ -25,6 +25,48 @@ class TextTable:
         return markdown_table(
             [dict(zip(self.headings, row, strict=True)) for row in self.rows], self.headings
         )
+
+
+def marks_text(metric: str) -> str:
+    """What the marks of a comparison mean. metric: by which settings are compared, where it is not the plain share of
+    right answers."""
+    own = f"Accuracy is `{metric}`. " if metric not in ("", "accuracy") else ""
+    return (
+        f"{own}Kept tokens are measured, averaged over the LLM's layers, every visual token counted; methods that "
+        "cannot hit the wanted share stand with what they kept below and above it. Among the best at a wanted share: "
+        "the best, and all that are not worse than it by more than the 95 % interval of the paired difference; what "
+        "kept more (above) is left out. On the front: nothing with measured tokens is both cheaper to the first "
+        "token, in time or in operations, and better."
+    )
+
+
+def wanted_text(row: Row) -> str:
+    """The wanted share in percent, and on which side of it a searched setting was measured: "25 (below)"."""
+    side = f" ({row['side']})" if row.get("side") else ""
+    return "" if is_baseline(row) else f"{100 * row['retain']:.3g}{side}"
+
+
+def gap_text(row: Row) -> str:
+    """The accuracy minus the unpruned model's, in points, with its interval."""
+    gap, interval = value(row, "accuracy.difference"), value(row, "accuracy.difference_ci95")
+    return "" if is_baseline(row) or not interval else difference_text([gap, *interval], 100)
+
+
+def comparison_table(group: Group, metric: str) -> TextTable:
+    """At which share each row is compared, and how it stands."""
+    headings = ("method", "kept %", "wanted %", "minus unpruned (95 %)", "among the best", "on the front")
+    rows = (
+        (
+            label,
+            f"{100 * row['retention']:.1f}",
+            wanted_text(row),
+            gap_text(row),
+            "yes" if row.get("among_best") and not is_baseline(row) else "",
+            front,
+        )
+        for row, label, front in zip(group.rows, group.labels, fronts(group), strict=True)
+    )
+    return TextTable(marks_text(metric), headings, tuple(rows))
 
 
 def scores_table(group: Group) -> TextTable:

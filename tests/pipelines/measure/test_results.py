@@ -30,7 +30,8 @@ def test_accuracy_has_both_denominators_and_a_paired_difference():
     found = accuracy(run, base, scoring)
     assert (found["all"], found["answered"]) == (0.25, 0.5)
     assert (found["parse_failures"], found["failed"], found["questions"]) == (1, 1, 4)
-    assert found["agreement"] == 1 / 4
+    assert found["agreement"] == 1 / 3  # of those that neither failed at
+    assert accuracy(run, run, scoring)["agreement"] == 1
     assert found["difference"] == -0.75
     assert found["difference_ci95"][0] <= -0.75 <= found["difference_ci95"][1]
     assert scoring.answered([said(1, "A")]) is None  # not whole yet
