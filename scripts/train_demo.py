@@ -73,8 +73,9 @@ def main() -> None:
 
 
 def _stock(args: argparse.Namespace, device: str) -> None:
-    from demo_training.shapes import SHAPES
-    from demo_training.stock import export_stock, train_encoder, train_stock
+    from demo_training.stock import export_stock, train_stock
+    from demo_training.stock_encoder import train_encoder
+    from demo_training.stock_shapes import SHAPES
 
     if args.only not in SHAPES:
         raise SystemExit(f"--only {args.only}; allowed: {', '.join(SHAPES)}")

@@ -15,35 +15,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
-    LlavaOnevisionConfig,
-    LlavaOnevisionForConditionalGeneration,
-    LlavaOnevisionImageProcessor,
-    LlavaOnevisionProcessor,
-    LlavaOnevisionVideoProcessor,
     PreTrainedTokenizerFast,
-    Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
-    Qwen3VLProcessor,
-    Qwen3VLVideoProcessor,
-    SiglipVisionConfig,
 )
-from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from demo_training.encoders import normalize
 from demo_training.text import moved_table
-from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS
 from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.plug.current_pass import Pass, passing
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import installed_on
-from videoprune.prune.counts import kept_units
-from videoprune.prune.evoprune import bipartite_plan
-from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
 
 NUM_FRAMES, SIDE, PATCH, WIDTH, BLOCKS, HEADS = 8, 96, 8, 128, 8, 4
 GRID = SIDE // PATCH
@@ -53,18 +35,7 @@ SPECIAL = {
     "start": "<|vision_start|>",
     "end": "<|vision_end|>",
 }
-_LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
-
-
-def _stretched(places: Tensor) -> Tensor:
-    """Position embeddings of a square grid (m, D) -> of GRID x GRID places."""
-    old = round(len(places) ** 0.5)
-    square = places.T.reshape(1, -1, old, old)
-    return F.interpolate(square, (GRID, GRID), mode="bicubic").flatten(2)[0].T.contiguous()
-
-
-def _clip_weights(out: Path) -> dict[str, Tensor]:
-    return torch.load(out / "clip.pt", map_location="cpu", weights_only=True)["model"]
+LOOK = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 2}
 
 
 class StockShape:
@@ -128,265 +99,6 @@ class StockShape:
         return {**config, **changed}
 
 
-class LlavaShape(StockShape):
-    """LLaVA-OneVision: 7 x 7 patches, pooled to 4 x 4 a frame, and a newline token behind the clip.
-
-    Its encoder is the first demo model's SigLIP as it is, so it needs no training of its own.
-    """
-
-    name = "llava-demo"
-    side, grid, tokens_side = 112, 7, 4
-    image = 56  # frames are decoded larger and resized here, as the first demo model has it
-    encoder_checkpoint = "siglip.pt"
-
-    def _vision_config(self) -> SiglipVisionConfig:
-        return SiglipVisionConfig(
-            hidden_size=WIDTH,
-            intermediate_size=3 * WIDTH,
-            num_hidden_layers=BLOCKS,
-            num_attention_heads=HEADS,
-            image_size=self.image,
-            patch_size=PATCH,
-            vision_use_head=False,
-        )
-
-    def build(self, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
-        torch.manual_seed(2)
-        model = LlavaOnevisionForConditionalGeneration(
-            LlavaOnevisionConfig(
-                vision_config=self._vision_config().to_dict(),
-                text_config=self._text(demo, tokenizer),
-                video_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["video"]),
-                image_token_id=tokenizer.convert_tokens_to_ids(SPECIAL["image"]),
-                image_grid_pinpoints=[[self.image, self.image]],
-                vision_feature_select_strategy="full",
-                tie_word_embeddings=True,
-            )
-        )
-        return self._finish(model, out, demo, tokenizer)
-
-    def trained(self, model: Any) -> list[Any]:
-        return [model.model.multi_modal_projector, model.model.image_newline]
-
-    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float, frames: int) -> Tensor:
-        video = tokenizer.convert_tokens_to_ids(SPECIAL["video"])
-        return torch.full((frames * self.tokens_side**2 + 1,), video)
-
-    def droppable(self, layout: Tensor, model: Any) -> Tensor:
-        return torch.arange(len(layout)) < len(layout) - 1  # all but the newline
-
-    def fixed(self, model: Any, embeds: Tensor) -> Tensor:
-        newline = model.model.image_newline.expand(embeds.shape[0], 1, -1)
-        return torch.cat([embeds[:, :-1], newline], 1)
-
-    def positions(self, model: Any, layout: Tensor) -> Tensor:
-        return torch.arange(len(layout))[None]
-
-    def encode(self, model: Any, frames: Tensor, clips: int) -> tuple[dict[str, Tensor], Tensor]:
-        """Patches (F, g * g, D), merged ones with their survivor's value; the pooled tokens are chosen later."""
-        pixels = normalize(frames.permute(0, 3, 1, 2), self.image)
-        with encoder_pass(model):
-            x = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
-        return {"x": x}, torch.ones(len(x), self.tokens_side**2, dtype=torch.bool)
-
-    def project(
-        self, model: Any, x: dict[str, Tensor], kept: Tensor, keep: float
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        batch = len(kept)
-        z = model.model.apply_pooling(model.model.multi_modal_projector(x["x"].flatten(0, 1)))
-        z = _merge_alike(z, kept_units(z.shape[1], keep))
-        there = ~z[..., 0].isnan()
-        return z.nan_to_num().reshape(batch, -1, z.shape[2]), [], there.reshape(batch, -1).cpu()
-
-    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
-        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
-        return {"pixel_values_videos": normalize(frames.permute(0, 3, 1, 2), self.image)[None]}
-
-    def processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
-        tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
-        size = {"height": self.image, "width": self.image}
-        return LlavaOnevisionProcessor(
-            image_processor=LlavaOnevisionImageProcessor(
-                size=size, image_grid_pinpoints=[[self.image, self.image]], **_LOOK
-            ),
-            tokenizer=tokenizer,
-            video_processor=LlavaOnevisionVideoProcessor(size=size, **_LOOK),
-            num_image_tokens=self.grid**2,
-            vision_feature_select_strategy="full",
-            chat_template=_template(SPECIAL["video"]),
-            image_token=SPECIAL["image"],
-            video_token=SPECIAL["video"],
-        )
-
-
-class QwenShape(StockShape):
-    """Qwen3-VL: pairs of frames, 12 x 12 patches joined to 6 x 6, one DeepStack tap, a timestamp before each pair."""
-
-    name = "qwen-demo"
-    frames_per_step = 2
-    llm_layers = 6  # its mergers are large, and 8 MB the limit
-
-    def _config(self, text: dict[str, Any], ids: dict[str, int]) -> Qwen3VLConfig:
-        vision = {
-            "depth": BLOCKS,
-            "hidden_size": WIDTH,
-            "intermediate_size": 3 * WIDTH,
-            "num_heads": HEADS,
-            "patch_size": PATCH,
-            "temporal_patch_size": 2,
-            "out_hidden_size": text.get("hidden_size", WIDTH),
-            "deepstack_visual_indexes": [4],
-            "num_position_embeddings": GRID**2,
-            "hidden_act": "quick_gelu",
-        }
-        own = {k: v for k, v in text.items() if k != "model_type"}
-        rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 3, 3]}
-        return Qwen3VLConfig(
-            vision_config=vision,
-            text_config={**own, "rope_parameters": rope},
-            video_token_id=ids.get("video", 1),
-            image_token_id=ids.get("image", 2),
-            vision_start_token_id=ids.get("start", 3),
-            vision_end_token_id=ids.get("end", 4),
-            tie_word_embeddings=True,
-        )
-
-    def new_vision(self, out: Path) -> Qwen3VLVisionModel:
-        clip = _clip_weights(out)
-        start = {}
-        for i in range(BLOCKS):
-            old, new = f"encoder.layers.{i}.", f"blocks.{i}."
-            for part in ("weight", "bias"):
-                heads = [clip[f"{old}self_attn.{p}_proj.{part}"] for p in "qkv"]
-                start[f"{new}attn.qkv.{part}"] = torch.cat(heads)
-                start[f"{new}attn.proj.{part}"] = clip[f"{old}self_attn.out_proj.{part}"]
-                for j in (1, 2):
-                    start[f"{new}norm{j}.{part}"] = clip[f"{old}layer_norm{j}.{part}"]
-                    start[f"{new}mlp.linear_fc{j}.{part}"] = clip[f"{old}mlp.fc{j}.{part}"]
-        kernel = clip["embeddings.patch_embedding.weight"]
-        start["patch_embed.proj.weight"] = torch.stack([kernel / 2, kernel / 2], 2)
-        start["patch_embed.proj.bias"] = torch.zeros(WIDTH)
-        start["pos_embed.weight"] = _stretched(clip["embeddings.position_embedding.weight"][1:])
-        model = Qwen3VLVisionModel(self._config({"hidden_size": 160}, {}).vision_config)
-        model.load_state_dict(start, strict=False)
-        return model
-
-    def vision(self, model: Any) -> nn.Module:
-        return model.model.visual
-
-    def trained_vision(self, folder: Path) -> nn.Module:
-        """The encoder of a trained model."""
-        whole = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        return whole.model.visual.requires_grad_(True)
-
-    def _packed(self, frames: Tensor, clips: int = 1) -> tuple[Tensor, Tensor]:
-        """uint8 (F, S, S, 3) -> patches as the processor packs them (N, 3*2*8*8), and the grid of each clip."""
-        x = normalize(frames.permute(0, 3, 1, 2), SIDE)  # (F, 3, S, S)
-        steps, half = len(x) // 2, GRID // 2
-        x = x.view(steps, 2, 3, half, 2, PATCH, half, 2, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-        return x.reshape(-1, 3 * 2 * PATCH * PATCH), torch.tensor([[steps // clips, GRID, GRID]] * clips)
-
-    def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
-        """uint8 (F, S, S, 3) -> (F / 2, g * g, D), row by row."""
-        packed, grid = self._packed(frames)
-        x = model(packed, grid_thw=grid.to(packed.device)).last_hidden_state
-        half = GRID // 2
-        return x.view(-1, half, half, 2, 2, WIDTH).transpose(2, 3).reshape(-1, GRID * GRID, WIDTH)
-
-    def build(self, out: Path, demo: Path, tokenizer: PreTrainedTokenizerFast) -> Any:
-        torch.manual_seed(2)
-        ids = {k: tokenizer.convert_tokens_to_ids(v) for k, v in SPECIAL.items()}
-        return self._finish(
-            Qwen3VLForConditionalGeneration(self._config(self._text(demo, tokenizer), ids)),
-            out,
-            demo,
-            tokenizer,
-        )
-
-    def trained(self, model: Any) -> list[Any]:
-        visual = model.model.visual
-        for part in (visual.merger, visual.deepstack_merger_list):
-            part.requires_grad_(True)
-        return [visual.merger, visual.deepstack_merger_list]
-
-    def layout(self, tokenizer: PreTrainedTokenizerFast, duration: float, frames: int) -> Tensor:
-        """The prompt before the question, with the times of frames spread over `duration` seconds."""
-        parts = []
-        for step in range(frames // 2):
-            pads = SPECIAL["video"] * self.tokens_side**2
-            seconds = (2 * step + 1) / frames * duration
-            parts.append(f"<{seconds:.1f} seconds>{SPECIAL['start']}{pads}{SPECIAL['end']}")
-        return torch.tensor(tokenizer.encode("".join(parts)))
-
-    def droppable(self, layout: Tensor, model: Any) -> Tensor:
-        return layout == model.config.video_token_id
-
-    def positions(self, model: Any, layout: Tensor) -> Tensor:
-        ids = layout[None]
-        types = (ids == model.config.video_token_id).int() * 2
-        steps = int((layout == model.config.video_token_id).sum()) // self.tokens_side**2
-        grid = torch.tensor([[steps, GRID, GRID]])
-        found, _ = model.model.get_rope_index(ids, mm_token_type_ids=types, video_grid_thw=grid)
-        return found[:, 0]
-
-    def encode(self, model: Any, frames: Tensor, clips: int) -> tuple[dict[str, Tensor], Tensor]:
-        """What the merger and the tap read, unit by unit (T, n, 4 * D), zero where a unit is gone."""
-        seen: dict[str, Tensor] = {}
-        visual = model.model.visual
-        taken = {"x": visual.merger, "tap": visual.deepstack_merger_list[0]}
-        packed, grid = self._packed(frames, clips)
-        n = self.tokens_side**2
-        kept = torch.ones(len(frames) // 2 * n, dtype=torch.bool)
-        with encoder_pass(model) as run:
-            hooks = [m.register_forward_pre_hook(_note(seen, k, run)) for k, m in taken.items()]
-            visual(packed, grid_thw=grid)
-            for hook in hooks:
-                hook.remove()
-            current = run()
-            if current is not None:
-                kept = current.left(packed.device)
-        return {k: v.view(-1, n, 4 * WIDTH) for k, v in seen.items()}, kept.view(-1, n).cpu()
-
-    def project(
-        self, model: Any, x: dict[str, Tensor], kept: Tensor, keep: float
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
-        visual, batch = model.model.visual, len(kept)
-        z = visual.merger(x["x"].reshape(-1, WIDTH))
-        tap = visual.deepstack_merger_list[0](x["tap"].reshape(-1, WIDTH))
-        return z.view(batch, -1, z.shape[1]), [tap.view(batch, -1, tap.shape[1])], kept
-
-    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
-        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
-        packed, grid = self._packed(frames)
-        return {"pixel_values_videos": packed, "video_grid_thw": grid}
-
-    def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
-        tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
-        for name in ("start", "end"):
-            token = SPECIAL[name]
-            setattr(tokenizer, f"vision_{'bos' if name == 'start' else 'eos'}_token", token)
-        area = {"shortest_edge": SIDE * SIDE, "longest_edge": SIDE * SIDE * SLOTS}
-        shape = {"patch_size": PATCH, "temporal_patch_size": 2, "merge_size": 2, **_LOOK}
-        return Qwen3VLProcessor(
-            image_processor=Qwen2VLImageProcessor(
-                size={"shortest_edge": SIDE**2, "longest_edge": SIDE**2}, **shape
-            ),
-            tokenizer=tokenizer,
-            video_processor=Qwen3VLVideoProcessor(size=area, **shape),
-            chat_template=_template(SPECIAL["start"] + SPECIAL["video"] + SPECIAL["end"]),
-        )
-
-
-def _merge_alike(x: Tensor, keep: int) -> Tensor:
-    """Merge the tokens of each row (F, n, W) that are most alike until `keep` are left, NaN at the other places."""
-    full, size = torch.full_like(x, float("nan")), x.new_ones(x.shape[:2])
-    plan = identity_plan(x.shape[0], x.shape[1], x.device)
-    while x.shape[1] > keep:
-        step = bipartite_plan(x, min(x.shape[1] - keep, x.shape[1] // 2), lambda_div=0.0)
-        x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
-    return full.scatter(1, plan.keep[..., None].expand_as(x), x)
-
-
 @contextmanager
 def encoder_pass(model: Any) -> Iterator[Callable[[], EncoderPass | None]]:
     """Within, the vision encoder of a model is pruned as `apply` said; tells what its run is, None without pruning."""
@@ -398,24 +110,9 @@ def encoder_pass(model: Any) -> Iterator[Callable[[], EncoderPass | None]]:
         yield lambda: next(iter(now.encoders.values()), None)
 
 
-def _note(seen: dict[str, Tensor], key: str, run: Any) -> Any:
-    """A pre-hook that keeps a merger's input, put back at its dense places."""
-
-    def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        x, current = args[0], run()
-        if current is not None:
-            x = current.expand(x.unflatten(0, (-1, 4)), fill=0.0).flatten(0, 1)
-        seen[key] = x.detach()
-
-    return hook
-
-
-def _template(video: str) -> str:
+def template(video: str) -> str:
     return (
         "{% for m in messages %}{% for c in m['content'] %}"
         "{% if c['type'] == 'video' %}" + video + "{% else %}{{ c['text'] }}{% endif %}"
         "{% endfor %}{% endfor %}"
     )
-
-
-SHAPES = {s.name: s for s in (LlavaShape(), QwenShape())}

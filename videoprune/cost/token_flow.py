@@ -33,7 +33,8 @@ from videoprune.prune.counts import (
     removals,
     retained_counts,
 )
-from videoprune.prune.kinds import BlockSize, CutSize, Depth, Product, attention_products
+from videoprune.prune.kinds import BlockSize, Depth, Product, attention_products
+from videoprune.prune.llm_kinds import CutSize
 from videoprune.prune.registry import BY_FRAME, FUSION, INSIDE, LLM, OVER_CLIP, ClipSize
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.adaptive import adaptive_counts
-from videoprune.prune.kinds import CutSize, LayerTokens, Product, Ranking
+from videoprune.prune.kinds import Product
+from videoprune.prune.llm_kinds import CutSize, LayerTokens, Ranking
 from videoprune.prune.rivals.llm import AIM_ITERATIONS, aim_scores
 
 

@@ -11,21 +11,9 @@ from typing import Literal
 from videoprune.prune.controls import RandomPlaces, UniformPlaces
 from videoprune.prune.evoprune import EvoPrune
 from videoprune.prune.fusion import FUSION, Fusion, FusionTokens
-from videoprune.prune.kinds import (
-    BlockSize,
-    BlockTokens,
-    ByFrame,
-    CutSize,
-    Depth,
-    InsideEncoder,
-    InsideLLM,
-    LayerChoice,
-    LayerTokens,
-    OrderedPlan,
-    Product,
-    Ranking,
-)
+from videoprune.prune.kinds import BlockSize, BlockTokens, ByFrame, Depth, InsideEncoder, OrderedPlan, Product
 from videoprune.prune.llm import Adaptive, Aim, EvenTokens, Fixed, RandomTokens
+from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens, Ranking
 from videoprune.prune.meteor import Meteor
 from videoprune.prune.rivals.aim import aim
 from videoprune.prune.rivals.controls import frames, pool

@@ -17,7 +17,7 @@ from scripts.original_numbers import _llm_prompts as made_up
 from scripts.original_numbers import flashvid_llm, framefusion, holitom_llm, sparsevlm
 from videoprune.config import LLMPrune, preset
 from videoprune.prune.counts import kept_at_cut
-from videoprune.prune.kinds import LayerChoice, LayerTokens
+from videoprune.prune.llm_kinds import LayerChoice, LayerTokens
 from videoprune.prune.merge import apply_rows
 from videoprune.prune.registry import LLM
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from videoprune.config import LLMPrune
-from videoprune.prune.kinds import CutSize, InsideLLM, LayerChoice, LayerTokens, Product
+from videoprune.prune.kinds import Product
 from videoprune.prune.llm import by_text, logit_products
+from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 
 
 class Step(NamedTuple):

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from videoprune.config import LLMPrune
-from videoprune.prune.kinds import CutSize, InsideLLM, LayerChoice, LayerTokens, Product
+from videoprune.prune.kinds import Product
 from videoprune.prune.llm import by_text, logit_products
+from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 from videoprune.prune.select import top_k_mask
 
 
