@@ -13,7 +13,8 @@ from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.models.encoded_frames import EncodedFrames
 from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.plug.current_pass import Pass, passing
-from videoprune.plug.encoder_pass import EncoderGoal, EncoderPass, Layout
+from videoprune.plug.encoder_goal import EncoderGoal, Layout
+from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.families.tower import Tower
 from videoprune.plug.settings import Settings
 from videoprune.prune.counts import retained_counts

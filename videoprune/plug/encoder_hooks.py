@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from videoprune.config import FusionPrune
 from videoprune.plug.attention import FLASH, KINDS
 from videoprune.plug.current_pass import Pass, current
-from videoprune.plug.encoder_pass import EncoderGoal, EncoderPass, Layout
+from videoprune.plug.encoder_goal import EncoderGoal, Layout
+from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.families.base import Encoder
 from videoprune.plug.joints import NAME, check_attention, register_attention
 from videoprune.plug.patch_embed import patch_products

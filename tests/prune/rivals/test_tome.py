@@ -14,7 +14,8 @@ from torch import Tensor
 from scripts.original_numbers import tome as program
 from tests.prune.rivals.clips import FEW, cosine, numbers
 from videoprune.config import EncoderPrune
-from videoprune.plug.encoder_pass import EncoderGoal, EncoderPass, Layout
+from videoprune.plug.encoder_goal import EncoderGoal, Layout
+from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.prune.rivals.tome import matching_round
 
 THEIRS = np.load(Path(__file__).parent / "originals" / "tome.npz")

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from videoprune.plug.current_pass import current
-from videoprune.plug.encoder_pass import EncoderPass, Layout
+from videoprune.plug.encoder_goal import Layout
+from videoprune.plug.encoder_pass import EncoderPass
 
 NAN = float("nan")
 Hook = tuple[nn.Module, Literal["pre", "post"], Callable[..., Any]]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers.vision_utils import get_vision_window_index
 
-from videoprune.plug.encoder_pass import Layout
+from videoprune.plug.encoder_goal import Layout
 from videoprune.plug.families.base import Hook, Packed, StockModel
 
 

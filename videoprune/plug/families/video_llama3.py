@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from videoprune.plug.encoder_pass import Layout
+from videoprune.plug.encoder_goal import Layout
 from videoprune.plug.families.base import NAN, Hook, Packed, StockModel
 
 
