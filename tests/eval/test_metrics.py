@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from videoprune.eval.metrics import (
     bootstrap_means,
     clustered_interval,
     paired_difference,
+    paired_ratio_difference,
     parse_failures,
 )
 
@@ -170,3 +172,25 @@ def test_wrong_arguments() -> None:
         clustered_interval([1], ["a"], draws=0)
     with pytest.raises(ValueError, match="first has 2 values, second 1"):
         paired_difference([1, 0], [1], ["a", "b"])
+
+
+def test_paired_ratio_difference_is_paired_difference_where_all_count() -> None:
+    rng = random.Random(4)
+    first, second = ([float(rng.random() < 0.6) for _ in range(30)] for _ in range(2))
+    clusters = [str(i // 3) for i in range(30)]
+    assert paired_ratio_difference(first, second, clusters) == pytest.approx(
+        paired_difference(first, second, clusters)
+    )
+
+
+def test_a_question_may_leave_one_runs_denominator() -> None:
+    clusters = ["a", "a", "b", "c"]
+    found = paired_ratio_difference([1.0, None, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0], clusters)
+    assert found.value == pytest.approx(2 / 3 - 2 / 4)
+    # By hand, over all 27 draws of three videos: the least gap is that of draws without "a".
+    assert found.low == 0
+    assert found.high == pytest.approx(0.5)  # "a" alone: 1 of 1 against 1 of 2
+    nothing = paired_ratio_difference([None] * 4, [1.0] * 4, clusters)
+    assert nothing == (-1, -1, -1)
+    with pytest.raises(ValueError, match="first has 1 values, second 2"):
+        paired_ratio_difference([1.0], [1.0, 0.0], ["a", "b"])

@@ -252,3 +252,32 @@ def test_scores_of_a_full_size_run_that_is_all_right(tmp_path: Path) -> None:
     assert {f["value"] for m in scores["metrics"].values() for f in m.values()} == {100.0}
     assert (scores["complete"], scores["notes"]) == (True, [])
     assert len(scores["metrics"]["official"]) == 1 + 3 + 48 + 3 * 48
+
+
+@pytest.mark.parametrize(("name", "protocol"), [(n, p) for n, b in BENCHMARKS.items() for p in b.recipes])
+def test_what_each_question_counts_adds_up_to_the_score(name: str, protocol: str, tmp_path: Path) -> None:
+    found = benchmark(name)
+    if name == "videomme":
+        rows = MME_ROWS
+    elif name in ("nextqa", "nextoe"):
+        options = "red\ngreen\nblue\nwhite\nblack"
+        meta = {"options": options, "index": "0", "qid": "0"}
+        texts = ("A", "green", "(C)", "cat", "")
+        rows = [row(i, text, "A", "TN", meta=meta) for i, text in enumerate(texts)]
+        (tmp_path / "stopwords.txt").write_text("a\nthe\n")
+    else:
+        kind = "color" if name == "activitynet" else "what"
+        rows = [row(i, text, "cat", kind) for i, text in enumerate(("cat", "Cat.", "dog", ""))]
+    split = "test"
+    try:
+        scores = found.score(rows, split=split, protocol=protocol, folder=tmp_path).as_dict()
+    except ValueError as error:
+        pytest.skip(str(error))  # its word data is not there
+    each = found.each(rows, protocol=protocol, folder=tmp_path)
+    assert found.compared(protocol) in each
+    assert None not in each[found.compared(protocol)]
+    for metric, counts in each.items():
+        counted = [c for c in counts if c is not None]
+        figure = scores["metrics"][metric]["all"]
+        assert figure["n"] == len(counted)
+        assert figure["value"] == pytest.approx(100 * sum(counted) / len(counted), abs=1e-3)
