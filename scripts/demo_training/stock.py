@@ -101,8 +101,9 @@ def train_stock(
             names = dict.fromkeys(n for f in shown[-25:] for n in f)
             means = " ".join(f"{n} {np.mean([f[n] for f in shown[-25:] if n in f]):.3f}" for n in names)
             print(f"{step} {means} {time.perf_counter() - started:.0f}s", flush=True)
-        if step % 100 == 0 or step == steps:
+        if step % 300 == 0 or step == steps:
             print(step, evaluate(shape, model, tokenizer, held_out), flush=True)
+        if step % 50 == 0 or step == steps:
             run.save(out / f"{shape.name}.pt", step)
 
 
