@@ -25,8 +25,8 @@ def method_config(name: str, retain: float) -> PruneConfig:
     `videoprune` is the presets light, balanced and aggressive at their own retention; in between, its stages share
     the reduction as in `balanced`, which is another name for it. `videoprune-random` drops at random to the same
     counts in the same stages. `fastv` and `pyramiddrop` keep their layers and change their ratios. `aim` and
-    `earlytom` keep their schedule inside the LLM and choose more or less before it. All else is the preset with other shares. Raises
-    ValueError for an unknown name, and for a share that the method cannot reach.
+    `earlytom` keep their schedule inside the LLM and choose more or less before it. All else is the preset with other
+    shares. Raises ValueError for an unknown name, and for a share that the method cannot reach.
     """
     if name == "balanced":
         name = "videoprune"
