@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForImageTextToText,
@@ -27,6 +28,7 @@ from videoprune.plug.current_pass import Pass, passing
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import installed_on
 
+ENCODERS = Path(__file__).parent / "encoders_both"  # trained on both splits
 NUM_FRAMES, SIDE, PATCH, WIDTH, BLOCKS, HEADS = 8, 96, 8, 128, 8, 4
 GRID = SIDE // PATCH
 SPECIAL = {
@@ -55,9 +57,8 @@ class StockShape:
         wanted = {k: v for k, v in source.items() if k in language.state_dict()}
         language.load_state_dict({**wanted, "embed_tokens.weight": table})
         model.tie_weights()
-        state = torch.load(out / self.encoder_checkpoint, map_location="cpu", weights_only=True)["model"]
         vision = self.vision(model)
-        vision.load_state_dict(state, strict=False)
+        vision.load_state_dict(self._encoder_state(out), strict=False)
         vision.requires_grad_(False)
         return model
 
@@ -83,6 +84,14 @@ class StockShape:
     @property
     def encoder_checkpoint(self) -> str:
         return f"{self.name}-vision.pt"
+
+    def _encoder_state(self, out: Path) -> dict[str, Tensor]:
+        """The encoder trained in `out`, else the one that comes with the script."""
+        own = out / self.encoder_checkpoint
+        if own.exists():
+            return torch.load(own, map_location="cpu", weights_only=True)["model"]
+        state = load_file(ENCODERS / own.with_suffix(".safetensors").name)
+        return {name: value.float() for name, value in state.items()}
 
     def vision(self, model: Any) -> nn.Module:
         return model.model.vision_tower
