@@ -244,3 +244,12 @@ NOTHING = [
 @pytest.mark.parametrize(("text", "letter"), WRAPPED + SAID + DENIED + NOTHING)
 def test_answers(text: str, letter: str) -> None:
     assert parse_choice(text, 4, OPTIONS) == letter
+
+
+@pytest.mark.parametrize(
+    "text", ["A and B", "(A) and (B)", "Both A and B.", "Answer: A and B", "The answer is both A and B."]
+)
+def test_two_letters_may_be_an_option(text: str) -> None:
+    named = "Both A and B" if "oth" in text else "(A) and (B)" if "(" in text else "A and B"
+    assert parse_choice(text, 4, ("red", "blue", named, "neither")) == "C"
+    assert parse_choice(text, 4, OPTIONS) == ""

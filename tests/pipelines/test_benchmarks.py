@@ -106,7 +106,7 @@ def test_a_missing_video_is_a_row_with_its_reason(
     assert [r["outcome"] for r in rows.values()] == ["complete"] * 6 + ["failed"] * 3
     assert rows["003-1"]["reason"].startswith("missing: no made_003 (.mp4 .MP4 .mkv) in ")
     assert "subtitle_reason" not in rows["001-1"]["meta"]
-    assert rows["002-1"]["meta"]["subtitle_reason"].startswith("missing: no made_002 (.srt) in ")
+    assert rows["002-1"]["meta"]["subtitle_reason"].startswith("missing: no made_002 (.srt .vtt) in ")
     assert "3 without an answer (missing)" in shown.out
 
 

@@ -43,7 +43,7 @@ class _Reader:
     def choice(self) -> str:
         steps = (self._whole, self._stated, self._leading, self._concluded, self._last, self._marked)
         found = next((found for step in steps if (found := step()) is not None), None)
-        return found if found is not None else self._by_text() or ""
+        return found or self._by_text() or ""
 
     def _whole(self) -> str | None:
         found = _WHOLE.fullmatch(self.text)
@@ -102,8 +102,9 @@ class _Reader:
             if self._before(phrases.NEGATED, found.start()):
                 continue
             letter = self._at(found.end(), strong=strong)
-            if letter is None and strong:
-                letter = self._by_text(self.text[found.end() : found.end() + self.longest])
+            if not letter and strong:  # two letters may be an option: "A and B"
+                said = self._by_text(self.text[found.end() : found.end() + self.longest])
+                letter = letter if said is None else said
             if letter is not None:
                 yield found.end(), letter
 
