@@ -36,7 +36,11 @@ def _products(size: ClipSize, keep: int) -> list[Product]:
     return found
 
 
-@over_clip("FastVID, arXiv 2503.11187", needs=("attention",), products=_products, exact=False)
+def _count(frames: int, tokens: int, keep: int) -> int:
+    return frames * min(tokens, max(1, keep // frames))
+
+
+@over_clip("FastVID, arXiv 2503.11187", needs=("attention",), products=_products, exact=False, count=_count)
 def fastvid(
     clip: ClipTokens,
     keep: int,

@@ -41,7 +41,11 @@ def _products(size: ClipSize, keep: int) -> list[Product]:
     return [(t, n, d, n), (t - fewest(t), n, d, n)]
 
 
-@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products, exact=False)
+def _count(frames: int, tokens: int, keep: int) -> int:
+    return frames * min(tokens, -(-keep // frames))
+
+
+@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products, exact=False, count=_count)
 def flashvid(
     clip: ClipTokens,
     keep: int,
@@ -102,7 +106,7 @@ def flashvid(
     return plan_of_sums(kept.view_as(selected), taker, token, share)
 
 
-@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products, exact=False)
+@over_clip("FlashVID, arXiv 2602.08024", needs=("attention",), products=_products, exact=False, count=_count)
 def flashvid_v1(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None) -> KeepPlan:
     """`flashvid` without relevance, as its authors run it on Qwen2.5-VL and Qwen3-VL. `generator` is not used."""
     return flashvid.function(clip, keep, relevance=False)
