@@ -3,7 +3,8 @@
     python scripts/make_original_numbers.py vidcom2 --source path/to/VidCom2
 
 writes tests/prune/rivals/originals/vidcom2.npz. Its inputs are not in the file: the test draws them anew from the same
-seeds, with `scripts/original_numbers/inputs.py`. The commit of the clone is kept beside the numbers.
+seeds, with `scripts/original_numbers/inputs.py`. The commit of the clone is kept beside the numbers; that of a folder
+without git, which holds single files of a large repository at their paths, has to be given.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 FOLDER = Path(__file__).parent.parent / "tests" / "prune" / "rivals" / "originals"
 
 
+def _commit(clone: Path) -> str:
+    command = ["git", "-C", str(clone), "rev-parse", "HEAD"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
 def main() -> None:
     known = sorted(p.stem for p in (Path(__file__).parent / "original_numbers").glob("[a-z]*.py"))
     known.remove("inputs")
@@ -28,10 +34,14 @@ def main() -> None:
     )
     parser.add_argument("method", choices=known)
     parser.add_argument("--source", type=Path, required=True, help="a clone of the authors' repository")
+    parser.add_argument("--commit", help="what --source was taken from, where it is a folder without git")
     args = parser.parse_args()
-    commit = subprocess.run(
-        ["git", "-C", str(args.source), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    cloned = (args.source / ".git").exists()
+    if cloned == bool(args.commit):
+        parser.error(
+            f"--commit={args.commit}; allowed: none for a clone, the commit for a folder without git"
+        )
+    commit = _commit(args.source) if cloned else args.commit
     # Each module has numbers(source) -> arrays by name, which runs the authors' functions and nothing of this package.
     made = importlib.import_module(f"original_numbers.{args.method}").numbers(args.source.resolve())
     FOLDER.mkdir(exist_ok=True)

@@ -101,7 +101,7 @@ class LLMPrune:
     attention: whose attention ranks: the `next` layer's, which is the first to compute on fewer tokens (METEOR,
     PyramidDrop), or the `previous` one's, the last that computed on all (FastV, AIM).
     rounding: of a share of a token: to the nearest count (half a token to the even one), up (FlashVID) or down
-    (PyramidDrop).
+    (PyramidDrop, AIM).
     """
 
     method: str = "none"

@@ -36,11 +36,16 @@ def prompt(
     return Prompt(np.concatenate([text[:start], seen, text[start:]]), start, frames * each, each)
 
 
+def mixes(layer: int, width: int, heads: int) -> Array:
+    """What makes the logits of two tokens in each head, x' mix y: float32 (H, W, W)."""
+    rng = np.random.default_rng([layer, width])
+    made: Array = rng.standard_normal((heads, width, width)).astype(np.float32) / width
+    return made
+
+
 def attention(x: Array, layer: int, rows: slice, heads: int = 3) -> Array:
     """What the tokens `rows` pay to all n tokens in a layer, (H, rows, n): a softmax that knows no order."""
-    rng = np.random.default_rng([layer, x.shape[1]])
-    mix = rng.standard_normal((heads, x.shape[1], x.shape[1])).astype(np.float32) / x.shape[1]
-    logits = np.einsum("rw,hwv,nv->hrn", x[rows], mix, x).astype(np.float64)
+    logits = np.einsum("rw,hwv,nv->hrn", x[rows], mixes(layer, x.shape[1], heads), x).astype(np.float64)
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     made: Array = (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
     return made

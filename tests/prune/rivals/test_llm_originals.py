@@ -14,12 +14,26 @@ import torch
 from torch import Tensor
 
 from scripts.original_numbers import _llm_prompts as made_up
-from scripts.original_numbers import flashvid_llm, framefusion, holitom_llm, sparsevlm
+from scripts.original_numbers import (
+    aim_llm,
+    fastv,
+    flashvid_llm,
+    framefusion,
+    holitom_llm,
+    pyramiddrop,
+    sparsevlm,
+)
 from videoprune.config import LLMPrune, preset
+<<<<<<< HEAD
 from videoprune.prune.counts import kept_at_cut
 from videoprune.prune.llm_kinds import LayerChoice, LayerTokens
+=======
+from videoprune.prune.counts import cut_layers, cut_ratios, kept_at_cut
+from videoprune.prune.kinds import LayerChoice, LayerTokens
+>>>>>>> h-g
 from videoprune.prune.merge import apply_rows
 from videoprune.prune.registry import LLM
+from videoprune.prune.rivals.llm import aim_scores
 
 FOLDER = Path(__file__).parent / "originals"
 
@@ -36,6 +50,7 @@ class Run:
         self.prompt = prompt
         self.x, self.at = torch.from_numpy(prompt.x), torch.arange(len(prompt.x))
         self.before = self.x  # what the last layer computed on
+        self.next = 0
         self.counts: list[int] = []
 
     @property
@@ -43,12 +58,14 @@ class Run:
         return (self.at >= self.prompt.start) & (self.at < self.prompt.end)
 
     def tokens(self, wanted: int, layer: int, asks: Tensor | None, num_layers: int = 0) -> LayerTokens:
-        """layer: whose attention is asked. asks: bool (S,), of the whole prompt; None: the last token."""
+        """layer: whose attention is asked, that of the last or the next. asks: bool (S,), of the whole prompt;
+        None: the last token."""
+        x = self.x if layer == self.next else self.before
         rows = torch.ones_like(self.at, dtype=torch.bool) if asks is None else asks[self.at]
 
         def paid(last: bool) -> Tensor:
             part = slice(-1, None) if last else slice(None)
-            found = torch.from_numpy(made_up.attention(self.before.numpy(), layer, part))
+            found = torch.from_numpy(made_up.attention(x.numpy(), layer, part))
             return (found if last else found[:, rows]).mean(1)[None]
 
         return LayerTokens(
@@ -73,11 +90,11 @@ class Run:
         self.counts.append(int(self.visual.sum()))
 
     def layer(self, index: int) -> None:
-        self.before = self.x
+        self.before, self.next = self.x, index + 1
         self.x = torch.from_numpy(made_up.behind_layer(self.x.numpy(), index))
 
 
-def config(name: str, **more: float) -> LLMPrune:
+def config(name: str, **more: object) -> LLMPrune:
     return LLMPrune(**{**preset(name).as_dict()["llm"], **more})
 
 
@@ -177,3 +194,60 @@ def test_sparsevlms_preset_is_its_list_at_576_tokens() -> None:
     for kept, ratio in zip(sparsevlm.LISTS[192], llm.ratios, strict=True):
         arrived = with_clusters(arrived, kept)
         assert kept_at_cut(576, ratio, llm) == arrived
+
+
+@pytest.mark.parametrize("number", range(len(fastv.CASES)))
+def test_fastv(number: int) -> None:
+    seed, frames, each, leaves = fastv.CASES[number]
+    run = Run(made_up.prompt(seed, frames, each, fastv.WIDTH))
+    llm, found = config("fastv", ratios=(1 - leaves,)), numbers("fastv")
+    assert cut_layers(llm, 32) == (fastv.CUT,)
+    for layer in range(fastv.CUT + 1):
+        if layer == fastv.CUT:
+            wanted = kept_at_cut(frames * each, 1 - leaves, llm)
+            run.take(LLM[llm.method].choose(run.tokens(wanted, layer - 1, None), llm))
+        run.layer(layer)
+    assert run.at.tolist() == found[f"at{number}"].tolist()
+    torch.testing.assert_close(run.x, torch.from_numpy(found[f"x{number}"]), atol=1e-4, rtol=1e-4)
+
+
+def test_fastvs_preset_is_that_of_the_paper() -> None:
+    assert cut_ratios(config("fastv"), 32) == (0.5,)  # K = 2, R = 50 %
+
+
+@pytest.mark.parametrize("number", range(len(pyramiddrop.CASES)))
+def test_pyramiddrop(number: int) -> None:
+    seed, frames, each, behind = pyramiddrop.CASES[number]
+    run = Run(made_up.prompt(seed, frames, each, pyramiddrop.WIDTH, behind=behind))
+    llm, found, counts = config("pyramiddrop"), numbers("pyramiddrop"), []
+    cuts = dict(zip(cut_layers(llm, pyramiddrop.LAYERS), cut_ratios(llm, pyramiddrop.LAYERS), strict=True))
+    for layer in range(pyramiddrop.LAYERS):
+        if layer in cuts:
+            wanted = kept_at_cut(frames * each, cuts[layer], llm)
+            run.take(LLM[llm.method].choose(run.tokens(wanted, layer, None), llm))
+        counts.append(int(run.visual.sum()))
+        run.layer(layer)
+    assert counts == found[f"counts{number}"].tolist()
+    assert run.at.tolist() == found[f"at{number}"].tolist()
+    torch.testing.assert_close(run.x, torch.from_numpy(found[f"x{number}"]), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(len(aim_llm.CASES)))
+def test_aim(number: int) -> None:
+    frames, each, *_, width = aim_llm.CASES[number]
+    q, k = aim_llm.queries_and_keys(number, aim_llm.CUT - 1)
+    valid = torch.ones(1, q.shape[2], dtype=torch.bool)
+    at = torch.arange(q.shape[2])
+    visual = (at >= aim_llm.START) & (at < aim_llm.START + frames * each)
+    llm, found, scale = config("aim"), numbers("aim_llm"), width**-0.5
+    scores = aim_scores(q, k, scale=scale, valid=valid)
+    torch.testing.assert_close(scores[0], torch.from_numpy(found[f"scores{number}"]), atol=1e-6, rtol=1e-4)
+
+    cuts, ratios = cut_layers(llm, aim_llm.LAYERS), cut_ratios(llm, aim_llm.LAYERS)
+    counts = [kept_at_cut(frames * each, ratio, llm) for ratio in ratios]
+    before = [frames * each] * cuts[0]
+    assert [*before, *counts] == found[f"counts{number}"].tolist()[: len(before) + len(counts)]
+    tokens = LayerTokens(visual[None], valid, torch.tensor(counts[:1]), queries_keys=lambda: (q, k, scale))
+    choice = LLM[llm.method].choose(tokens, llm)
+    assert choice is not None
+    assert at[choice.kept[0] | ~visual].tolist() == found[f"at{number}"].tolist()

@@ -19,7 +19,8 @@ def evs(clip: ClipTokens, keep: int, *, generator: torch.Generator | None = None
 
     A token's score is 1 - cosine of its x with the x of the same place one frame earlier, the form that vLLM
     runs; the paper takes the L1 distance of the pixels. The highest scores of all frames stay, the others are
-    dropped. `generator` is not used.
+    dropped. vLLM rounds its share of the tokens down, and keeps the first frame alone where that is less than a
+    frame. `generator` is not used.
     Raises ValueError if `keep` is less than the tokens of one frame, which the method never thins.
     """
     if keep < clip.per_frame:

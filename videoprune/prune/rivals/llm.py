@@ -44,9 +44,9 @@ def aim_scores(q: Tensor, k: Tensor, *, scale: float, valid: Tensor) -> Tensor:
 
     q: (B, H, S, d), k: (B, Hk, S, d), rotated; Hk divides H (grouped heads). scale: of the layer's logits. valid: bool
     (B, S), False at padding. -> (B, S). As in the authors' code the causal softmax is sharpened, by a temperature of
-    0.1, and runs over all tokens, text too. There a dropped token still pays attention, being only masked; here it
-    has left. Costs 2 S^2 H (d + iterations) operations, head by head: memory grows with B * S^2, in float32.
-    Raises ValueError if Hk does not divide H.
+    0.1, and runs over all tokens, text too. There a dropped token is only masked, so it still pays attention in
+    the first step; here it has left. Costs 2 S^2 H (d + iterations) operations, head by head: memory grows with
+    B * S^2, in float32. Raises ValueError if Hk does not divide H.
     """
     heads, groups = q.shape[1], k.shape[1]
     if groups == 0 or heads % groups:
