@@ -24,13 +24,8 @@ from scripts.original_numbers import (
     sparsevlm,
 )
 from videoprune.config import LLMPrune, preset
-<<<<<<< HEAD
-from videoprune.prune.counts import kept_at_cut
-from videoprune.prune.llm_kinds import LayerChoice, LayerTokens
-=======
 from videoprune.prune.counts import cut_layers, cut_ratios, kept_at_cut
-from videoprune.prune.kinds import LayerChoice, LayerTokens
->>>>>>> h-g
+from videoprune.prune.llm_kinds import LayerChoice, LayerTokens
 from videoprune.prune.merge import apply_rows
 from videoprune.prune.registry import LLM
 from videoprune.prune.rivals.llm import aim_scores
