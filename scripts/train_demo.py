@@ -25,9 +25,7 @@ def main() -> None:
         "--unmerged", type=int, default=1200, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
-    parser.add_argument(
-        "--start", type=Path, help="llm: go on from this trained model's folder; stock: start from it"
-    )
+    parser.add_argument("--start", type=Path, help="a trained model's folder to go on from")
     parser.add_argument(
         "--folder", type=Path, default=Path("videoprune/models/demo"), help="export: where to"
     )
@@ -54,7 +52,7 @@ def main() -> None:
     elif args.stage == "export":
         from demo_training.export import export
 
-        export(args.out, args.folder, args.checkpoint)
+        export(args.out, args.folder, args.checkpoint, args.start)
     elif "stock" in args.stage:
         _stock(args, device)
     else:

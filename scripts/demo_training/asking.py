@@ -5,8 +5,8 @@ Shapes: B clips, Q text tokens of all questions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,9 @@ class Clip(Protocol):
     def scene(self) -> Scene: ...
 
 
+C = TypeVar("C", bound=Clip)
+
+
 def categories(scene: Scene) -> Sequence[str]:
     return hard_questions.CATEGORIES if isinstance(scene, HardScene) else CATEGORIES
 
@@ -41,6 +44,26 @@ def pool_of(scene: Scene, rng: np.random.Generator) -> list[Question]:
     if isinstance(scene, HardScene):
         return hard_questions.questions(scene, rng)
     return questions(scene, rng)
+
+
+def asked(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
+    """One or two questions of each category, for a look on the way."""
+    pool = pool_of(scene, rng)
+    for category in categories(scene):
+        yield from [q for q in pool if q.category == category][:2]
+
+
+def by_category(clips: Sequence[C], right: Callable[[C], Iterable[tuple[str, bool]]]) -> str:
+    """Shares that are right, by split and category."""
+    found: dict[tuple[bool, str], list[bool]] = {}
+    for clip in clips:
+        for category, hit in right(clip):
+            found.setdefault((isinstance(clip.scene, HardScene), category), []).append(hit)
+    return " | ".join(
+        " ".join(f"{c} {np.mean(v):.2f}" for (h, c), v in found.items() if h == hard)
+        + f" mean {np.mean([np.mean(v) for (h, _), v in found.items() if h == hard]):.3f}"
+        for hard in (False, True)
+    )
 
 
 def _shares(scene: Scene, pool: list[Question]) -> np.ndarray:

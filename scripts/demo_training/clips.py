@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from demo_training.data import HARD_SHARE, TRAIN_SEED, frames_of, moments, owner_to_grid, soften
+from demo_training.data import HARD_SHARE, TRAIN_SEED, frames_of, least_cover, moments, owner_to_grid, soften
+from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS, HardScene, sample_hard_scene
 from videoprune.eval.benchmarks.moving_shapes.render import render
@@ -111,32 +112,38 @@ def _rendered(made: list[tuple[Scene, np.ndarray]], size: int, rng: np.random.Ge
 @torch.no_grad()
 def encode_group(model: MultiEncoderVLM, group: Group, encoder: EncoderPrune) -> list[EncodedClip]:
     scenes, frames, owners = group
-    encoded = model.encode_frames(frames.to(model.device), PruneConfig(encoder=encoder))
+    settings = model.settings(PruneConfig(encoder=encoder))
+    generator = torch.Generator().manual_seed(0)
+    encoded = model.encode_frames(frames.to(model.device), settings, generator, Stopwatch())
     clips = [EncodedClip(scene, {}, {}, {}) for scene in scenes]
-    for one, x, _, kept in encoded:
-        cells = owner_to_grid(owners.numpy(), 4, one.grid[0]).reshape(len(owners), -1)
-        owner = torch.from_numpy(cells).gather(1, kept.cpu())
+    count, most = frames_of(scenes[0]), max(len(s.objects) for s in scenes)
+    for one in encoded:
+        kept = one.plan.keep.cpu()
+        cells = owner_to_grid(owners.numpy(), most, one.grid[0], least_cover(scenes[0])).reshape(
+            len(owners), -1
+        )
+        owner = torch.from_numpy(cells).gather(1, kept)
         for i, clip in enumerate(clips):
-            part = slice(i * NUM_FRAMES, (i + 1) * NUM_FRAMES)
-            clip.x[one.name] = x[part].to("cpu", torch.float16)
-            clip.kept[one.name] = kept[part].cpu()
+            part = slice(i * count, (i + 1) * count)
+            clip.x[one.name] = one.x[part].to("cpu", torch.float16)
+            clip.kept[one.name] = kept[part]
             clip.owner[one.name] = owner[part]
     return clips
 
 
 class ClipStore:
-    """The newest `capacity` clips of each encoder setting."""
+    """The newest `capacity` clips of each encoder setting and split."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self.clips: dict[str, list[EncodedClip]] = {}
+        self.clips: dict[tuple[str, bool], list[EncodedClip]] = {}
         self.owed = 0.0  # groups of new clips that the training is behind
 
-    def add(self, mode: str, clips: list[EncodedClip]) -> None:
-        held = self.clips.setdefault(mode, [])
+    def add(self, mode: str, hard: bool, clips: list[EncodedClip]) -> None:
+        held = self.clips.setdefault((mode, hard), [])
         held.extend(clips)
         del held[: max(0, len(held) - self.capacity)]
 
-    def draw(self, mode: str, count: int, rng: np.random.Generator) -> list[EncodedClip]:
-        held = self.clips[mode]
+    def draw(self, mode: str, hard: bool, count: int, rng: np.random.Generator) -> list[EncodedClip]:
+        held = self.clips[mode, hard]
         return [held[i] for i in rng.choice(len(held), size=count, replace=len(held) < count)]

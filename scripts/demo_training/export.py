@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from demo_training.llm import build_model
+from demo_training.multi_encoder import build_model
 from demo_training.text import build_tokenizer
 
 
-def export(checkpoints: Path, folder: Path, name: str = "llm.pt") -> None:
-    """Join the encoders and `checkpoints`/`name` into `folder`."""
+def export(checkpoints: Path, folder: Path, name: str = "llm.pt", start: Path | None = None) -> None:
+    """Join the encoders, those of `start` where `checkpoints` has none, and `checkpoints`/`name` into `folder`."""
     tokenizer = build_tokenizer()
-    model = build_model(checkpoints, tokenizer)
+    model = build_model(checkpoints, tokenizer, start)
     state = torch.load(checkpoints / name, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"], strict=False)
     model.requires_grad_(True)

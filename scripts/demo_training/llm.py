@@ -10,6 +10,7 @@ Shapes: B clips, K visual tokens, Q text tokens of all questions, L = K + Q, W w
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import PreTrainedTokenizerFast
 
-from demo_training.asking import encode, question_blocks
+from demo_training.asking import asked, by_category, encode, question_blocks
 from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.data import HARD_SHARE, frames_of
 from demo_training.dense import (
     IGNORE,
     LAYER,
@@ -30,16 +32,19 @@ from demo_training.dense import (
     token_labels,
     token_places,
 )
-from demo_training.encoders import SIZE, encoder_configs
+from demo_training.encoders import SIZE
+from demo_training.multi_encoder import build_model
 from demo_training.optim import Run
 from demo_training.text import build_tokenizer, mc_prompt
 from videoprune.config import EncoderPrune
-from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, questions, with_options
-from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+from videoprune.eval.benchmarks.moving_shapes.questions import with_options
+from videoprune.models.encoded_frames import EncodedFrames
+from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
+HARD_TOKENS = 2.5  # visual tokens of a hard clip, over those of a standard one
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
 
@@ -77,40 +82,6 @@ MIXTURE = [
 ]
 
 
-def build_model(checkpoints: Path, tokenizer: PreTrainedTokenizerFast) -> MultiEncoderVLM:
-    text = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=160,
-        intermediate_size=448,
-        num_hidden_layers=8,
-        num_attention_heads=8,
-        num_key_value_heads=4,
-        head_dim=20,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    entries = [
-        {"name": name, "model_type": c.model_type, **c.to_diff_dict()}
-        for name, c in encoder_configs().items()
-    ]
-    torch.manual_seed(1)
-    model = MultiEncoderVLM(
-        MultiEncoderConfig(
-            encoders=entries,
-            text_config={"model_type": text.model_type, **text.to_diff_dict()},
-            num_frames=NUM_FRAMES,
-        )
-    )
-    for name, encoder in model.encoders.items():
-        state = torch.load(checkpoints / f"{name}.pt", map_location="cpu", weights_only=True)
-        encoder.load_state_dict(state["model"])
-        encoder.requires_grad_(False)
-    return model
-
-
 def train_llm(
     out: Path,
     *,
@@ -124,39 +95,42 @@ def train_llm(
 ) -> None:
     """`curriculum` steps on object tokens, then `unmerged` steps without pruning inside the encoders, then the mixture.
 
-    start: a trained model's folder to go on from, instead of `out`'s encoders. Resumes from `out`/llm.pt;
+    start: a trained model's folder to go on from, with the encoders that are in `out`. Resumes from `out`/llm.pt;
     `out`/llm_unmerged.pt keeps the end of the second part.
     """
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
-    if start is None:
-        model = build_model(out, tokenizer)
-    else:
-        model = MultiEncoderVLM.from_pretrained(start, dtype=torch.float32)
-        model.encoders.requires_grad_(False)
-    model.to(device)
+    model = build_model(out, tokenizer, start).to(device)
     heads = DenseHeads(model.language_model.config.hidden_size).to(device)
     run = Run(model, heads, peak, steps)
     step = run.resume(out / "llm.pt")
     rng = np.random.default_rng([17, step])
-    loader = iter(DataLoader(RenderedClips(GROUP, SIZE, seed=step), batch_size=None, num_workers=1))
-    held_out = encode_group(model, next(iter(RenderedClips(48, SIZE, seed=2**31))), EncoderPrune())
-    store, started, shown = ClipStore(1500), time.perf_counter(), []
+    loaders = {
+        hard: iter(DataLoader(RenderedClips(GROUP, SIZE, step, hard), batch_size=None, num_workers=1))
+        for hard in (False, True)
+    }
+    held_out = [
+        clip
+        for hard in (False, True)
+        for clip in encode_group(model, next(iter(RenderedClips(24, SIZE, 2**31, hard))), EncoderPrune())
+    ]
+    store, started, shown = ClipStore(400), time.perf_counter(), []
     while step < steps:
         modes = CURRICULUM if step < curriculum else UNMERGED if step < curriculum + unmerged else MIXTURE
         mode = modes[rng.choice(len(modes), p=np.array([w for w, _ in modes]))][1]
         if _wants_clips(store, modes):
-            name = _least_filled(store, modes)
-            store.add(name, encode_group(model, next(loader), ENCODER_MODES[name]))
+            name, new = _least_filled(store, modes)
+            store.add(name, new, encode_group(model, next(loaders[new]), ENCODER_MODES[name]))
             continue
-        keep = int(rng.integers(mode.keep[0], mode.keep[1] + 1))
-        rows = max(4, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
-        drawn = store.draw(mode.encoder, rows, rng)
+        hard = bool(rng.random() < HARD_SHARE)
+        keep = round(int(rng.integers(mode.keep[0], mode.keep[1] + 1)) * (HARD_TOKENS if hard else 1))
+        rows = max(1, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
+        drawn = store.draw(mode.encoder, hard, rows, rng)
         loss, facts = clip_loss(model, heads, tokenizer, drawn, mode.pick, keep, rng)
         run.update(loss)
         step += 1
         store.owed += NEW_GROUPS_PER_STEP
-        shown.append(facts)
+        shown.append({("hard" if hard else "standard"): facts.pop("answers"), **facts})
         if step % 25 == 0:
             print(f"{step} {_means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 200 == 0 or step == steps:
@@ -173,8 +147,8 @@ def _means(facts: list[dict[str, float]]) -> str:
 
 
 def _wants_clips(store: ClipStore, modes: list[tuple[float, Mode]]) -> bool:
-    """New clips at a steady rate, and at least 64 clips of every setting in use."""
-    if any(len(store.clips.get(m.encoder, [])) < 64 for _, m in modes):
+    """New clips at a steady rate, and at least 32 clips of every setting in use, of both splits."""
+    if any(len(store.clips.get((m.encoder, hard), [])) < 32 for _, m in modes for hard in (False, True)):
         return True
     if store.owed < 1:
         return False
@@ -182,11 +156,12 @@ def _wants_clips(store: ClipStore, modes: list[tuple[float, Mode]]) -> bool:
     return True
 
 
-def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> str:
-    """The setting that is furthest behind its share of the steps."""
-    share: dict[str, float] = {}
+def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> tuple[str, bool]:
+    """The setting and split that are furthest behind their share of the steps."""
+    share: dict[tuple[str, bool], float] = {}
     for w, m in modes:
-        share[m.encoder] = share.get(m.encoder, 0) + w
+        for hard, part in ((False, 1 - HARD_SHARE), (True, HARD_SHARE)):
+            share[m.encoder, hard] = share.get((m.encoder, hard), 0) + w * part
     return min(share, key=lambda n: len(store.clips.get(n, [])) / share[n])
 
 
@@ -194,20 +169,21 @@ def visual_prefix(
     model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`keep` projected tokens of each clip by `pick`, frame by frame, encoder by encoder: (B, K, W), and their
-    dense targets: labels (B, K, 5) and places (B, K, 4)."""
-    names = list(clips[0].x)
-    when = torch.linspace(0, 1, NUM_FRAMES).repeat(len(clips)).to(model.device)
+    dense targets: labels (B, K, 7) and places (B, K, 4)."""
+    names, frames = list(clips[0].x), frames_of(clips[0].scene)
+    when = torch.linspace(0, 1, frames).repeat(len(clips)).to(model.device)
     parts, owners, encoders = [], [], []
     for i, one in enumerate(model.towers):
         x = torch.stack([c.x[names[i]] for c in clips]).flatten(0, 1).float().to(model.device)
         kept = torch.stack([c.kept[names[i]] for c in clips]).flatten(0, 1).to(model.device)
-        parts.append(model.project(one, x, kept, when))
+        found = EncodedFrames(names[i], one.grid, x, torch.ones_like(x[..., 0]), drop_others(kept, one.dense))
+        parts.append(model.projectors[names[i]](x, found.coordinates(when)))
         owners.append(torch.stack([c.owner[names[i]] for c in clips]))
         encoders.append(torch.full((x.shape[1],), i))
     per_frame = sum(p.shape[1] for p in parts)
     z = torch.cat(parts, 1).view(len(clips), -1, parts[0].shape[-1])  # (B, T*K, W)
     owner = torch.cat(owners, 2).flatten(1)  # (B, T*K)
-    frame = torch.arange(NUM_FRAMES).repeat_interleave(per_frame)
+    frame = torch.arange(frames).repeat_interleave(per_frame)
     known = [
         torch.stack([f(c.scene, o, frame) for c, o in zip(clips, owner, strict=True)]).to(z.device)
         for f in (token_labels, token_places)
@@ -215,7 +191,7 @@ def visual_prefix(
     if keep >= z.shape[1]:
         return z, known[0], known[1]
     if pick == "cooperative":
-        encoder = torch.cat(encoders).repeat(NUM_FRAMES)
+        encoder = torch.cat(encoders).repeat(frames)
         plan = fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame)
     else:
         score = torch.rand(z.shape[:2])
@@ -275,22 +251,20 @@ def clip_loss(
 
 @torch.no_grad()
 def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip]) -> str:
-    """Exact answers by category on held-out clips, at a random quarter of the tokens."""
+    """Exact answers by split and category on held-out clips, at a random quarter of the tokens."""
     rng = np.random.default_rng(3)
-    right: dict[str, list[bool]] = {c: [] for c in CATEGORIES}
     torch.manual_seed(0)
-    for clip in clips:
-        z, _, _ = visual_prefix(model, [clip], "random", 324)
-        pool = questions(clip.scene, rng)
-        for category in CATEGORIES:
-            fitting = [q for q in pool if q.category == category][:2]
-            for q in fitting:
-                options, _ = with_options(q, rng)
-                encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
-                ids, labels = (torch.tensor([part]) for part in encoded)
-                logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
-                said, true = logits.argmax(-1).cpu(), labels[labels != IGNORE]
-                right[category].append(bool((said == true).all()))
+
+    def right(clip: EncodedClip) -> Iterator[tuple[str, bool]]:
+        z, _, _ = visual_prefix(model, [clip], "random", 324 * frames_of(clip.scene) // NUM_FRAMES)
+        for q in asked(clip.scene, rng):
+            options, _ = with_options(q, rng)
+            encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
+            ids, labels = (torch.tensor([part]) for part in encoded)
+            logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
+            said, true = logits.argmax(-1).cpu(), labels[labels != IGNORE]
+            yield q.category, bool((said == true).all())
+
+    shown = by_category(clips, right)
     torch.seed()
-    shown = " ".join(f"{c} {np.mean(v):.2f}" for c, v in right.items() if v)
-    return f"{shown} | mean {np.mean([np.mean(v) for v in right.values() if v]):.3f}"
+    return shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from demo_training.asking import categories, encode, pool_of, question_blocks
+from demo_training.asking import asked, by_category, encode, question_blocks
 from demo_training.clips import RenderedClips
 from demo_training.data import frames_of
 from demo_training.dense import IGNORE, DenseHeads, alignment_loss
@@ -111,27 +112,18 @@ def train_stock(
 def evaluate(shape: StockShape, model: Any, tokenizer: Any, clips: list[Encoded]) -> str:
     """Exact answers by split and category on held-out clips, with every token."""
     rng = np.random.default_rng(3)
-    right: dict[tuple[bool, str], list[bool]] = {}
-    for clip in clips:
-        scene, hard = clip.scene, isinstance(clip.scene, HardScene)
-        layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
+
+    def right(clip: Encoded) -> Iterator[tuple[str, bool]]:
+        layout = shape.layout(tokenizer, clip.scene.duration, frames_of(clip.scene))
         start = prefix(shape, model, layout, [clip], 1.0, 0.0)
-        pool = pool_of(scene, rng)
-        for category in categories(scene):
-            for q in [q for q in pool if q.category == category][:2]:
-                options, _ = with_options(q, rng)
-                ids, labels = (
-                    torch.tensor([part]) for part in encode(tokenizer, mc_prompt(q.text, options), q.answer)
-                )
-                ids, labels = ids.to(start.embeds.device), labels.to(start.embeds.device)
-                logits, _ = answer_logits(shape, model, layout, start, ids, labels, [ids.shape[1]])
-                after = labels[labels != IGNORE].tolist()
-                right.setdefault((hard, category), []).append(logits.argmax(-1).tolist() == after)
-    return " | ".join(
-        " ".join(f"{c} {np.mean(v):.2f}" for (h, c), v in right.items() if h == hard)
-        + f" mean {np.mean([np.mean(v) for (h, _), v in right.items() if h == hard]):.3f}"
-        for hard in (False, True)
-    )
+        for q in asked(clip.scene, rng):
+            options, _ = with_options(q, rng)
+            encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
+            ids, labels = (torch.tensor([part]).to(start.embeds.device) for part in encoded)
+            logits, _ = answer_logits(shape, model, layout, start, ids, labels, [ids.shape[1]])
+            yield q.category, logits.argmax(-1).tolist() == labels[labels != IGNORE].tolist()
+
+    return by_category(clips, right)
 
 
 def export_stock(shape: StockShape, out: Path, demo: Path, folder: Path) -> None:

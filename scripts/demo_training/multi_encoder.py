@@ -1,0 +1,67 @@
+"""The model of several encoders that is trained: put together, or taken over from one that was trained before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+from demo_training.clips import NUM_FRAMES
+from demo_training.encoders import encoder_configs
+from demo_training.text import moved_table
+from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
+
+
+def build_model(
+    checkpoints: Path, tokenizer: PreTrainedTokenizerFast, start: Path | None = None
+) -> MultiEncoderVLM:
+    """Encoders of `checkpoints`, a new LLM. start: a trained model that all else is taken from."""
+    text = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=160,
+        intermediate_size=448,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=20,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+    )
+    entries = [
+        {"name": name, "model_type": c.model_type, **c.to_diff_dict()}
+        for name, c in encoder_configs().items()
+    ]
+    torch.manual_seed(1)
+    model = MultiEncoderVLM(
+        MultiEncoderConfig(
+            encoders=entries,
+            text_config={"model_type": text.model_type, **text.to_diff_dict()},
+            num_frames=NUM_FRAMES,
+        )
+    )
+    for name, encoder in model.encoders.items():
+        path = checkpoints / f"{name}.pt"
+        if start is None or path.exists():
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            encoder.load_state_dict(state["model"])
+    if start is not None:
+        _go_on(model, start, checkpoints, tokenizer)
+    model.encoders.requires_grad_(False)
+    return model
+
+
+def _go_on(
+    model: MultiEncoderVLM, start: Path, checkpoints: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Take over a trained model: all but the encoders that were trained anew, tokens that are new from their parts."""
+    state = MultiEncoderVLM.from_pretrained(start, dtype=torch.float32).state_dict()
+    own = [f"encoders.{name}." for name in model.encoders if (checkpoints / f"{name}.pt").exists()]
+    state = {k: v for k, v in state.items() if not k.startswith(tuple(own))}
+    old = PreTrainedTokenizerFast.from_pretrained(start)
+    for name in [k for k in state if k.endswith(("embed_tokens.weight", "lm_head.weight"))]:
+        state[name] = moved_table(state[name], old, tokenizer)
+    model.load_state_dict(state, strict=False)
