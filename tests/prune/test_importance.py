@@ -11,8 +11,6 @@ from torch import Tensor
 from videoprune.prune.importance import (
     attention_received,
     cls_attention,
-    mean_query_attention,
-    sampled_attention_received,
     text_to_visual_attention,
 )
 
@@ -66,7 +64,6 @@ def test_a_row_without_queries_receives_nothing() -> None:
     mask = torch.tensor([[True, True, True], [False, False, False]])
     found = attention_received(q, q, scale=SCALE, query_mask=mask)
     assert found[1].tolist() == [0.0] * 3
-    assert mean_query_attention(q, q, scale=SCALE, query_mask=mask).isfinite().all()
 
 
 def test_log_size_bias_stands_for_repeated_tokens() -> None:
@@ -74,33 +71,6 @@ def test_log_size_bias_stands_for_repeated_tokens() -> None:
     repeated = attention_received(q, k[:, :, [0, 1, 1, 1, 2]], scale=SCALE)[0]
     merged = attention_received(q, k, scale=SCALE, bias=torch.tensor([[1.0, 3.0, 1.0]]).log())[0]
     torch.testing.assert_close(merged, torch.stack((repeated[0], repeated[1:4].sum(), repeated[4])))
-
-
-def test_sampled_queries() -> None:
-    q, k, bias = numbers(2, 2, 6, 3), numbers(2, 2, 5, 3, seed=1), numbers(2, 5, seed=2)
-    all_of_them = sampled_attention_received(
-        q, k, scale=SCALE, num_queries=6, generator=torch.Generator().manual_seed(0), bias=bias
-    )
-    torch.testing.assert_close(all_of_them, attention_received(q, k, scale=SCALE, bias=bias))
-    rows = torch.randperm(6, generator=torch.Generator().manual_seed(5))[:2].tolist()
-    found = sampled_attention_received(
-        q, k, scale=SCALE, num_queries=2, generator=torch.Generator().manual_seed(5), bias=bias
-    )
-    torch.testing.assert_close(found, received_oracle(q, k, bias, [rows, rows]))
-    for wrong in (0, 7):
-        with pytest.raises(ValueError, match=rf"num_queries={wrong}; allowed: 1\.\.6"):
-            sampled_attention_received(q, k, scale=SCALE, num_queries=wrong, generator=None)
-
-
-def test_mean_query() -> None:
-    q, k, bias = numbers(2, 2, 6, 3), numbers(2, 2, 5, 3, seed=1), numbers(2, 5, seed=2)
-    mean = torch.stack([q[:, :, i] for i in range(6)]).sum(0)[:, :, None] / 6
-    found = mean_query_attention(q, k, scale=SCALE, bias=bias)
-    torch.testing.assert_close(found, received_oracle(mean, k, bias, [[0], [0]]))
-    mask = torch.tensor([[True, False, False, True, False, False], [True] * 6])
-    found = mean_query_attention(q, k, scale=SCALE, bias=bias, query_mask=mask)
-    mean[0] = (q[0, :, 0] + q[0, :, 3])[:, None] / 2
-    torch.testing.assert_close(found, received_oracle(mean, k, bias, [[0], [0]]))
 
 
 @pytest.mark.parametrize("prefix", [1, 3, 5])
@@ -112,7 +82,7 @@ def test_cls_attention_is_row_zero_without_the_prefix(prefix: int) -> None:
 
 def test_low_precision_is_computed_in_float32() -> None:
     q, k = numbers(1, 2, 9, 4).bfloat16(), numbers(1, 2, 9, 4, seed=1).bfloat16()
-    for score in (attention_received, mean_query_attention, cls_attention):
+    for score in (attention_received, cls_attention):
         found = score(q, k, scale=SCALE)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, score(q.double(), k.double(), scale=SCALE).float())
@@ -133,8 +103,6 @@ def test_wrong_shapes() -> None:
         attention_received(q, q, scale=SCALE, bias=torch.zeros(2, 4))
     with pytest.raises(ValueError, match=r"query_mask: shape \(2, 4\)"):
         attention_received(q, q, scale=SCALE, query_mask=torch.ones(2, 4).bool())
-    with pytest.raises(ValueError, match=r"query_mask: shape \(2, 4\)"):
-        mean_query_attention(q, q, scale=SCALE, query_mask=torch.ones(2, 4).bool())
     with pytest.raises(ValueError, match="chunk=0"):
         attention_received(q, q, scale=SCALE, chunk=0)
     with pytest.raises(ValueError, match=r"num_prefix=6; allowed: 1\.\.5"):

@@ -1,4 +1,4 @@
-"""How varied a set of tokens is: local density, and the rank of its feature map in three forms.
+"""How varied a set of tokens is: the rank of its feature map in two forms, and what local density is made of.
 
 Shapes: B rows, N tokens, D width; `...` any leading shape.
 """
@@ -8,35 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videoprune.prune.similarity import pairwise_cosine, unit
-
-
-def local_density(x: Tensor, neighbors: int) -> Tensor:
-    """Mean cosine of each token to its `neighbors` nearest others: x (B, N, D) -> (B, N).
-
-    With fewer than `neighbors` others, all of them count; 0 for a token that is alone. Makes a (B, N, N).
-    """
-    if neighbors < 1:
-        raise ValueError(f"neighbors={neighbors}; allowed: 1 or more")
-    cosine = pairwise_cosine(x)
-    cosine.diagonal(dim1=1, dim2=2).fill_(-torch.inf)
-    return mean_of_largest(cosine, min(neighbors, x.shape[1] - 1))
-
 
 def mean_of_largest(values: Tensor, count: int) -> Tensor:
     """Mean of the `count` largest along the last dimension: (..., N) -> (...). 0 if `count` is 0 or less."""
     if count <= 0:
         return values.new_zeros(values.shape[:-1])
     return values.topk(count, dim=-1, sorted=False).values.mean(dim=-1)
-
-
-def nuclear_diversity(x: Tensor) -> Tensor:
-    """||A||_* / N, A the tokens x (..., N, D) scaled to length 1 -> (...). METEOR's measure of diversity.
-
-    It runs from 1 / sqrt(N), all tokens alike, to min(1, sqrt(D / N)), spread as evenly as can be.
-    """
-    _check_not_empty(x)
-    return torch.linalg.svdvals(unit(x)).sum(dim=-1) / x.shape[-2]
 
 
 def effective_rank(x: Tensor) -> Tensor:

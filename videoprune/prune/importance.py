@@ -43,43 +43,6 @@ def attention_received(
     return received / (heads * weight.sum(dim=1, keepdim=True)).clamp(min=1)
 
 
-def sampled_attention_received(
-    q: Tensor,
-    k: Tensor,
-    *,
-    scale: float,
-    num_queries: int,
-    generator: torch.Generator | None,
-    bias: Tensor | None = None,
-    chunk: int = 256,
-) -> Tensor:
-    """`attention_received` over `num_queries` queries, drawn without replacement, the same in all rows. ->
-    (B, N)
-
-    generator: drawn from on its own device. Raises ValueError if num_queries is not in 1..Q.
-    """
-    queries = q.shape[2]
-    if not 1 <= num_queries <= queries:
-        raise ValueError(f"num_queries={num_queries}; allowed: 1..{queries}, the number of queries")
-    device = generator.device if generator else None
-    drawn = torch.randperm(queries, generator=generator, device=device)[:num_queries].to(q.device)
-    return attention_received(q[:, :, drawn], k, scale=scale, bias=bias, chunk=chunk)
-
-
-def mean_query_attention(
-    q: Tensor, k: Tensor, *, scale: float, bias: Tensor | None = None, query_mask: Tensor | None = None
-) -> Tensor:
-    """Attention of the mean query, softmax(mean(q) k^T * scale + bias) (FlowCut's proxy).
-
-    -> (B, N), mean over heads. It costs one row instead of Q. Arguments as in `attention_received`.
-    """
-    _check_heads(q, k, bias)
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    weight = _query_weight(q, query_mask)[:, None, None]  # (B, 1, 1, Q)
-    mean = (weight @ q.to(dtype)) / weight.sum(dim=-1, keepdim=True).clamp(min=1)  # (B, H, 1, d)
-    return _softmax_rows(mean, k, scale, bias).mean(dim=(1, 2))
-
-
 def cls_attention(
     q: Tensor, k: Tensor, *, scale: float, num_prefix: int = 1, bias: Tensor | None = None
 ) -> Tensor:
