@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from videoprune.types import KeepPlan, Outcome, Sample, Shared, Trace, VideoFrames, VisualTokens
+from videoprune.types import KeepPlan, Outcome, Sample, Trace, VideoFrames, VisualTokens
 
 
 def frames(**changes) -> VideoFrames:
@@ -49,21 +49,13 @@ def test_good_values_pass() -> None:
         (lambda: tokens(origin=torch.zeros(1, 3, 2)), r"origin: shape \(1, 3, 2\)"),
         (lambda: tokens(grids=()), "grids: 0 for 1 encoders"),
         (lambda: KeepPlan(torch.zeros(2), torch.zeros(2, 2)), "keep"),
-        (lambda: Shared(torch.zeros(1, 2, 3), torch.zeros(1, 2, 4)), r"token \(1, 2, 3\)"),
         (
-            lambda: KeepPlan(
-                torch.zeros(1, 2), torch.zeros(1, 3), None, Shared(torch.zeros(1, 2, 1), torch.zeros(1, 2, 1))
-            ),
-            "beside a weight",
+            lambda: KeepPlan(torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 2)),
+            r"weight \(1, 2\); allowed: \(1, 3\)",
         ),
         (
-            lambda: KeepPlan(
-                torch.zeros(1, 2),
-                torch.zeros(1, 3),
-                torch.zeros(1, 3),
-                Shared(torch.zeros(1, 3, 1), torch.zeros(1, 3, 1)),
-            ),
-            r"shared: token \(1, 3, 1\); allowed: \(1, 2, 'M'\)",
+            lambda: KeepPlan(torch.zeros(1, 2), torch.zeros(1, 3), None, (torch.zeros(1),) * 3),
+            "allowed: three of one length, beside weight",
         ),
         (lambda: Outcome("lost"), "kind='lost'; allowed: complete, truncated, failed"),  # type: ignore[arg-type]
         (lambda: Outcome("failed"), "must say why"),
