@@ -48,12 +48,9 @@ class EncoderEnd:
         if found is None:
             return identity_plan(1, sum(run.dense), device)
         kept = found.kept(run.dense, run.final, run.layout.grids, generator=run.generator)
-        if (
-            run.layout.order is not None
-        ):  # chosen row by row, as each unit was before windows changed the order
+        if run.layout.order is not None:  # chosen row by row, before windows changed the order
             kept = kept[run.layout.order.cpu()]
-        plan = plan_of_kept(kept[None])
-        return KeepPlan(plan.keep.to(device), plan.into.to(device))
+        return plan_of_kept(kept[None].to(device))
 
     def choose(self, units: Tensor) -> Tensor:
         """A choice among all units (U, u, D) that left the encoder: what survives, merged, (M, u, D)."""
