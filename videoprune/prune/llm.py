@@ -27,8 +27,7 @@ class Fixed(Ranking):
         return tokens.wanted, by_text(tokens, config)[1]
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
-        q = 1 if config.queries == "last" else size.asking
-        return [*logit_products(size, q), (size.heads, 1, q, size.tokens)]
+        return asking_products(config, size)
 
 
 class Adaptive(Fixed):
@@ -53,7 +52,7 @@ class Aim(Ranking):
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
         n = size.tokens
-        return [*logit_products(size, n), (AIM_ITERATIONS * size.heads, 1, n, n)]
+        return [*_logits(size, n), (AIM_ITERATIONS * size.heads, 1, n, n)]
 
 
 class RandomTokens(Ranking):
@@ -91,7 +90,13 @@ def by_text(tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
     )
 
 
-def logit_products(size: CutSize, queries: int) -> list[Product]:
+def asking_products(config: LLMPrune, size: CutSize) -> list[Product]:
+    """What `by_text` multiplies: the logits of those that ask, and the mean over them."""
+    q = 1 if config.queries == "last" else size.asking
+    return [*_logits(size, q), (size.heads, 1, q, size.tokens)]
+
+
+def _logits(size: CutSize, queries: int) -> list[Product]:
     """Queries of the last `queries` tokens, keys of all, and their products, computed again for the choice."""
     return [
         (1, queries, size.hidden, size.heads * size.head_dim),

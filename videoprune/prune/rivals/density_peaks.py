@@ -1,4 +1,4 @@
-"""Density peaks over nearest neighbours (DPC-KNN), the clustering that HoliTom, FlashVID and FastVID merge with.
+"""Density peaks over nearest neighbours (DPC-KNN), which HoliTom, FlashVID, FastVID and SparseVLM merge with.
 
 Rodriguez and Laio, "Clustering by fast search and find of density peaks", Science 2014; Du et al., "Study on
 density peaks clustering based on k-nearest neighbors", 2016.
@@ -17,8 +17,11 @@ def density_peaks(x: Tensor, count: int, neighbors: int = 7) -> Tensor:
 
     The `count` tokens with the highest `peak_scores` are centres, the others join the nearest centre. Distances are
     Euclidean over sqrt(D). count: 1..m. neighbors: the token itself counts as one, and no more of them than centres.
-    So a single centre has no neighbours to be told by: it is the earliest token (the authors' noise draws one).
+    So a single centre has no neighbours to be told by: it is the earliest token (the authors' noise draws one). Raises
+    ValueError for another count.
     """
+    if not 1 <= count <= len(x):
+        raise ValueError(f"count={count}; allowed: 1..{len(x)}, the tokens")
     if count == 1:
         return torch.zeros(len(x), dtype=torch.int64, device=x.device)
     x = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import by_text, logit_products
+from videoprune.prune.llm import asking_products, by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 
 
@@ -112,5 +112,4 @@ class FrameFusion(InsideLLM):
         return torch.empty_like(order).scatter(0, order, order[first])
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
-        q = 1 if config.queries == "last" else size.asking
-        return [*logit_products(size, q), (size.heads, 1, q, size.tokens)] if size.first else []
+        return asking_products(config, size) if size.first else []

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import by_text, logit_products
+from videoprune.prune.llm import asking_products, by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 from videoprune.prune.select import top_k_mask
+from videoprune.prune.similarity import unit
 
 
 class HoliTomMerging(InsideLLM):
@@ -33,9 +33,7 @@ class HoliTomMerging(InsideLLM):
         return into_most_similar(tokens.hidden(), tokens.visual, kept)
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
-        q = 1 if config.queries == "last" else size.asking
-        asked = [*logit_products(size, q), (size.heads, 1, q, size.tokens)]
-        return [*asked, (1, size.visual - size.kept, size.hidden, size.kept)]
+        return [*asking_products(config, size), (1, size.visual - size.kept, size.hidden, size.kept)]
 
 
 def into_most_similar(x: Tensor, visual: Tensor, kept: Tensor) -> LayerChoice:
@@ -47,8 +45,7 @@ def into_most_similar(x: Tensor, visual: Tensor, kept: Tensor) -> LayerChoice:
         stay, leave = kept[row].nonzero()[:, 0], (visual[row] & ~kept[row]).nonzero()[:, 0]
         if not len(stay) or not len(leave):
             continue
-        unit = normalize(x[row].to(weight.dtype), dim=-1)
-        nearest = (unit[leave] @ unit[stay].T).argmax(1)  # (V - K,)
+        nearest = (unit(x[row, leave]) @ unit(x[row, stay]).T).argmax(1)  # (V - K,)
         into[row, leave] = stay[nearest]
         # The j-th of m tokens that go into one survivor is halved m - j + 1 times, the survivor itself m times.
         count = torch.bincount(nearest, minlength=len(stay))

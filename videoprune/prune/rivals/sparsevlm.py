@@ -12,8 +12,9 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import by_text, logit_products
+from videoprune.prune.llm import asking_products, by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
+from videoprune.prune.rivals.density_peaks import density_peaks
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class SparseVLM(InsideLLM):
             again = rest[: int(len(rest) * self.recycled) + 1] if clusters else rest[:0]
             into[row, best[:selected]] = best[:selected]
             if clusters:
-                into[row, again] = again[density_peaks(x[row, again], clusters)]
+                into[row, again] = again[density_peaks(x[row, again], clusters, clusters)]
             kept[row, places] = into[row, places] == places
         return LayerChoice(kept, into)
 
@@ -76,7 +77,7 @@ class SparseVLM(InsideLLM):
         return int((int(left * self.recycled) + 1) / self.per_cluster) + 1
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
-        chosen = [*logit_products(size, size.asking), (size.heads, 1, size.asking, size.tokens)]
+        chosen = asking_products(config, size)
         if size.first:
             chosen.append((1, size.visual, size.hidden, size.asking))
         if size.kept < size.visual and size.kept:
@@ -84,27 +85,3 @@ class SparseVLM(InsideLLM):
             again = int((size.visual - selected) * self.recycled) + 1
             chosen.append((1, again, size.hidden, again))
         return chosen
-
-
-def density_peaks(x: Tensor, clusters: int) -> Tensor:
-    """Which token is the centre of each token's cluster (Du et al. 2016, DPC-KNN): x (M, W) -> int64 (M,).
-
-    Distances are over sqrt(W). A token's density is exp(-mean of its squared distances to the `clusters` nearest
-    tokens, itself among them); centres are where density times the distance to the next denser token is largest. Of
-    equal densities the earlier token is the denser one. Raises ValueError unless 1 <= clusters <= M.
-    """
-    count, width = x.shape
-    if not 1 <= clusters <= count:
-        raise ValueError(f"clusters={clusters}; allowed: 1..{count}, the tokens")
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    distance = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") / width**0.5  # (M, M)
-    density = distance.topk(clusters, largest=False).values.square().mean(1).neg().exp()
-    place = torch.arange(count, device=x.device)
-    denser = (density[None] > density[:, None]) | (
-        (density[None] == density[:, None]) & (place[None] < place[:, None])
-    )
-    parent = distance.where(denser, distance.max()).amin(1)
-    centres = (parent * density).argsort(descending=True, stable=True)[:clusters]  # (C,)
-    nearest = distance[:, centres].argmin(1)
-    nearest[centres] = torch.arange(clusters, device=x.device)
-    return centres[nearest]
