@@ -67,7 +67,19 @@ def top_k_mask(scores: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(
             f"counts={counts.tolist()}; allowed: 0 up to {mask.sum(dim=1).tolist()}, the masks' tokens"
         )
+    return top_mask(scores, counts, mask)
+
+
+def top_mask(scores: Tensor, counts: Tensor, among: Tensor | None = None) -> Tensor:
+    """`top_k_mask` without its checks: they would make a GPU wait. For counts known to fit; among: None: all tokens."""
     order = scores.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, (~mask).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
-    place = torch.arange(tokens, device=scores.device)  # (N,)
-    return torch.zeros_like(mask).scatter(1, order, place < counts[:, None])
+    if among is not None:  # a second stable sort: the others follow
+        order = order.gather(1, (~among).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
+    return first_mask(order, counts, scores.shape[1])
+
+
+def first_mask(order: Tensor, counts: Tensor, tokens: int) -> Tensor:
+    """True at the first counts[b] tokens of each row's order: int64 (B, at least max counts) -> bool (B, N)."""
+    wanted = torch.arange(order.shape[1], device=order.device) < counts[:, None]
+    kept = torch.zeros(order.shape[0], tokens, dtype=torch.bool, device=order.device)
+    return kept.scatter(1, order, wanted)

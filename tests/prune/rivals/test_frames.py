@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.prune.rivals.clips import FEW, best, clips_and_counts, cosine, even, make_clip, middles, targets
 from videoprune.prune.merge import apply_plan
-from videoprune.prune.rivals.choose import even_counts, nearest, spread_mask, top_mask
+from videoprune.prune.rivals.choose import even_counts, nearest, spread_mask
 from videoprune.prune.rivals.prumerge import prumerge_plus, prumerge_plus_means, sums_over_neighbors
 from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.visionzip import visionzip
+from videoprune.prune.select import top_mask
 
 
 def visionzip_oracle(clip: ClipTokens, keep: int, dominant: float) -> list[int]:

@@ -21,24 +21,6 @@ def even_counts(keep: int, frames: int) -> list[int]:
     return [base + (t in longer) for t in range(frames)]
 
 
-def top_mask(scores: Tensor, counts: Tensor, among: Tensor | None = None) -> Tensor:
-    """True at the counts[t] highest scores of each frame, among the True tokens if given.
-
-    scores: (T, n). counts: int64 (T,), at most the frame's tokens that may be chosen. among: bool (T, n).
-    """
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    if among is not None:  # a second stable sort: the others follow
-        order = order.gather(1, (~among).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
-    return first_mask(order, counts, scores.shape[1])
-
-
-def first_mask(order: Tensor, counts: Tensor, tokens: int) -> Tensor:
-    """True at the first counts[t] tokens of each frame's order: int64 (T, at least max counts) -> bool (T, n)."""
-    wanted = torch.arange(order.shape[1], device=order.device) < counts[:, None]
-    kept = torch.zeros(order.shape[0], tokens, dtype=torch.bool, device=order.device)
-    return kept.scatter(1, order, wanted)
-
-
 def spread_mask(among: Tensor, counts: Tensor) -> Tensor:
     """True at counts[t] of each frame's True tokens, evenly spaced in their order: bool (T, n).
 

@@ -11,9 +11,10 @@ import torch
 from einops import rearrange
 
 from videoprune.prune.kinds import Product
-from videoprune.prune.rivals.choose import even_counts, first_mask
+from videoprune.prune.rivals.choose import even_counts
 from videoprune.prune.rivals.max_min import ENTRIES, max_min_order
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, over_clip, plan_of_kept
+from videoprune.prune.select import first_mask
 from videoprune.types import KeepPlan
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import top_mask
 from videoprune.prune.rivals.tokens import ClipTokens, over_clip, plan_of_kept
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import top_mask
 from videoprune.prune.rivals.tokens import ClipTokens, FrameMerging, given, over_clip, plan_of, plan_of_kept
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 

@@ -14,6 +14,7 @@ from videoprune.prune.rivals.choose import even_counts
 from videoprune.prune.rivals.density_peaks import peak_scores
 from videoprune.prune.rivals.scenes import cut, fewest
 from videoprune.prune.rivals.tokens import ClipSize, ClipTokens, given, over_clip, plan_of_sums, positions
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
@@ -80,8 +81,7 @@ def fastvid(
     budget = max(1, keep // clip.frames)
     contextual = int(budget * context)
     attention, place = given(clip.attention), positions(clip)
-    order = attention.argsort(dim=1, descending=True, stable=True)[:, : budget - contextual]
-    kept = torch.zeros_like(place, dtype=torch.bool).scatter(1, order, True)
+    kept = top_mask(attention, torch.full_like(place[:, 0], budget - contextual))
     own = place[kept]
     sums = [(own, own, attention.new_ones(own.shape))]
     if contextual:

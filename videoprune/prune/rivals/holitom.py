@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import top_mask
 from videoprune.prune.rivals.density_peaks import density_peaks
 from videoprune.prune.rivals.tokens import ClipTokens, given, over_clip, plan_of, positions
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import even_counts, nearest, nearest_others, spread_mask, top_mask
+from videoprune.prune.rivals.choose import even_counts, nearest, nearest_others, spread_mask
 from videoprune.prune.rivals.tokens import (
     ClipTokens,
     given,
@@ -19,6 +19,7 @@ from videoprune.prune.rivals.tokens import (
     plan_of_sums,
     positions,
 )
+from videoprune.prune.select import top_mask
 from videoprune.types import KeepPlan
 
 

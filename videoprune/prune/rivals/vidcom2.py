@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import top_mask
 from videoprune.prune.rivals.tokens import ClipTokens, over_clip, plan_of_kept
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 

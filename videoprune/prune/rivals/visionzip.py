@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from videoprune.prune.rivals.choose import even_counts, nearest, top_mask
+from videoprune.prune.rivals.choose import even_counts, nearest
 from videoprune.prune.rivals.tokens import ClipTokens, given, in_clip, nearest_products, over_clip, plan_of
+from videoprune.prune.select import top_mask
 from videoprune.types import KeepPlan
 
 
