@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pipelines.run.progress import progress_bar
@@ -30,10 +29,10 @@ class Judge:
     settings: JudgeSettings
     workers: int
 
-    def verdicts(self, rows: Sequence[Mapping[str, Any]], kept: Path) -> list[Verdict]:
-        """Of rows, in their order, with a progress bar. kept: the file of its replies."""
+    def verdicts(self, rows: Sequence[Mapping[str, Any]], kept: ReplyCache) -> list[Verdict]:
+        """Of rows, in their order, with a progress bar. kept: its replies so far."""
         with progress_bar() as bar:
-            given = judge_rows(rows, self.complete, self.settings, ReplyCache(kept), workers=self.workers)
+            given = judge_rows(rows, self.complete, self.settings, kept, workers=self.workers)
             return list(bar.track(given, total=len(rows), description="judged"))
 
 

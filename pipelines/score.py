@@ -67,12 +67,12 @@ def _judged(found: Benchmark, rows: Sequence[Mapping[str, Any]], args: argparse.
     from dataclasses import asdict
 
     from pipelines.judging import open_judge
-    from videoprune.eval.judge import summarize_verdicts
+    from videoprune.eval.judge import ReplyCache, summarize_verdicts
 
     first = Path(args.predictions[0])
     cache = first / "judge.jsonl" if first.is_dir() else first.with_name(f"{first.name}.judge.jsonl")
     judge = open_judge(found, args)
-    verdicts = judge.verdicts(rows, cache)
+    verdicts = judge.verdicts(rows, ReplyCache(cache))
     lost = [asdict(v) for v in verdicts if v.reason]
     return summarize_verdicts(verdicts, judge.settings) | {"without_verdict": lost[:100]}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,7 @@ from pipelines.measure.sample import in_turn, limited, sample_facts
 from pipelines.run.stages import ClipItem
 from pipelines.run.tasks import MOVING_SHAPES, Task, open_task
 from videoprune.eval.benchmarks.registry import benchmark
-from videoprune.eval.benchmarks.scores import Counts
-from videoprune.eval.judge import summarize_verdicts
 from videoprune.types import Sample
-
-JUDGED = "judge: yes over all questions"
 
 
 @dataclass(frozen=True)
@@ -40,19 +35,6 @@ class Asked:
     def facts(self) -> dict[str, Any]:
         """What sample.json holds."""
         return {"benchmark": self.task.title, **sample_facts(self.items, self.chosen, self.seed)}
-
-    def judged(self, rows: Sequence[Mapping[str, Any]], kept: Path) -> dict[str, Counts]:
-        """What each row counts by the judge; nothing without one. kept: the file of its replies."""
-        if self.judge is None:
-            return {}
-        verdicts = self.judge.verdicts(rows, kept)
-        return {JUDGED: [float(v.pred.strip().lower() == "yes") for v in verdicts]}
-
-    def judge_summary(self, rows: Sequence[Mapping[str, Any]], kept: Path) -> dict[str, Any] | None:
-        """Accuracy and score as the rule's authors average them."""
-        if self.judge is None:
-            return None
-        return summarize_verdicts(self.judge.verdicts(rows, kept), self.judge.settings)
 
 
 def open_asked(args: argparse.Namespace) -> Asked:

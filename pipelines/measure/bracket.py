@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.measure.calls import ReadClip
-from pipelines.measure.plan import Setting
-from pipelines.measure.results import NEAR
+from pipelines.measure.plan import Setting, is_at
 from pipelines.run.results import write_whole
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.prune.counts import by_lambda
 from videoprune.prune.registry import OVER_CLIP
+from videoprune.types import Encoded
 
 CLIPS = 3
 _SMALLEST = 1 / 1024
@@ -55,7 +55,7 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
     ValueError if `measure` does at `start`; elsewhere that is an end of what can be reached.
     """
     seen = {start: Near(start, measure(start))}
-    if _is_at(seen[start], wanted):
+    if is_at(seen[start].retention, wanted):
         return [seen[start]]
 
     def at(share: float) -> Near | None:
@@ -66,6 +66,12 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
                 return None
         return seen[share]
 
+    def around() -> tuple[Near | None, Near | None]:
+        """Those that come nearest from below and from above."""
+        below = (n for n in seen.values() if n.retention < wanted)
+        above = (n for n in seen.values() if n.retention > wanted)
+        return max(below, key=_order, default=None), min(above, key=_order, default=None)
+
     low = high = start
     while seen[low].retention > wanted and (found := at(max(_SMALLEST, round(low / 2, 6)))):
         if found.share == low:
@@ -74,18 +80,15 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
     while seen[high].retention < wanted and high < 1 and (found := at(min(1.0, round(high * 2, 6)))):
         high = found.share
     for _ in range(_STEPS):
-        below = max((n for n in seen.values() if n.retention <= wanted), key=_order, default=None)
-        above = min((n for n in seen.values() if n.retention >= wanted), key=_order, default=None)
-        if below is None or above is None or _is_at(below, wanted) or _is_at(above, wanted):
+        below, above = around()
+        if below is None or above is None or any(is_at(n.retention, wanted) for n in seen.values()):
             break
         if at(round((below.share + above.share) / 2, 6)) is None:
             break
-    hits = [n for n in seen.values() if _is_at(n, wanted)]
+    hits = [n for n in seen.values() if is_at(n.retention, wanted)]
     if hits:
         return [min(hits, key=lambda n: abs(n.retention - wanted))]
-    below = max((n for n in seen.values() if n.retention < wanted), key=_order, default=None)
-    above = min((n for n in seen.values() if n.retention > wanted), key=_order, default=None)
-    return [n for n in (below, above) if n is not None]
+    return [n for n in around() if n is not None]
 
 
 def bracketed(
@@ -103,12 +106,17 @@ def bracketed(
     known: dict[str, Any] = json.loads(kept.read_text()) if kept and kept.exists() else {}
     entry = f"{setting.label} {setting.config.digest()}"
     if entry not in known:
-        measure = lambda share: measured_retention(engine, setting.config.replace(**{key: share}), clips)  # noqa: E731
+        encoded = (
+            encoded_by(engine, setting.config, clips) if part == "llm" else None
+        )  # the same at every share
+        measure = lambda share: measured_retention(  # noqa: E731
+            engine, setting.config.replace(**{key: share}), clips, encoded
+        )
         known[entry] = [[n.share, n.retention] for n in nearest(measure, setting.retain, own)]
         if kept:
             write_whole(kept, json.dumps(known, indent=1) + "\n")
     found = [Near(*pair) for pair in known[entry]]
-    if [n.share for n in found] == [own] and _is_at(found[0], setting.retain):
+    if [n.share for n in found] == [own] and is_at(found[0].retention, setting.retain):
         return [setting]
     return [
         Setting(setting.method, setting.retain, setting.config.replace(**{key: n.share}), n.share)
@@ -116,19 +124,25 @@ def bracketed(
     ]
 
 
-def measured_retention(engine: Engine, prune: PruneConfig, clips: Sequence[ReadClip]) -> float:
-    """The average over the first question about each clip."""
+def encoded_by(engine: Engine, prune: PruneConfig, clips: Sequence[ReadClip]) -> list[list[Encoded]]:
+    ready = engine.with_prune(prune)
+    return [ready.encode([clip.frames]) for clip in clips]
+
+
+def measured_retention(
+    engine: Engine,
+    prune: PruneConfig,
+    clips: Sequence[ReadClip],
+    encoded: Sequence[list[Encoded]] | None = None,
+) -> float:
+    """The average over the first question about each clip. encoded: what the encoder makes of them, if known."""
     ready = engine.with_prune(prune)
     traces = [
-        ready.answer(ready.encode([clip.frames]), clip.item.samples[:1], max_new_tokens=1)[0].trace
-        for clip in clips
+        ready.answer(one, clip.item.samples[:1], max_new_tokens=1)[0].trace
+        for clip, one in zip(clips, encoded or encoded_by(engine, prune, clips), strict=True)
     ]
     return sum(t.retention for t in traces) / len(traces)
 
 
 def _order(near: Near) -> tuple[float, float]:
     return near.retention, near.share
-
-
-def _is_at(near: Near, wanted: float) -> bool:
-    return abs(near.retention - wanted) <= NEAR * wanted

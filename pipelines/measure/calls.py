@@ -71,7 +71,7 @@ class Calls:
     """Calls of `count` clips each. One at a time: another clip in each round; several: the same in all rounds."""
 
     def __init__(self, decode: DecodeStage, items: Sequence[ClipItem], count: int) -> None:
-        self.decode, self.items, self.count = decode, items, count
+        self.count = count
         self._left = readable(decode, items)
         self._read: list[Call] = []
 

@@ -10,6 +10,7 @@ from videoprune.config import PruneConfig
 from videoprune.prune.counts import with_fixed_shares
 
 STOCK, BASELINE = "stock", "none"
+_NEAR = 0.02  # of the wanted retention: what is this near is at it
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Plan:
     def steps(self, clips: int) -> int:
         """For a progress bar: timed rounds, and clips that are asked about."""
         return len(self.frames) * (len(self.concurrency) * self.runs + (clips if self.answers else 0))
+
+
+def is_at(retention: float, wanted: float) -> bool:
+    """Whether a measured retention is the wanted one."""
+    return abs(retention - wanted) <= _NEAR * wanted
 
 
 def settings_of(methods: Sequence[str], retain: Sequence[float]) -> tuple[Setting, ...]:

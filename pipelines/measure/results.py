@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.measure.cost import Prompt, predict
 from pipelines.measure.methods import OURS
-from pipelines.measure.plan import BASELINE, Plan, Setting
+from pipelines.measure.plan import BASELINE, Plan, Setting, is_at
 from pipelines.measure.run import memory_key
 from pipelines.measure.scoring import Answered, Scoring, accuracy, among_best, no_accuracy, scores
 from pipelines.measure.turns import spread
@@ -25,7 +25,6 @@ _STAGES = (
     *("first_token", "total", "end_to_end"),
 )
 _RATIOS = ("first_token", "total", "end_to_end", "encode", "prefill")
-NEAR = 0.02  # of the wanted retention: what is this near is at it
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def report_rows(
     answered = [r for r in seen.answers if r["question"] in now]
     for frames in plan.frames:
         asked = {label: _of(answered, frames=frames, setting=label) for label in plan.labels}
-        worth = _worth(plan, asked, scoring) if scoring else {}
+        worth = _worth(plan, frames, asked, scoring) if scoring else {}
         for count in plan.concurrency:
             same = [r for r in seen.times if (r["frames"], r["concurrency"]) == (frames, count)]
             base = _of(same, setting=BASELINE)
@@ -112,15 +111,19 @@ def report_rows(
     return rows
 
 
-def _worth(plan: Plan, asked: Mapping[str, list[Row]], scoring: Scoring) -> dict[str, dict[str, Any]]:
+def _worth(
+    plan: Plan, frames: int, asked: Mapping[str, list[Row]], scoring: Scoring
+) -> dict[str, dict[str, Any]]:
     """By setting: accuracy, scores, and whether it is among the best at its retention."""
-    found = {label: run for label, rows in asked.items() if (run := scoring.answered(rows)) is not None}
+    found = {
+        label: run for label, rows in asked.items() if (run := scoring.once(frames, label, rows)) is not None
+    }
     base = found.get(BASELINE)
     best = _best(plan, asked, found, scoring)
     return {
         label: {
             "accuracy": accuracy(run, base, scoring),
-            "scores": scores(run, base, scoring),
+            "scores": scores(run, base),
             "among_best": label in best,
         }
         for label, run in found.items()
@@ -132,6 +135,7 @@ def _best(
 ) -> set[str]:
     """At each wanted retention; what was measured above it had more tokens than the others and is left out."""
     best: set[str] = set()
+    videos = next((run.videos for run in found.values()), [])
     for wanted in {s.retain for s in plan.settings if s.method != BASELINE}:
         pool = {}
         for setting in (s for s in plan.settings if s.retain == wanted and s.method != BASELINE):
@@ -140,7 +144,7 @@ def _best(
             if run is None or not seen or side(setting, _tokens(seen)["retention"]) == "above":
                 continue
             pool[setting.label] = run.counts[scoring.compared(run.counts)]
-        best |= among_best(pool, scoring.videos)
+        best |= among_best(pool, videos)
     return best
 
 
@@ -148,7 +152,7 @@ def side(setting: Setting, retention: float) -> str:
     """Of a setting whose share was searched for: whether it was measured below, above or at the wanted retention."""
     if setting.share is None:
         return ""
-    if abs(retention - setting.retain) <= NEAR * setting.retain:
+    if is_at(retention, setting.retain):
         return "at"
     return "below" if retention < setting.retain else "above"
 

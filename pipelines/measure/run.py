@@ -18,7 +18,7 @@ from pipelines.measure.memory import TooMuchMemoryError, forget_cache, memory_li
 from pipelines.measure.plan import Plan
 from pipelines.measure.timed import decoder, device_of, peak_of, ready, timed, tokens_of
 from pipelines.measure.turns import explained, rotated, take_turns
-from pipelines.run.results import Results, Row
+from pipelines.run.results import Results, Row, failed_so_before
 from pipelines.run.stages import ClipItem, DecodeStage, Failure, failed_rows, question_fields
 from videoprune.clock import now
 from videoprune.engine import Engine
@@ -79,7 +79,7 @@ class _Run:
     def take_times(self, calls: Calls, times: Results) -> None:
         """Every round that is not whole, anew for all settings: its ratios are paired."""
         plan = self.plan
-        key = lambda label, number: f"{label} {self.frames} {calls.count} {number}"  # noqa: E731
+        key = lambda label, number: f"{memory_key(label, self.frames, calls.count)} {number}"  # noqa: E731
         labels = [label for label in plan.labels if key(label, "failed") not in times.rows]
         wanted = [r for r in range(plan.runs) if any(key(label, r) not in times.rows for label in labels)]
         if not wanted:
@@ -113,18 +113,21 @@ class _Run:
                 peak, reason = peak_of(engine, call, self.plan.max_new_tokens), ""
             except TooMuchMemoryError as error:
                 peak, reason = None, explained(error)
+            if reason:
+                forget_cache()
             memory.append([named | {"peak_bytes": peak} | ({"reason": reason} if reason else {})])
 
     def ask(self, answers: Results, advance: Callable[[int], None]) -> None:
         """All questions about every clip, which each setting encodes once. What cannot be asked is a row with its
         reason, and tried again by the next run."""
         for index, item in enumerate(self.items):
-            missing = [label for label in self.plan.labels if self.is_open(label, item, answers.rows)]
+            turns = rotated(self.plan.labels, index)
+            missing = [label for label in turns if self.is_open(label, item, answers.rows)]
             if missing:
                 clip = read_clip(self.decode, item)
-                for label in rotated(self.plan.labels, index):
-                    rows = self.asked(label, item, clip) if label in missing else []
-                    answers.append([row for row in rows if not _failed_before(row, answers.rows)])
+                for label in missing:
+                    rows = self.asked(label, item, clip)
+                    answers.append([row for row in rows if not failed_so_before(row, answers.rows)])
             advance(1)
 
     def is_open(self, label: str, item: ClipItem, known: Mapping[str, Row]) -> bool:
@@ -204,9 +207,3 @@ def said_row(sample: Sample, answer: Answer, clip: ReadClip) -> ResultRow:
 
 def memory_key(label: str, frames: int, concurrency: int) -> str:
     return f"{label} {frames} {concurrency}"
-
-
-def _failed_before(row: Row, known: Mapping[str, Row]) -> bool:
-    """Whether the file says the same failure already: trying again must not make it longer each time."""
-    before = known.get(row["question_id"], {})
-    return row["outcome"] == "failed" and before.get("reason") == row["reason"]

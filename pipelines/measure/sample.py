@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.run.stages import ClipItem, group_by_video
+from videoprune.eval.metrics import duration_order
 from videoprune.types import Sample
-
-DURATIONS = ("short", "medium", "long")
 
 
 def in_turn(samples: Sequence[Sample], seed: int) -> list[ClipItem]:
@@ -28,7 +27,7 @@ def in_turn(samples: Sequence[Sample], seed: int) -> list[ClipItem]:
     for item in items:
         strata.setdefault(_duration(item), []).append(item)
     ordered: list[tuple[float, int, ClipItem]] = []
-    for rank, name in enumerate(sorted(strata, key=_rank)):
+    for rank, name in enumerate(sorted(strata, key=duration_order)):
         members = strata[name]
         order = np.random.default_rng([seed, rank]).permutation(len(members))
         ordered += [((i + 0.5) / len(members), rank, members[k]) for i, k in enumerate(order)]
@@ -57,7 +56,7 @@ def sample_facts(items: Sequence[ClipItem], chosen: Sequence[ClipItem], seed: in
         "of_videos": len(items),
         "questions": sum(len(item.samples) for item in chosen),
         "of_questions": sum(len(item.samples) for item in items),
-        "by_duration": {name: by_duration[name] for name in sorted(by_duration, key=_rank) if name},
+        "by_duration": {name: by_duration[name] for name in sorted(by_duration, key=duration_order) if name},
         "digest": hashlib.sha256("\n".join(names).encode()).hexdigest()[:12],
         "names": names,
     }
@@ -83,10 +82,6 @@ def video_name(item: ClipItem) -> str:
 
 def _duration(item: ClipItem) -> str:
     return item.samples[0].meta.get("duration", "")
-
-
-def _rank(duration: str) -> tuple[int, str]:
-    return DURATIONS.index(duration) if duration in DURATIONS else len(DURATIONS), duration
 
 
 def _over_the_file(items: Sequence[ClipItem], seed: int) -> list[ClipItem]:

@@ -7,46 +7,69 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-from pipelines.measure.sample import DURATIONS
 from pipelines.run.results import Row
 from pipelines.run.stages import question_fields
 from pipelines.run.tasks import Task, right_or_wrong
 from videoprune.eval.benchmarks.scores import ALL, Counts, questions_of
-from videoprune.eval.metrics import clustered_interval, is_answered, is_failed, paired_ratio_difference
+from videoprune.eval.judge import Verdict
+from videoprune.eval.metrics import (
+    clustered_interval,
+    duration_order,
+    is_answered,
+    is_failed,
+    paired_ratio_difference,
+    parse_failures,
+)
 from videoprune.types import Sample
 
-Extra = Callable[[Sequence[Row]], dict[str, Counts]]
+JUDGED = "judge: yes over all questions"
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One setting's rows, in the order of the questions, and what each counts by metric."""
+    """One setting's rows, in the order of the questions, what each counts by metric, and what a judge says of each."""
 
     rows: list[Row]
     counts: dict[str, Counts]
+    verdicts: list[Verdict]
+
+    @property
+    def videos(self) -> list[str]:
+        """Of each question."""
+        return [row["video_id"] for row in self.rows]
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """samples: those that were asked. extra: further metrics, such as a judge's. lost: why the benchmark's own could
-    not be worked out."""
+    """samples: those that were asked. judge: of their answers. lost: why the benchmark's own metrics could not be
+    worked out. known: by frames and setting, what `once` has worked out, so that answers are judged once."""
 
     task: Task
     samples: Sequence[Sample]
-    extra: Extra | None = None
+    judge: Callable[[Sequence[Row]], list[Verdict]] | None = None
     lost: list[str] = field(default_factory=list)
+    known: dict[tuple[int, str], Answered | None] = field(default_factory=dict)
 
-    def answered(self, rows: Sequence[Row], *, counted: bool = True) -> Answered | None:
+    def once(self, frames: int, label: str, rows: Sequence[Row]) -> Answered | None:
+        """`answered`, worked out at the first call."""
+        if (frames, label) not in self.known:
+            self.known[frames, label] = self.answered(rows)
+        return self.known[frames, label]
+
+    def answered(self, rows: Sequence[Row]) -> Answered | None:
         """rows: of answers.jsonl, of one setting and number of frames. None if any question has none."""
         found = {row["question"]: row for row in rows}
         if any(s.question_id not in found for s in self.samples) or not self.samples:
             return None
         joined = [question_fields(s) | _said(found[s.question_id]) for s in self.samples]
         asked = [dict(row) for row in questions_of(joined)]
-        return Answered(asked, self._counts(asked) if counted else {}) if asked else None
+        if not asked:
+            return None
+        verdicts = self.judge(asked) if self.judge else []
+        judged: dict[str, Counts] = {JUDGED: [float(v.yes) for v in verdicts]} if self.judge else {}
+        return Answered(asked, self._counts(asked) | judged, verdicts)
 
     def _counts(self, rows: Sequence[Row]) -> dict[str, Counts]:
         try:
@@ -55,19 +78,11 @@ class Scoring:
             if str(error) not in self.lost:
                 self.lost.append(str(error))
             counts = right_or_wrong(rows)
-        return counts | (self.extra(rows) if self.extra else {})
+        return counts
 
     def compared(self, counts: Mapping[str, Counts]) -> str:
         """The metric that settings are compared by."""
         return self.task.compared if self.task.compared in counts else next(iter(counts))
-
-    @cached_property
-    def videos(self) -> list[str]:
-        """Of each question; rows that are no questions are left out, as `answered` does."""
-        asked = questions_of(
-            [question_fields(s) | {"reason": s.meta.get("unusable", "")} for s in self.samples]
-        )
-        return [row["video_id"] for row in asked]
 
 
 def accuracy(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str, Any]:
@@ -78,11 +93,11 @@ def accuracy(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str
     found = {
         "all": sum(values) / len(values),
         "answered": sum(read) / len(read) if read else None,
-        "ci95": list(clustered_interval(values, scoring.videos)),
+        "ci95": list(clustered_interval(values, run.videos)),
         "agreement": None,
         "difference": None,
         "difference_ci95": None,
-        "parse_failures": sum(not is_failed(r) and not is_answered(r) for r in run.rows),
+        "parse_failures": len(parse_failures(run.rows)),
         "failed": sum(map(is_failed, run.rows)),
         "questions": len(run.rows),
     }
@@ -91,7 +106,7 @@ def accuracy(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str
         both = [a["prediction"] == b["prediction"] for a, b in pairs if not (is_failed(a) or is_failed(b))]
         found["agreement"] = sum(both) / len(both) if both else None
         other = base.counts[scoring.compared(base.counts)]
-        gap = paired_ratio_difference(counts, other, scoring.videos)
+        gap = paired_ratio_difference(counts, other, run.videos)
         found |= {"difference": gap.value, "difference_ci95": [gap.low, gap.high]}
     return found
 
@@ -101,7 +116,7 @@ def no_accuracy() -> dict[str, Any]:
     return {**nothing, "parse_failures": 0, "failed": 0, "questions": 0}
 
 
-def scores(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str, Any]:
+def scores(run: Answered, base: Answered | None) -> dict[str, Any]:
     """By metric, over all and by duration (by category where there are no durations): percent of the questions that
     count, how many they are, and the difference to the unpruned with its 95 % interval."""
     by = groups_of(run.rows)
@@ -109,7 +124,7 @@ def scores(run: Answered, base: Answered | None, scoring: Scoring) -> dict[str, 
     for metric, counts in run.counts.items():
         other = base.counts.get(metric) if base is not None else None
         found[metric] = {
-            name: _figure(counts, other, scoring.videos, places) for name, places in by.items() if places
+            name: _figure(counts, other, run.videos, places) for name, places in by.items() if places
         }
     return found
 
@@ -118,7 +133,7 @@ def groups_of(rows: Sequence[Row]) -> dict[str, list[int]]:
     """Places of the rows: all, and by duration, or by category."""
     kind = "duration" if any(row["duration"] for row in rows) else "category"
     names = {row[kind] for row in rows} - {""}
-    order = [d for d in DURATIONS if d in names] + sorted(names - set(DURATIONS))
+    order = sorted(names, key=duration_order)
     return {ALL: list(range(len(rows)))} | {n: [i for i, r in enumerate(rows) if r[kind] == n] for n in order}
 
 

@@ -39,6 +39,7 @@ from pipelines.run.progress import progress_bar
 from pipelines.run.results import model_fingerprint, write_whole
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
+from videoprune.eval.judge import ReplyCache, summarize_verdicts
 from videoprune.models.loading import RANDOM
 from videoprune.models.shapes import model_shape
 
@@ -97,6 +98,10 @@ class SpeedRun:
         return self.model.startswith(RANDOM)
 
     @cached_property
+    def fingerprint(self) -> str:
+        return model_fingerprint(self.model)
+
+    @cached_property
     def engine(self) -> Engine:
         return Engine(self.model, PruneConfig(), device=self.args.device)
 
@@ -133,7 +138,7 @@ class SpeedRun:
 
     def _keep_facts(self, plan: Plan | None = None) -> None:
         facts: dict[str, Any] = {
-            "model": model_fingerprint(self.model),
+            "model": self.fingerprint,
             "benchmark": self.asked.task.facts,
             "first": self.asked.samples[0].video,
             "seed": self.asked.seed,
@@ -165,7 +170,8 @@ class SpeedRun:
         return 1 if failed else 0
 
     def _scoring(self) -> Scoring:
-        judged = partial(self.asked.judged, kept=self.out / "judge.jsonl") if self.asked.judge else None
+        judge, replies = self.asked.judge, self.out / "judge.jsonl"
+        judged = partial(judge.verdicts, kept=ReplyCache(replies)) if judge else None
         return Scoring(self.asked.task, self.asked.samples, judged)
 
     def _write_scores(self, plan: Plan, seen: Seen, scoring: Scoring) -> list[str]:
@@ -177,10 +183,11 @@ class SpeedRun:
         for frames in plan.frames:
             for label in plan.labels:
                 rows = [r for r in seen.answers if (r["frames"], r["setting"]) == (frames, label)]
-                if (run := scoring.answered(rows, counted=False)) is None:
+                if (run := scoring.once(frames, label, rows)) is None:
                     continue
-                judge = self.asked.judge_summary(run.rows, self.out / "judge.jsonl")
-                one = score(run.rows).as_dict() | ({"judge": judge} if judge else {})
+                one = score(run.rows).as_dict()
+                if self.asked.judge:
+                    one |= {"judge": summarize_verdicts(run.verdicts, self.asked.judge.settings)}
                 found.setdefault(str(frames), {})[label] = one
         write_whole(self.out / "scores.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         first = next(iter(found.values()), {})

@@ -16,7 +16,7 @@ from typing import Any
 
 from pipelines.measure.environment import hardware, versions
 from pipelines.run.progress import progress_bar
-from pipelines.run.results import Results, Row, row_key, video_fingerprint, write_whole
+from pipelines.run.results import Results, Row, failed_so_before, row_key, video_fingerprint, write_whole
 from pipelines.run.stages import ClipItem, group_by_video
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig
@@ -64,7 +64,7 @@ def evaluate(
             for rows in runner(todo) if todo else ():
                 new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
                 new = list(map(task.mark, new)) if task.mark else new
-                results.append([r for r in new if not _failed_so_before(r, results.rows)])
+                results.append([r for r in new if not failed_so_before(r, results.rows)])
                 fresh += len(new)
                 bar.advance(shown_task, len(new))
         seconds = time.perf_counter() - started
@@ -86,14 +86,6 @@ def _keys(items: Sequence[ClipItem], settings: RunSettings, task: str) -> dict[s
             s.question_id: row_key(s.question_id, video, settings.fingerprint, digest) for s in item.samples
         }
     return keys
-
-
-def _failed_so_before(row: ResultRow, known: Mapping[str, Row]) -> bool:
-    """Whether the file says the same failure already: trying again must not make it longer each time."""
-    before = known.get(row["question_id"], {})
-    return row["outcome"] == "failed" and all(
-        before.get(p) == v for p, v in row.items() if p in ("outcome", "reason", "key")
-    )
 
 
 def _check_keys(rows: Mapping[str, Row], keys: Mapping[str, str], out: Path) -> None:

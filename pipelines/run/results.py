@@ -120,6 +120,14 @@ def model_fingerprint(name: str) -> str:
     return total.hexdigest()[:12]
 
 
+def failed_so_before(row: Mapping[str, Any], known: Mapping[str, Row]) -> bool:
+    """Whether the file says the same failure already: trying again must not make it longer each time."""
+    before = known.get(row["question_id"], {})
+    return row["outcome"] == "failed" and all(
+        before.get(p) == v for p, v in row.items() if p in ("outcome", "reason", "key")
+    )
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write `path` in one step: it holds the old text or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -87,6 +87,10 @@ class Verdict:
     served: str = ""
     reason: str = ""
 
+    @property
+    def yes(self) -> bool:
+        return self.pred.strip().lower() == "yes"
+
 
 class ReplyCache:
     """Replies in a file of JSON lines, so that no question is paid for twice. Safe to be killed at any moment."""
@@ -188,7 +192,7 @@ def summarize_verdicts(verdicts: Sequence[Verdict], settings: JudgeSettings) -> 
         yes, no = said.count("yes"), said.count("no") + lost
         accuracy = _ratio(yes, yes + no)
         score = _ratio(sum(int(v.score) for v in read), len(read) + lost)
-    sure = sum(v.pred.strip().lower() == "yes" for v in read)
+    sure = sum(v.yes for v in read)
     reasons = [v.reason for v in verdicts if v.reason]
     return {
         "rule": settings.rule,

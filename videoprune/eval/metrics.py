@@ -83,16 +83,18 @@ def accuracy(records: Sequence[Record]) -> Accuracy:
     Raises ValueError if a question_id appears twice.
     """
     _by_id(records)
-    durations = sorted(
-        {r["duration"] for r in records} - {""},
-        key=lambda d: (_DURATIONS.index(d) if d in _DURATIONS else len(_DURATIONS), d),
-    )
+    durations = sorted({r["duration"] for r in records} - {""}, key=duration_order)
     categories = sorted({r["category"] for r in records} - {""})
     return Accuracy(
         _score(records),
         {name: _score(r for r in records if r["category"] == name) for name in categories},
         {name: _score(r for r in records if r["duration"] == name) for name in durations},
     )
+
+
+def duration_order(name: str) -> tuple[int, str]:
+    """What sorts durations: short, medium, long, then others by name."""
+    return (_DURATIONS.index(name) if name in _DURATIONS else len(_DURATIONS)), name
 
 
 def parse_failures(records: Iterable[Record]) -> list[str]:

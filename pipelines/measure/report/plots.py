@@ -82,23 +82,24 @@ def layers(group: Group, look: Mapping[str, Look]) -> Any | None:
 
 def throughput(rows: Sequence[Group], look: Mapping[str, Look]) -> Any | None:
     """Questions per second over the unpruned, by concurrency. None with fewer than two of them."""
-    by_method: dict[str, list[tuple[int, float, str]]] = {}
+    by_setting: dict[Any, list[tuple[int, float, str, str]]] = {}  # a label tells what was measured, by group
     frames = max(g.frames for g in rows) if rows else 0
     for group in rows:
         base = next((number(r, "questions_per_second") for r in group.rows if is_baseline(r)), None)
         for row, label in zip(group.rows, group.labels, strict=True):
             rate = number(row, "questions_per_second")
             if base and rate and group.frames == frames and not is_baseline(row):
-                by_method.setdefault(label, []).append((group.concurrency, rate / base, row["method"]))
-    if len({c for points in by_method.values() for c, _, _ in points}) < 2:
+                key = row["method"], row["retain"], row.get("share")
+                by_setting.setdefault(key, []).append((group.concurrency, rate / base, row["method"], label))
+    if len({c for points in by_setting.values() for c, *_ in points}) < 2:
         return None
     with styled():
         fig = figure(10.5, 5)
         axes = fig.add_subplot()
         ends = []
-        for label, points in sorted(by_method.items()):
+        for points in sorted(by_setting.values(), key=lambda p: p[-1][3]):
             style = look[points[0][2]]
-            x, y = [c for c, _, _ in points], [v for _, v, _ in points]
+            x, y = [c for c, *_ in points], [v for _, v, *_ in points]
             axes.plot(
                 x,
                 y,
@@ -108,10 +109,10 @@ def throughput(rows: Sequence[Group], look: Mapping[str, Look]) -> Any | None:
                 ms=6,
                 clip_on=False,
             )
-            ends.append((y[-1], label, style))
+            ends.append((y[-1], points[-1][3], style))
         axes.axhline(1, color=INK, lw=1)
         axes.set_xscale("log", base=2)
-        every = sorted({c for points in by_method.values() for c, _, _ in points})
+        every = sorted({c for points in by_setting.values() for c, *_ in points})
         axes.set_xticks(every, [str(c) for c in every])
         axes.set_xlim(every[0] / 1.1, every[-1])
         axes.set_xlabel("questions at once")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,8 @@ from pipelines.measure.report.tables import (
     wanted_text,
 )
 from pipelines.measure.report.trade_off import trade_off
+from pipelines.run.results import write_whole
 from videoprune.eval.summary import markdown_table
-
-_ERRORS = "backslashreplace"  # half a surrogate pair is written as JSON writes it
 
 
 def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
@@ -45,7 +45,7 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     rows, out = results["rows"], Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / "results.json", out / "results.csv", out / "report.html"]
-    files[0].write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8", _ERRORS)
+    write_whole(files[0], json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     _write_csv(rows, files[1])
     matplotlib()
     together, look, metric = groups(rows), looks(rows), results["meta"].get("metric", "")
@@ -66,7 +66,7 @@ def write_report(results: Mapping[str, Any], folder: str | Path) -> list[Path]:
     files += _save({name: as_png(fig) for name, fig in extra.items() if fig is not None}, out)
     svg = as_svg(load, "load", "questions per second by concurrency") if load is not None else None
     text = page(results, sections, svg, look)
-    files[2].write_text(text, "utf-8", _ERRORS)
+    write_whole(files[2], text)
     return files
 
 
@@ -128,10 +128,11 @@ def _save(images: Mapping[str, bytes], folder: Path) -> list[Path]:
 def _write_csv(rows: Sequence[Row], path: Path) -> None:
     flat = [flatten(row) for row in rows]
     names = list(dict.fromkeys(key for row in flat for key in row))
-    with path.open("w", newline="", encoding="utf-8", errors=_ERRORS) as file:
-        writer = csv.DictWriter(file, names, restval="")
-        writer.writeheader()
-        writer.writerows(flat)
+    file = io.StringIO(newline="")
+    writer = csv.DictWriter(file, names, restval="")
+    writer.writeheader()
+    writer.writerows(flat)
+    write_whole(path, file.getvalue())
 
 
 def _measured_how(meta: Mapping[str, Any]) -> str:

@@ -49,7 +49,9 @@ def trade_off(
     points = [
         _Point(row, label, (spent(row), 100 * gain))
         for row, label in zip(group.rows, group.labels, strict=True)
-        if (gain := number(row, path)) is not None and number(row, "retention") is not None
+        if (gain := number(row, path)) is not None
+        and number(row, "retention") is not None
+        and spent(row) > 0  # operations that could not be reckoned are none
     ]
     with styled():
         fig = figure(10.5, 6.6)

@@ -45,7 +45,7 @@ def test_scores_are_by_duration_and_a_question_may_leave_the_denominator():
     scoring = Scoring(Task("made", "", SAMPLES, each=each, compared="corrected"), SAMPLES)
     run = scoring.answered([said(1, "A"), said(2, ""), said(3, "B"), said(4, "A")])
     base = scoring.answered([said(1, "A"), said(2, "A"), said(3, "A"), said(4, "B")])
-    found = scores(run, base, scoring)
+    found = scores(run, base)
     assert list(found["official"]) == ["all", "short", "long"]
     assert (found["official"]["short"]["value"], found["official"]["short"]["n"]) == (100, 1)
     assert (found["corrected"]["short"]["value"], found["corrected"]["short"]["n"]) == (50, 2)
