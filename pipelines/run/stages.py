@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ import torch
 from pipelines.measure.turns import WARM_UP_TOKENS
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
-from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles
+from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles, read_subtitles
 from videoprune.types import UNUSABLE, Answer, ResultRow, Sample, VideoFrames, result_row
 from videoprune.video import Policy, Reader, Sampling, VideoError
 from videoprune.video.grid import grid_view
@@ -196,7 +197,8 @@ def with_subtitles(decoded: DecodedClip) -> ClipItem:
     if decoded.header is None or isinstance(decoded.frames, Failure):
         return decoded.item
     shown = len(decoded.frames)
-    samples = tuple(fill_subtitles(s, shown, *decoded.header) for s in decoded.item.samples)
+    read = cache(read_subtitles)  # one file for all questions about the video
+    samples = tuple(fill_subtitles(s, shown, *decoded.header, read=read) for s in decoded.item.samples)
     return replace(decoded.item, samples=samples)
 
 

@@ -5,6 +5,7 @@ Shapes: B clips, Q text tokens of all questions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, TypeVar
 
@@ -67,15 +68,16 @@ def by_category(clips: Sequence[C], right: Callable[[C], Iterable[tuple[str, boo
 
 
 def _shares(scene: Scene, pool: list[Question]) -> np.ndarray:
-    if not isinstance(scene, HardScene):
-        weights = [WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool]
-    else:
-        weights = [HARD_WEIGHTS[q.category] / sum(p.category == q.category for p in pool) for q in pool]
-        weights = [
-            w * (_NOT_SHOWN_WEIGHT if q.answer == NOT_SHOWN else 1)
-            for w, q in zip(weights, pool, strict=True)
+    """How often each of the pool is asked, (n,); they sum to 1."""
+    weights = HARD_WEIGHTS if isinstance(scene, HardScene) else WEIGHTS
+    alike = Counter(q.category for q in pool)
+    found = np.array(
+        [
+            weights[q.category] / alike[q.category] * (_NOT_SHOWN_WEIGHT if q.answer == NOT_SHOWN else 1)
+            for q in pool
         ]
-    return np.array(weights) / np.sum(weights)
+    )
+    return found / found.sum()
 
 
 def question_blocks(

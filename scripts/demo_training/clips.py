@@ -13,15 +13,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from demo_training.data import HARD_SHARE, TRAIN_SEED, frames_of, least_cover, moments, owner_to_grid, soften
+from demo_training.data import (
+    HARD_SHARE,
+    NUM_FRAMES,
+    clip_times,
+    frames_of,
+    least_cover,
+    moments,
+    owner_to_grid,
+    soften,
+    worker_generator,
+)
 from videoprune.clock import Stopwatch
 from videoprune.config import EncoderPrune, PruneConfig
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS, HardScene, sample_hard_scene
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene, sample_scene
 from videoprune.models.multi_encoder import MultiEncoderVLM
-
-NUM_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class RenderedClips(IterableDataset):
         self.group, self.size, self.seed, self.hard = group, size, seed, hard
 
     def __iter__(self) -> Iterator[Group]:
-        rng = _generator(self.seed)
+        rng = worker_generator(self.seed)
         while True:
             hard = self.hard if self.hard is not None else bool(rng.random() < HARD_SHARE)
             made = []
@@ -67,7 +75,7 @@ class RenderedPairs(IterableDataset):
         self.group, self.size, self.seed = group, size, seed
 
     def __iter__(self) -> Iterator[tuple[Group, np.ndarray]]:
-        rng = _generator(self.seed)
+        rng = worker_generator(self.seed)
         while True:
             made = []
             for _ in range(self.group):
@@ -78,22 +86,11 @@ class RenderedPairs(IterableDataset):
             yield _rendered(made, self.size, rng), np.stack([times for _, times in made])
 
 
-def clip_times(scene: Scene, jitter: float = 0.0) -> np.ndarray:
-    """As decoded: the last frame at or before the middle of each of T equal parts."""
-    count = frames_of(scene)
-    return (np.arange(count) + 0.5 + jitter) / count * scene.duration
-
-
 def _pairs(scene: HardScene, rng: np.random.Generator) -> np.ndarray:
     """Times in both slots of NUM_FRAMES / 2 pairs."""
     slot = scene.duration / SLOTS
     first = np.floor(moments(scene, NUM_FRAMES // 2, rng) / slot) // 2 * 2
     return (np.stack([first, first + 1], 1).reshape(-1) + 0.5 + rng.uniform(-0.3, 0.02)) * slot
-
-
-def _generator(seed: int) -> np.random.Generator:
-    info = torch.utils.data.get_worker_info()
-    return np.random.default_rng([TRAIN_SEED, seed, info.id if info else 0])
 
 
 def _rendered(made: list[tuple[Scene, np.ndarray]], size: int, rng: np.random.Generator) -> Group:
@@ -117,12 +114,13 @@ def encode_group(model: MultiEncoderVLM, group: Group, encoder: EncoderPrune) ->
     encoded = model.encode_frames(frames.to(model.device), settings, generator, Stopwatch())
     clips = [EncodedClip(scene, {}, {}, {}) for scene in scenes]
     count, most = frames_of(scenes[0]), max(len(s.objects) for s in scenes)
+    cells = {
+        g: owner_to_grid(owners.numpy(), most, g, least_cover(scenes[0])).reshape(len(owners), -1)
+        for g in {one.grid[0] for one in encoded}
+    }
     for one in encoded:
         kept = one.plan.keep.cpu()
-        cells = owner_to_grid(owners.numpy(), most, one.grid[0], least_cover(scenes[0])).reshape(
-            len(owners), -1
-        )
-        owner = torch.from_numpy(cells).gather(1, kept)
+        owner = torch.from_numpy(cells[one.grid[0]]).gather(1, kept)
         for i, clip in enumerate(clips):
             part = slice(i * count, (i + 1) * count)
             clip.x[one.name] = one.x[part].to("cpu", torch.float16)

@@ -19,11 +19,23 @@ _COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}
 _SHAPE_INDEX = {name: i + 1 for i, name in enumerate(SHAPES)}
 _CHARACTER_INDEX = {name: i + 1 for i, name in enumerate(CHARACTERS)} | {"": 0}
 HARD_SHARE = 0.6  # of what is drawn; the rest is of the standard split
-NUM_FRAMES = {False: 8, True: SLOTS}  # of a clip, by whether it is of the hard split
+NUM_FRAMES = 8  # of a standard clip
 
 
 def frames_of(scene: Scene) -> int:
-    return NUM_FRAMES[isinstance(scene, HardScene)]
+    return SLOTS if isinstance(scene, HardScene) else NUM_FRAMES
+
+
+def clip_times(scene: Scene, jitter: float = 0.0) -> np.ndarray:
+    """As decoded: the last frame at or before the middle of each of T equal parts."""
+    count = frames_of(scene)
+    return (np.arange(count) + 0.5 + jitter) / count * scene.duration
+
+
+def worker_generator(seed: int) -> np.random.Generator:
+    """Of training scenes; each worker of a loader has its own."""
+    info = torch.utils.data.get_worker_info()
+    return np.random.default_rng([TRAIN_SEED, seed, info.id if info else 0])
 
 
 def least_cover(scene: Scene) -> float:
@@ -95,8 +107,7 @@ class DenseFrames(IterableDataset):
         self.batch, self.size, self.grids, self.seed = batch, size, grids, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, dict[int, Tensor]]]:
-        info = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng([TRAIN_SEED, self.seed, info.id if info else 0])
+        rng = worker_generator(self.seed)
         while True:
             frames, labels = [], {g: [] for g in self.grids}
             for _ in range(self.batch // 2):

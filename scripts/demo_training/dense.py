@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
-from demo_training.data import frames_of
+from demo_training.data import clip_times, frames_of
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import HardScene
 from videoprune.eval.benchmarks.moving_shapes.scene import CHARACTERS, COLORS, DIRECTIONS, SHAPES, Scene
 
@@ -73,7 +73,7 @@ def token_places(scene: Scene, owner: Tensor, frame: Tensor) -> Tensor:
     """Centres of the tokens' objects now and at their first frame: (x, y, x, y) in [0, 1], or NaN, (K, 4)."""
     count = frames_of(scene)
     table = np.full((len(scene.objects) + 1, count, 4), np.nan, np.float32)
-    times = (np.arange(count) + 0.5) / count * scene.duration
+    times = clip_times(scene)
     for i, o in enumerate(scene.objects):
         for f, t in enumerate(times):
             table[i, f] = (*o.position(float(t), scene.duration), *o.start)

@@ -108,10 +108,6 @@ class LlavaShape(StockShape):
         there = ~z[..., 0].isnan()
         return z.nan_to_num().reshape(batch, -1, z.shape[2]), [], there.reshape(batch, -1).cpu()
 
-    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
-        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
-        return {"pixel_values_videos": normalize(frames.permute(0, 3, 1, 2), self.image)[None]}
-
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> LlavaOnevisionProcessor:
         tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
         size = {"height": self.image, "width": self.image}

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from demo_training.asking import asked, by_category, encode, question_blocks
-from demo_training.clips import NUM_FRAMES, ClipStore, EncodedClip, RenderedClips, encode_group
-from demo_training.data import HARD_SHARE, frames_of
+from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of
 from demo_training.dense import (
     IGNORE,
     LAYER,
@@ -132,7 +132,7 @@ def train_llm(
         store.owed += NEW_GROUPS_PER_STEP
         shown.append({("hard" if hard else "standard"): facts.pop("answers"), **facts})
         if step % 25 == 0:
-            print(f"{step} {_means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
+            print(f"{step} {means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 200 == 0 or step == steps:
             print(step, evaluate(model, tokenizer, held_out), flush=True)
         if step % 100 == 0 or step == steps:
@@ -141,7 +141,7 @@ def train_llm(
             run.save(out / "llm_unmerged.pt", step)
 
 
-def _means(facts: list[dict[str, float]]) -> str:
+def means(facts: list[dict[str, float]]) -> str:
     names = dict.fromkeys(n for f in facts for n in f)
     return " ".join(f"{n} {np.mean([f[n] for f in facts if n in f]):.3f}" for n in names)
 

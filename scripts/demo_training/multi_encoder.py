@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
-from demo_training.clips import NUM_FRAMES
+from demo_training.data import NUM_FRAMES
 from demo_training.encoders import encoder_configs
 from demo_training.text import moved_table
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM

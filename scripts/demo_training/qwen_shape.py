@@ -186,11 +186,6 @@ class QwenShape(StockShape):
         tap = visual.deepstack_merger_list[0](x["tap"].reshape(-1, WIDTH))
         return z.view(batch, -1, z.shape[1]), [tap.view(batch, -1, tap.shape[1])], kept
 
-    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
-        """uint8 (T, S, S, 3) of one clip -> what the model takes."""
-        packed, grid = self._packed(frames)
-        return {"pixel_values_videos": packed, "video_grid_thw": grid}
-
     def processor(self, tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
         tokenizer.video_token, tokenizer.image_token = SPECIAL["video"], SPECIAL["image"]
         for name in ("start", "end"):

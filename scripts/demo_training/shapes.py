@@ -29,7 +29,7 @@ from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import installed_on
 
 ENCODERS = Path(__file__).parent / "encoders_both"  # trained on both splits
-NUM_FRAMES, SIDE, PATCH, WIDTH, BLOCKS, HEADS = 8, 96, 8, 128, 8, 4
+SIDE, PATCH, WIDTH, BLOCKS, HEADS = 96, 8, 128, 8, 4
 GRID = SIDE // PATCH
 SPECIAL = {
     "video": "<|video_pad|>",

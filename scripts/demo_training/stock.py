@@ -20,11 +20,11 @@ from transformers import AddedToken, PreTrainedTokenizerFast
 
 from demo_training.asking import asked, by_category, encode, question_blocks
 from demo_training.clips import RenderedClips
-from demo_training.data import frames_of
+from demo_training.data import NUM_FRAMES, frames_of
 from demo_training.dense import IGNORE, DenseHeads, alignment_loss
-from demo_training.llm import ALIGNMENT, KNOWN
+from demo_training.llm import ALIGNMENT, KNOWN, means
 from demo_training.optim import Run
-from demo_training.shapes import NUM_FRAMES, SPECIAL, StockShape
+from demo_training.shapes import SPECIAL, StockShape
 from demo_training.stock_prompt import DROPS, MODES, Encoded, Store, answer_logits, encode_group, prefix
 from demo_training.text import build_tokenizer, mc_prompt
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import HardScene
@@ -99,9 +99,7 @@ def train_stock(
         step += 1
         shown.append({"hard" if isinstance(scene, HardScene) else "standard": answers.item(), **facts})
         if step % 25 == 0:
-            names = dict.fromkeys(n for f in shown[-25:] for n in f)
-            means = " ".join(f"{n} {np.mean([f[n] for f in shown[-25:] if n in f]):.3f}" for n in names)
-            print(f"{step} {means} {time.perf_counter() - started:.0f}s", flush=True)
+            print(f"{step} {means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 300 == 0 or step == steps:
             print(step, evaluate(shape, model, tokenizer, held_out), flush=True)
         if step % 50 == 0 or step == steps:

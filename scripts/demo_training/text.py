@@ -53,13 +53,12 @@ def _corpus() -> list[str]:
     rng = np.random.default_rng(TRAIN_SEED)
     texts = [f" {word}" for word in (*COLORS, *SHAPES, *CHARACTERS, *LETTERS, *"0123456789")] * 50
     for _ in range(500):
-        for q in questions(sample_scene(rng), rng):
-            texts += [mc_prompt(q.text, [q.answer, *q.wrong[:3]]), f" {q.answer}"]
-        for q in hard_questions.questions(sample_hard_scene(rng), rng):
+        pools = questions(sample_scene(rng), rng), hard_questions.questions(sample_hard_scene(rng), rng)
+        for q in (*pools[0], *pools[1]):
             texts += [mc_prompt(q.text, [q.answer, *q.wrong[:3]]), f" {q.answer}"]
     for shot in ("first", "second"):
-        texts += [f"List the objects that stay for the whole {shot} shot.\nAnswer:"] * 50
-    texts += ["List the objects that are shown for a moment.\nAnswer:"] * 50
+        texts += [open_prompt(f"List the objects that stay for the whole {shot} shot.")] * 50
+    texts += [open_prompt("List the objects that are shown for a moment.")] * 50
     return texts
 
 

@@ -52,5 +52,24 @@ class Layer:
         return torch.from_numpy(attention(x[0].numpy(), self.index, slice(None)))[None]
 
 
+def stand_in(layers: Sequence[Any], *, use_cache: bool = False, **more: Any) -> SimpleNamespace:
+    """What a forward of a decoder asks of its model, with these layers; more: what only one program asks."""
+    config = SimpleNamespace(
+        output_attentions=False,
+        output_hidden_states=False,
+        use_cache=use_cache,
+        use_return_dict=True,
+        num_hidden_layers=len(layers),
+    )
+    return SimpleNamespace(
+        config=config,
+        gradient_checkpointing=False,
+        training=False,
+        layers=layers,
+        norm=lambda x: x,
+        **more,
+    )
+
+
 def numbered(values: Sequence[float]) -> np.ndarray:
     return np.array(values, np.int64)

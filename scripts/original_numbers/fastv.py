@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._forwards import Layer, functions
+from ._forwards import Layer, functions, stand_in
 from ._llm_prompts import Prompt, prompt
 
 CUT, WIDTH = 2, 8  # before which layer
@@ -90,14 +90,4 @@ def _paper(forward: Callable[..., Any], one: Prompt, stays: int) -> tuple[Tensor
 
 
 def _model(**more: Any) -> SimpleNamespace:
-    config = SimpleNamespace(
-        output_attentions=False, output_hidden_states=False, use_cache=False, use_return_dict=True
-    )
-    return SimpleNamespace(
-        config=config,
-        gradient_checkpointing=False,
-        training=False,
-        layers=[Attended(i) for i in range(CUT + 1)],
-        norm=lambda x: x,
-        **more,
-    )
+    return stand_in([Attended(i) for i in range(CUT + 1)], **more)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from ._forwards import Layer, functions
+from ._forwards import Layer, functions, stand_in
 from ._llm_prompts import prompt
 
 CUT = 2  # before which layer
@@ -47,21 +47,12 @@ def numbers(source: Path) -> dict[str, np.ndarray]:
     made = {}
     for number, (seed, frames, each, share) in enumerate(CASES):
         one = prompt(seed, frames, each, WIDTH)
-        model = SimpleNamespace(
-            config=SimpleNamespace(
-                output_attentions=False,
-                output_hidden_states=False,
-                use_cache=False,
-                num_hidden_layers=CUT + 1,
-            ),
-            gradient_checkpointing=False,
-            training=False,
+        model = stand_in(
+            [Attended(i) for i in range(CUT + 1)],
             _update_causal_mask=lambda *_: None,
             rotary_emb=lambda x, positions: positions,
             image_token_posi=[one.start],
             image_tokens=[one.visual],
-            layers=[Attended(i) for i in range(CUT + 1)],
-            norm=lambda x: x,
         )
         with patch.dict(os.environ, HOLITOM_k=str(CUT), HOLITOM_r=str(share)):
             out = forward(model, inputs_embeds=torch.from_numpy(one.x.copy())[None])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._forwards import Layer, functions, numbered
+from ._forwards import Layer, functions, numbered, stand_in
 from ._llm_prompts import mixes, prompt
 
 LAYERS, WIDTH, HEADS = 32, 8, 3
@@ -77,20 +77,14 @@ def numbers(source: Path) -> dict[str, np.ndarray]:
     for number, (seed, frames, each, behind) in enumerate(CASES):
         one = prompt(seed, frames, each, WIDTH, behind=behind)
         layers = [Ranked(i) for i in range(LAYERS)]
-        model = SimpleNamespace(
-            config=SimpleNamespace(
-                output_attentions=False, output_hidden_states=False, use_cache=False, use_return_dict=True
-            ),
-            gradient_checkpointing=False,
-            training=False,
+        model = stand_in(
+            layers,
             _use_flash_attention_2=True,
             layer_list=list(LIST),
             image_token_ratio_list=[1.0, *SHARES],
             image_tokens=[one.visual],
             image_token_posi=[one.start],
             prompt_len=[one.start + behind],
-            layers=layers,
-            norm=lambda x: x,
         )
         model.pdrop_rank_drop = lambda model=model, **given: drop(model, **given)
         found, at = forward(

@@ -11,7 +11,7 @@ import einops
 import numpy as np
 import torch
 
-from ._forwards import Layer, functions, numbered
+from ._forwards import Layer, functions, numbered, stand_in
 from ._llm_prompts import prompt
 
 LAYERS, WIDTH = 32, 12
@@ -67,26 +67,21 @@ def numbers(source: Path) -> dict[str, np.ndarray]:
     made = {}
     for number, (seed, frames, each, retained, behind) in enumerate(CASES):
         space |= {"RETAIN_TOKN": retained, "sparse_token_dict": LISTS}
-        one, left = prompt(seed, frames, each, WIDTH, behind=behind), []
+        one = prompt(seed, frames, each, WIDTH, behind=behind)
         layers = [Asked(i) for i in range(LAYERS)]
-        model = SimpleNamespace(
-            config=SimpleNamespace(
-                output_attentions=False, output_hidden_states=False, use_cache=True, use_return_dict=True
-            ),
-            gradient_checkpointing=False,
-            training=False,
+        model = stand_in(
+            layers,
+            use_cache=True,
             _use_flash_attention_2=False,
             _use_sdpa=False,
             init_token_total_shape=len(one.x),
             generate_process_count=0,
-            layers=layers,
             pruning_loc=[2, 6, 15],
             all_FLOPs=0,
             total_cuda_time=0,
             num_forward=0,
             num_token_pool=0,
             num_layers=LAYERS,
-            norm=lambda x: x,
         )
         # The noise that breaks ties of the density (tokens that are each other's nearest have one) falls so that the
         # earlier token is the denser one.
@@ -99,6 +94,5 @@ def numbers(source: Path) -> dict[str, np.ndarray]:
                 pre_prompt_length_list=[one.start],
             )[2]
         x = out.last_hidden_state[0].numpy().astype(np.float32)
-        left.append(len(x) - one.start - behind)
-        made[f"x{number}"], made[f"left{number}"] = x, numbered(left)
+        made[f"x{number}"], made[f"left{number}"] = x, numbered([len(x) - one.start - behind])
     return made

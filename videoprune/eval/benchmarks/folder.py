@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from videoprune.eval.benchmarks.text_files import read_text
+from videoprune.eval.benchmarks.text_files import numbered_lines, read_text
 from videoprune.types import UNUSABLE, Sample
 
 _TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
@@ -96,17 +96,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One JSON value per line; empty lines are left out. Raises ValueError with the number of a broken line.
-
-    Only line feeds end a line: U+2028 and its like may stand in a JSON text.
-    """
+    """One JSON value per line; empty lines are left out. Raises ValueError with the number of a broken line."""
     found = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            try:
-                found.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: no JSON: {error}") from error
+    for number, line in numbered_lines(path):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no JSON: {error}") from error
     return found
 
 

@@ -28,7 +28,7 @@ from videoprune.eval.benchmarks.open_ended import (
     paired_rows,
 )
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, questions_of
-from videoprune.eval.benchmarks.text_files import read_text
+from videoprune.eval.benchmarks.text_files import numbered_lines
 from videoprune.types import UNUSABLE, Sample
 
 TYPES = ("what", "who", "how", "when", "where")
@@ -119,11 +119,11 @@ def _mapping(folder: Path) -> dict[int, str]:
     """Number of a clip -> its name, from lines "<name> vid<N>". Empty without the file: clips are vid<N> then."""
     path = find_optional(folder, _PLACES, ("youtube_mapping.txt", "youtube_video_to_id_mapping.txt"))
     names: dict[int, str] = {}
-    for number, line in enumerate(read_text(path).split("\n") if path else (), start=1):
+    for number, line in numbered_lines(path) if path else ():
         words = line.split()
         if len(words) == 2 and words[1].startswith("vid") and words[1][3:].isdigit():
             names[int(words[1][3:])] = words[0]
-        elif words:
+        else:
             raise ValueError(f"{path}, line {number}: {line!r}; allowed: <name> vid<number>")
     return names
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,7 @@ def _wups(words: wups.Words, row: Row) -> tuple[float, float, float]:
     return zero, nine, max(first, wups.score(words, text, [second], 0.0, exact=False))
 
 
+@cache  # its own caches fill with every answer
 def _words(folder: Path | None) -> wups.Words:
     if folder is None:
         raise ValueError("folder=None; NExT-OE's scores need its folder (--data) for stopwords.txt")

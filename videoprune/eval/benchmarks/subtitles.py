@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,10 +100,17 @@ def at_frames(lines: list[Line], indices: list[int], rate: float) -> str:
     return "\n".join(shown)
 
 
-def fill_subtitles(sample: Sample, shown: int, frames: int, rate: float) -> Sample:
+def fill_subtitles(
+    sample: Sample,
+    shown: int,
+    frames: int,
+    rate: float,
+    read: Callable[[Path], list[Line]] = read_subtitles,
+) -> Sample:
     """The sample with the subtitles of its video in its prompt, if its prompt has a place for them.
 
-    shown: frames of the video that the model sees. frames, rate: of the whole stream. Raises ValueError for a
+    shown: frames of the video that the model sees. frames, rate: of the whole stream. read: `read_subtitles`, or
+    what remembers it for several questions. Raises ValueError for a
     file without subtitles, OSError for one that cannot be read.
     """
     rule = sample.meta.get(SUBTITLE_RULE)
@@ -114,10 +122,10 @@ def fill_subtitles(sample: Sample, shown: int, frames: int, rate: float) -> Samp
     elif rule == "lmms-eval":
         count = int(sample.meta[SUBTITLE_FRAMES])
         indices = [int(i) for i in np.linspace(0, frames - 1, count, dtype=int)]
-        text = at_frames(read_subtitles(Path(file)), indices, rate)
+        text = at_frames(read(Path(file)), indices, rate)
     else:
         times = [round(i / rate * 1000) for i in counted_indices(frames, shown, "middles")]
-        text = at_times(read_subtitles(Path(file)), times)
+        text = at_times(read(Path(file)), times)
     return replace(sample, prompt=sample.prompt.replace(PLACE, text, 1))
 
 

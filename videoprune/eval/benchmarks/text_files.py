@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -35,6 +36,13 @@ def read_text(path: Path) -> str:
     text = data.decode("utf-8", errors="replace")
     beyond = sum(char > "\x7f" for char in text)
     return text if text.count("\ufffd") <= _DAMAGED * beyond else _detected(path, data)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, numbered from 1. Only line feeds end one: U+2028 and its like may stand in JSON."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield number, line
 
 
 def _detected(path: Path, data: bytes) -> str:

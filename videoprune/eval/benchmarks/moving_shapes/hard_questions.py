@@ -3,10 +3,12 @@ the option `not shown` that is the true answer one time in four."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import MAX_STEADY, SHOTS, HardScene, ShotObject
-from videoprune.eval.benchmarks.moving_shapes.questions import Question
+from videoprune.eval.benchmarks.moving_shapes.questions import Question, others
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES
 
 TITLES = {
@@ -61,7 +63,7 @@ def _kinds(scene: HardScene, rng: np.random.Generator) -> list[Question]:
         found.append(Question("shape", f"What shape is the {color} object?", answer, wrong))
     for shape, absent in ((scene.lone[1], False), (scene.absent[1], True)):
         answer = NOT_SHOWN if absent else next(o.color for o in scene.objects if o.shape == shape)
-        wrong = _with_not_shown(answer, list(COLORS), rng)
+        wrong = _with_not_shown(answer, COLORS, rng)
         found.append(Question("color", f"What color is the {shape}?", answer, wrong))
     return found
 
@@ -69,15 +71,13 @@ def _kinds(scene: HardScene, rng: np.random.Generator) -> list[Question]:
 def _places(scene: HardScene, rng: np.random.Generator) -> list[Question]:
     obj = _subject(scene, rng)
     if rng.random() < _ABSENT_SHARE:
-        pair = _look_alikes(scene, rng)
-        name, answer = (pair[0] if pair else ""), NOT_SHOWN
-    elif obj is None:
-        return []
+        found = [(name, NOT_SHOWN) for name in _look_alikes(scene, rng)[:1]]
     else:
-        name, answer = obj.name, quarter(obj)
-    if not name:
-        return []
-    return [Question("place", f"Where is the {name}?", answer, _with_not_shown(answer, list(_QUARTERS), rng))]
+        found = [(obj.name, quarter(obj))] if obj else []
+    return [
+        Question("place", f"Where is the {name}?", answer, _with_not_shown(answer, _QUARTERS, rng))
+        for name, answer in found
+    ]
 
 
 def _shots(scene: HardScene, rng: np.random.Generator) -> Question:
@@ -145,9 +145,7 @@ def quarter(obj: ShotObject) -> str:
     return _QUARTERS[2 * int(y > 0.5) + int(x > 0.5)]
 
 
-def _with_not_shown(
-    answer: str, pool: list[str] | tuple[str, ...], rng: np.random.Generator
-) -> tuple[str, ...]:
+def _with_not_shown(answer: str, pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
     """Wrong answers, `not shown` always among the first three."""
-    wrong = [str(w) for w in rng.permutation(list(pool)) if w != answer]
-    return tuple(wrong if answer == NOT_SHOWN else [NOT_SHOWN, *wrong])
+    wrong = others(answer, [], pool, rng)
+    return wrong if answer == NOT_SHOWN else (NOT_SHOWN, *wrong)

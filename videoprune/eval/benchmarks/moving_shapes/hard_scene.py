@@ -96,7 +96,8 @@ def sample_hard_scene(rng: np.random.Generator, *, duration_class: str | None = 
     counts = rng.integers(1, MAX_STEADY + 1, size=2)
     shared = [names.next() for _ in range(int(rng.integers(0, min(2, *counts) + 1)))]
     objects: list[ShotObject] = []
-    lone_steady = [names.lone(i) for i in (0, 1) if not brief_lone[i]]
+    lone_steady = [p for p, brief in zip(names.lones, brief_lone, strict=True) if not brief]
+    lone_brief = [p for p, brief in zip(names.lones, brief_lone, strict=True) if brief]
     homes = rng.integers(0, 2, size=2)  # the shots of lone objects that stay
     for shot, (start, end) in enumerate(spans):
         own = [p for p, home in zip(lone_steady, homes, strict=False) if home == shot]
@@ -111,7 +112,7 @@ def sample_hard_scene(rng: np.random.Generator, *, duration_class: str | None = 
             objects.append(_object(rng, pair, cell, goal, (start, end), duration))
         for s in moments:
             cell = free.pop(0)
-            pair = names.brief(brief_lone)
+            pair = lone_brief.pop(0) if lone_brief else names.next()  # lone ones first
             objects.append(_object(rng, pair, cell, cell, (s, s + MOMENT), duration))
     seed = int(rng.integers(2**31))
     scene = HardScene(
@@ -138,21 +139,9 @@ class _Names:
             (colors[0], str(rng.choice(shapes[2:]))),
             (str(rng.choice(colors[2:])), shapes[0]),
         ]
-        self.left = [0, 1]
 
     def next(self) -> Pair:
         return self.pairs.pop()
-
-    def lone(self, kind: int) -> Pair:
-        return self.lones[kind]
-
-    def brief(self, brief_lone: np.ndarray) -> Pair:
-        """For the next short event: lone ones first."""
-        while self.left:
-            kind = self.left.pop(0)
-            if brief_lone[kind]:
-                return self.lones[kind]
-        return self.next()
 
 
 def _whole(scene: HardScene) -> bool:

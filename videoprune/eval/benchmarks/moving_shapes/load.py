@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprune.eval.benchmarks.folder import contents
-from videoprune.eval.benchmarks.text_files import read_text
+from videoprune.eval.benchmarks.text_files import numbered_lines
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import Sample
 
@@ -30,9 +30,7 @@ def load(folder: Path, limit: int | None = None) -> list[Sample]:
         raise ValueError(f"folder={folder}: looked for {path.name} and data/*.mp4, found {contents(folder)}")
     samples: list[Sample] = []
     seen: set[str] = set()
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path):
         try:
             sample = _sample(json.loads(line), folder)
             if sample.question_id in seen:

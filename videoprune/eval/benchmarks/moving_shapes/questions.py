@@ -47,7 +47,7 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[Question]:
             "count",
             "How many objects appear in the video?",
             str(len(scene.objects)),
-            _others(str(len(scene.objects)), [], "1234", rng),
+            others(str(len(scene.objects)), [], "1234", rng),
         )
     ]
     for obj in scene.objects:
@@ -79,19 +79,19 @@ def _about_one(obj: MovingObject, rest: list[MovingObject], rng: np.random.Gener
             "color",
             f"What color is the {obj.shape}?",
             obj.color,
-            _others(obj.color, [o.color for o in rest], COLORS, rng),
+            others(obj.color, [o.color for o in rest], COLORS, rng),
         ),
         Question(
             "shape",
             f"What shape is the {obj.color} object?",
             obj.shape,
-            _others(obj.shape, [o.shape for o in rest], SHAPES, rng),
+            others(obj.shape, [o.shape for o in rest], SHAPES, rng),
         ),
         Question(
             "detail",
             f"Which character is on the {called}?",
             obj.character,
-            _others(obj.character, [o.character for o in rest], CHARACTERS, rng),
+            others(obj.character, [o.character for o in rest], CHARACTERS, rng),
         ),
     ]
     if obj.direction:
@@ -100,7 +100,7 @@ def _about_one(obj: MovingObject, rest: list[MovingObject], rng: np.random.Gener
                 "direction",
                 f"In which direction does the {called} move?",
                 obj.direction,
-                _others(obj.direction, [], DIRECTIONS, rng),
+                others(obj.direction, [], DIRECTIONS, rng),
             )
         )
     return found
@@ -113,7 +113,7 @@ def _relations(scene: Scene, rng: np.random.Generator) -> list[Question]:
             side = scene.relation(a, b) if a is not b else ""
             if side:
                 text = f"Where is the {_call(a, rng)} relative to the {_call(b, rng)}?"
-                found.append(Question("relation", text, side, _others(side, [], _SIDES, rng)))
+                found.append(Question("relation", text, side, others(side, [], _SIDES, rng)))
     return found
 
 
@@ -124,7 +124,7 @@ def _orders(scene: Scene, rng: np.random.Generator) -> list[Question]:
     free_shapes = [s for s in SHAPES if s not in {o.shape for o in ordered}]
     absent = [f"{rng.choice(free_colors)} {s}" for s in free_shapes]
     return [
-        Question("order", f"Which object appears {word}?", name, _others(name, names, absent, rng))
+        Question("order", f"Which object appears {word}?", name, others(name, names, absent, rng))
         for word, name in (("first", names[0]), ("last", names[-1]))
     ]
 
@@ -134,7 +134,7 @@ def _call(obj: MovingObject, rng: np.random.Generator) -> str:
     return (obj.name, f"{obj.color} object", obj.shape)[int(rng.integers(3))]
 
 
-def _others(answer: str, near: list[str], pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
+def others(answer: str, near: list[str], pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
     """At least three wrong answers: those of the same clip first, each part in random order."""
     first = [str(x) for x in rng.permutation(near) if x != answer] if near else []
     more = [str(x) for x in rng.permutation(list(pool)) if x != answer and x not in first]
