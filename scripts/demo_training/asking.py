@@ -22,7 +22,9 @@ from videoprune.eval.benchmarks.moving_shapes.hard_scene import SHOTS, HardScene
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, Question, questions, with_options
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 
-MC_PER_CLIP, OPEN_PER_CLIP, LISTINGS_PER_CLIP = 3, 4, 1
+MC_PER_CLIP, LISTINGS_PER_CLIP = 3, 1
+OPEN_PER_CLIP = {False: 4, True: 2}  # by split; hard clips have their look-ups beside
+LOOK_UPS = 8  # names that are looked up in a hard clip at once
 # How often each category is asked: those that come late, more.
 WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
 HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {"count": 1.5, "present": 0.7}
@@ -83,8 +85,10 @@ def _shares(scene: Scene, pool: list[Question]) -> np.ndarray:
 def question_blocks(
     tokenizer: PreTrainedTokenizerFast, clips: Sequence[Clip], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, and their lengths."""
-    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP)]
+    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, of hard ones look-ups too,
+    and their lengths. The clips are of one split."""
+    hard = isinstance(clips[0].scene, HardScene)
+    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP[hard])]
     for clip in clips:
         pool = pool_of(clip.scene, rng)
         for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=_shares(clip.scene, pool))):
@@ -99,6 +103,8 @@ def question_blocks(
     for _ in range(LISTINGS_PER_CLIP):
         listed = [listing(c.scene, rng) for c in clips]
         blocks.append([encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
+    if hard:
+        blocks.append([look_ups(tokenizer, c.scene, rng) for c in clips])
     lengths = [max(len(ids) for ids, _ in block) for block in blocks]
     pad = tokenizer.pad_token_id
     ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
@@ -145,6 +151,35 @@ def _hard_listing(scene: HardScene, rng: np.random.Generator) -> tuple[str, str]
     stay = sorted(scene.steady(shot), key=lambda o: (int(o.start[1] * 4), o.start[0]))
     texts = [f"{number} {o.name}" for number, o in enumerate(stay, start=1)]
     return f"List the objects that stay for the whole {shot} shot.", ", ".join(texts)
+
+
+def look_ups(
+    tokenizer: PreTrainedTokenizerFast, scene: Scene, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """LOOK_UPS names in one text, each followed by when and where it is shown, and labels: what follows names alone.
+
+    Finding what has this colour and this shape among look-alikes is what nearly every question of a hard clip needs;
+    questions alone teach it a few times a clip, with hundreds of words around.
+    """
+    assert isinstance(scene, HardScene)
+    brief = [o.name for o in scene.brief()]
+    stay = sorted({o.name for o in scene.objects} - set(brief))
+    absent = hard_questions.look_alikes(scene, rng)
+    drawn = [*rng.permutation(brief)[:3], *rng.permutation(stay)[:2], *absent]
+    ids = tokenizer.encode(open_prompt("When are these objects shown?"))
+    labels = [IGNORE] * len(ids)
+    for name in rng.permutation(drawn[:LOOK_UPS]):
+        asked_, told = tokenizer.encode(f" {name}"), tokenizer.encode(f" {_fact(scene, str(name))}")
+        ids, labels = [*ids, *asked_, *told], [*labels, *[IGNORE] * len(asked_), *told]
+    return ids, labels
+
+
+def _fact(scene: HardScene, name: str) -> str:
+    shots = scene.shots_of(name)
+    if not shots:
+        return hard_questions.NOT_SHOWN
+    first = min((o for o in scene.objects if o.name == name), key=lambda o: o.appears)
+    return f"{shots[0] if len(shots) == 1 else 'both'} {hard_questions.quarter(first)}"
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:

@@ -66,7 +66,7 @@ def test_objects_are_a_patch_wide_and_never_overlap(scenes: list[HardScene]) -> 
         for t in sampled(scene):
             there = [o for o in scene.objects if o.visible(float(t))]
             places = np.array([o.position(float(t), scene.duration) for o in there]).reshape(-1, 2)
-            assert all(1 / 8 < 2 * o.radius < 1 / 5.5 for o in there)
+            assert all(1 / 6 < 2 * o.radius < 1 / 4.5 for o in there)
             for i, a in enumerate(there):
                 assert all(o.radius < c < 1 - o.radius for o, p in [(a, places[i])] for c in p)
                 for j in range(i):

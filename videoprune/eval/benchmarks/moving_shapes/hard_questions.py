@@ -71,7 +71,7 @@ def _kinds(scene: HardScene, rng: np.random.Generator) -> list[Question]:
 def _places(scene: HardScene, rng: np.random.Generator) -> list[Question]:
     obj = _subject(scene, rng)
     if rng.random() < _ABSENT_SHARE:
-        found = [(name, NOT_SHOWN) for name in _look_alikes(scene, rng)[:1]]
+        found = [(name, NOT_SHOWN) for name in look_alikes(scene, rng)[:1]]
     else:
         found = [(obj.name, quarter(obj))] if obj else []
     return [
@@ -83,7 +83,7 @@ def _places(scene: HardScene, rng: np.random.Generator) -> list[Question]:
 def _shots(scene: HardScene, rng: np.random.Generator) -> Question:
     kind = int(rng.integers(4))
     both = [n for n in {o.name for o in scene.objects} if len(scene.shots_of(n)) == 2]
-    absent = _look_alikes(scene, rng)
+    absent = look_alikes(scene, rng)
     if kind == 0 and both:
         name = sorted(both)[int(rng.integers(len(both)))]
     elif kind == 1 and absent:
@@ -107,7 +107,7 @@ def _orders(scene: HardScene, rng: np.random.Generator) -> list[Question]:
 
 def _present(scene: HardScene, rng: np.random.Generator) -> list[Question]:
     obj = _subject(scene, rng, still_only=False)
-    wrong = _look_alikes(scene, rng)
+    wrong = look_alikes(scene, rng)
     if obj is None or len(wrong) < 3:
         return []
     return [Question("present", "Which of these objects is shown?", obj.name, tuple(wrong))]
@@ -131,7 +131,7 @@ def _subject(scene: HardScene, rng: np.random.Generator, *, still_only: bool = T
     return stay[int(rng.integers(len(stay)))] if stay else None
 
 
-def _look_alikes(scene: HardScene, rng: np.random.Generator) -> list[str]:
+def look_alikes(scene: HardScene, rng: np.random.Generator) -> list[str]:
     """Names of objects that are not there, though their colour and their shape are: in random order."""
     colors, shapes = ({getattr(o, k) for o in scene.objects} for k in ("color", "shape"))
     there = {o.name for o in scene.objects}

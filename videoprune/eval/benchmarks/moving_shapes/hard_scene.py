@@ -1,8 +1,8 @@
 """Scenes of the split `hard`: two shots with a cut, small objects that look alike, some there for a moment only.
 
 A clip is 32 slots long, one for each sampled frame. In each of its two shots 1 to 9 objects stay from the first slot
-to the last; four or five more are there for two slots. An object is about a patch wide, a seventh of the frame, and
-lies in its own of 4 x 4 places. In half of the clips nothing moves but the sensor's noise.
+to the last; four or five more are there for two slots. An object is a sixth to a fifth of the frame wide, about a patch,
+and lies in its own of 4 x 4 places. In half of the clips nothing moves but the sensor's noise.
 No two objects share both colour and shape; one colour and one shape belong to one object each (the `lone` ones).
 Lengths are fractions of the frame's side, x to the right, y down; times are seconds.
 """
@@ -28,8 +28,8 @@ MAX_STEADY = 9
 SHOTS = ("first", "second")
 
 _SIDE = 4  # places along a side of the frame
-_RADIUS = (0.070, 0.085)
-_JITTER = 0.035  # of a place's centre
+_RADIUS = (0.085, 0.1)
+_JITTER = 0.025  # of a place's centre
 _CUT = (12, 20)  # slots, both may be
 _BRIEF_SHARE = 0.75  # of the lone objects that are there for a moment only
 _SPACED = 3  # slots between the starts of two short events, at least
