@@ -15,6 +15,7 @@ def add(commands: Commands) -> None:
     tables.add_argument("--out", default="docs", metavar="DIR", help="where tables.md goes (default: docs)")
     tables.add_argument("--runs", default="runs/tables", metavar="DIR", help="where the runs are kept")
     tables.add_argument("--only", metavar="NAME", help="one table")
+    tables.add_argument("--split", help="of moving-shapes: standard or hard (default: what --data holds)")
     tables.add_argument("--restart", action="store_true", help="measure anew what is there already")
     add_data(tables)
     add_model(tables)
@@ -23,27 +24,30 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Raises ValueError for a table that is none."""
     from pipelines.measure.table_rows import TABLES
-    from pipelines.measure.table_runs import Bench, measure_table, section, write_tables
+    from pipelines.measure.table_runs import Bench, measure_table, part, write_tables
     from pipelines.run.results import write_whole
     from pipelines.run.tasks import Task, moving_shapes
 
     if args.only and args.only not in TABLES:
         raise ValueError(f"only={args.only!r}; allowed: {', '.join(TABLES)}")
-    task = Task("MovingShapes", "", moving_shapes(args.data, args.clips, args.seed, args.limit)[1])
-    bench = Bench(args.model, task, Path(args.runs), device=args.device, restart=args.restart)
-    page = Path(args.out) / "tables.md"
-    for name in [args.only] if args.only else list(TABLES):
-        text = section(name, measure_table(TABLES[name], bench), _command(name, args))
-        write_whole(bench.runs / f"{name}.md", text)
-        write_tables(bench.runs, page)
-        print(text)
+    split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
+    task, runs, page = Task("MovingShapes", "", samples), Path(args.runs), Path(args.out) / "tables.md"
+    for model in args.model.split(","):
+        bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)
+        for name in [args.only] if args.only else TABLES:
+            if not bench.takes(TABLES[name]):
+                continue
+            text = part(measure_table(TABLES[name], bench), split.titles, _command(name, model, args))
+            write_whole(runs / f"{name}.{Path(model).name}.{split.name}.md", text)
+            write_tables(runs, page)
+            print(text)
     print(f"written to {page}")
     return 0
 
 
-def _command(name: str, args: argparse.Namespace) -> str:
-    words = ["videoprune", "tables", "--model", args.model, "--only", name]
-    usual = {"data": None, "clips": 200, "seed": 0, "limit": None, "device": None}
+def _command(name: str, model: str, args: argparse.Namespace) -> str:
+    words = ["videoprune", "tables", "--model", model, "--only", name]
+    usual = {"data": None, "clips": 200, "seed": 0, "split": None, "limit": None, "device": None}
     for option, default in usual.items():
         if getattr(args, option) != default:
             words += [f"--{option}", str(getattr(args, option))]

@@ -25,9 +25,12 @@ class TableRow:
 
 @dataclass(frozen=True)
 class TableSpec:
+    """several_encoders: it is about how they share something, so a model with one has no such table."""
+
     title: str
     text: str
     rows: tuple[TableRow, ...]
+    several_encoders: bool = False
 
 
 def _presets() -> tuple[TableRow, ...]:
@@ -79,7 +82,11 @@ def _llm() -> tuple[TableRow, ...]:
 def _schedules() -> tuple[TableRow, ...]:
     """EvoPrune's own; `constant` is ToMe's."""
     names = [name for name in get_args(Schedule) if name != "constant"]
-    return tuple(TableRow(name, "evoprune", {"encoder.schedule": name}) for name in names)
+    return tuple(
+        TableRow(f"{name}, to {keep:g}", "evoprune", {"encoder.schedule": name, "encoder.keep": keep})
+        for keep in (0.25, 0.15)
+        for name in names
+    )
 
 
 def _scores() -> tuple[TableRow, ...]:
@@ -92,7 +99,11 @@ def _scores() -> tuple[TableRow, ...]:
         "keys compared": {"encoder.metric": "keys"},
         "attention not in proportion": {"encoder.proportional_attention": False},
     }
-    return tuple(TableRow(name, "evoprune", changes) for name, changes in parts.items())
+    return tuple(
+        TableRow(f"{name}, to {keep:g}", "evoprune", {**changes, "encoder.keep": keep})
+        for keep in (0.25, 0.15)
+        for name, changes in parts.items()
+    )
 
 
 TABLES: dict[str, TableSpec] = {
@@ -105,11 +116,13 @@ TABLES: dict[str, TableSpec] = {
         "How the encoders share the budget",
         "Stage 1 alone. By the rank of the features, equally, or against the rank.",
         _budgets(),
+        several_encoders=True,
     ),
     "fusion": TableSpec(
         "Fusion",
         "Stage 2 alone: encoders against each other, each for itself, or at random.",
         _fusions(),
+        several_encoders=True,
     ),
     "llm": TableSpec(
         "Pruning inside the LLM",
@@ -119,12 +132,12 @@ TABLES: dict[str, TableSpec] = {
     ),
     "schedules": TableSpec(
         "When EvoPrune merges",
-        "EvoPrune alone, to a quarter; the rows differ in where the merges fall.",
+        "EvoPrune alone; the rows differ in where the merges fall.",
         _schedules(),
     ),
     "scores": TableSpec(
         "The parts of EvoPrune's score",
-        "EvoPrune alone, to a quarter, with one part changed at a time.",
+        "EvoPrune alone, with one part changed at a time.",
         _scores(),
     ),
 }

@@ -5,7 +5,7 @@ Rows with the same settings are one run, whichever tables they stand in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from statistics import median
@@ -23,9 +23,10 @@ from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
-from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES
+from videoprune.eval.benchmarks.moving_shapes.splits import Split
 from videoprune.eval.metrics import is_correct, paired_difference
 from videoprune.eval.summary import markdown_table
+from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.types import ENCODE_STAGES
 
 CALIBRATION_CLIPS = 24
@@ -46,15 +47,22 @@ class KeptDecode(DecodeStage):
 
 
 class Bench:
-    """One loaded model, the benchmark's samples, and the folder that keeps runs by their settings."""
+    """One loaded model, a split's samples, and the folder in `runs` that keeps their runs by their settings."""
 
-    def __init__(self, model: str, task: Task, runs: Path, *, device: str | None, restart: bool) -> None:
-        self.model, self.task, self.runs, self.restart = model, task, runs, restart
-        self.engine = Engine(model, PruneConfig(), device=device)
+    def __init__(
+        self, model: str, task: Task, runs: Path, split: Split, *, device: str | None, restart: bool
+    ) -> None:
+        self.model, self.task, self.restart = model, task, restart
+        self.runs = runs / f"{Path(model).name}-{split.name}"
+        self.engine = Engine(model, PruneConfig(), device=device, num_frames=split.frames)
         self.fingerprint = model_fingerprint(model)
         self.decode = KeptDecode(self.engine.num_frames, self.engine.frame_size)
         self.clips = cache(lambda: clips_like(self.engine, CALIBRATION_CLIPS))
         self._measured: set[str] = set()
+
+    def takes(self, spec: TableSpec) -> bool:
+        """Whether the table says something of this model: some are about several encoders."""
+        return isinstance(self.engine.model, MultiEncoderVLM) or not spec.several_encoders
 
     def measure(self, prune: PruneConfig) -> tuple[dict[str, Any], list[Row]]:
         """The summary and the rows, in the samples' order, of a run with `prune`."""
@@ -154,22 +162,27 @@ def row_cells(
     return cells
 
 
-def section(name: str, cells: Sequence[Mapping[str, Any]], command: str) -> str:
-    """A table's part of tables.md."""
-    spec = TABLES[name]
+def part(cells: Sequence[Mapping[str, Any]], categories: Iterable[str], command: str) -> str:
+    """A table of one model, with the command that made it."""
     columns = {"setting": "setting", "accuracy": "accuracy % (95 %)", "difference": "minus unpruned (95 %)"}
-    columns |= {c: c for c in CATEGORIES if any(c in row for row in cells)}
+    columns |= {c: c for c in categories if any(c in row for row in cells)}
     columns |= {"encoders": "out of encoders", "fused": "fused", "average": "LLM average"}
     columns |= {"retention": "kept %", "encode": "encode + fuse ms", "llm": "LLM ms"}
     made_with = f"`{command}`, on {hardware_line(hardware())}, torch {versions()['torch']}."
-    return f"## {name}: {spec.title}\n\n{spec.text}\n\n{made_with}\n\n{markdown_table(cells, columns)}"
+    return f"{made_with}\n\n{markdown_table(cells, columns)}"
 
 
 def write_tables(runs: Path, path: Path) -> None:
-    """All tables measured so far, in their order, as one page."""
-    parts = [runs / f"{name}.md" for name in TABLES]
-    found = [part.read_text(encoding="utf-8") for part in parts if part.exists()]
-    write_whole(path, "\n".join([_HEAD, *found]))
+    """All parts measured so far, by table, as one page. Their names are table.model.split.md."""
+    text = [_HEAD]
+    for name, spec in TABLES.items():
+        parts = sorted(runs.glob(f"{name}.*.md"))
+        if parts:
+            text.append(f"## {name}: {spec.title}\n\n{spec.text}\n")
+        for one in parts:
+            _, model, split, _ = one.name.split(".")
+            text.append(f"### {name}: {model}, split {split}\n\n{one.read_text(encoding='utf-8')}")
+    write_whole(path, "\n".join(text))
 
 
 def _difference(rows: Sequence[Row], dense: Sequence[Row]) -> str:

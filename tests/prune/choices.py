@@ -121,7 +121,8 @@ def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Te
             return pair(fuse_plan(z, encoder, 7, method=name, group=frame, generator=g))
 
         def within(name: str = name) -> list[Tensor]:
-            return pair(fuse_clips(name, z[0], [3, 4], [8, 10], torch.Generator().manual_seed(seed)))
+            g = torch.Generator().manual_seed(seed)
+            return pair(fuse_clips(name, z[0], [3, 4], [8, 10], torch.arange(18) // 3, g))
 
         found[f"across {name}"], found[f"within {name}"] = across, within
     for name, method in LLM.items():

@@ -90,9 +90,11 @@ class EncoderEnd:
             share = run.goal.keep * self.fusing
             wanted = [kept_of_clip(n, run.dense[first], share) for first, n in run.starts()]
             keep = [min(a, b) for a, b in zip(wanted, counts, strict=True)]
+            every = torch.arange(len(frames), device=units.device)
+            frame = every.repeat_interleave(torch.tensor(frames, device=units.device))
             with torch.no_grad():
                 self.fused = fuse_clips(
-                    run.goal.fusion.method, unit_means(units), keep, counts, run.generator
+                    run.goal.fusion.method, unit_means(units), keep, counts, frame, run.generator
                 )
             run.plan = compose(plan, self.fused)
         elif units.shape[0] == sum(run.dense):

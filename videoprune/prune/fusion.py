@@ -23,6 +23,9 @@ from videoprune.prune.select import top_k_per_group
 from videoprune.prune.similarity import cross_encoder_redundancy, own_redundancy
 from videoprune.types import KeepPlan
 
+# What the whole length of a clip weighs beside 1 - cosine; chosen on clips of seed 1 (docs/methods.md).
+TIME_WEIGHT = 0.5
+
 
 @dataclass(frozen=True)
 class FusionTokens:
@@ -47,8 +50,8 @@ class Fusion(ABC):
     def across(self, tokens: FusionTokens) -> KeepPlan:
         """Several encoders: counts[g] tokens of every group stay, the others are dropped."""
 
-    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
-        """One encoder: `keep` of one clip's tokens x (N, D) stay, one row.
+    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
+        """One encoder: `keep` of one clip's tokens x (N, D) of frames frame (N,), ascending, stay: one row.
 
         There is no other encoder to compare with, so the tokens that differ most from each other stay: greedy max-min
         of the cosine distance (DivPrune, arXiv 2503.02175), in stretches where there are thousands (`max_min_mask`).
@@ -65,7 +68,9 @@ class Fusion(ABC):
 
 
 class Cooperative(Fusion):
-    """The tokens that the other encoders say least, over all encoders together."""
+    """The tokens that the other encoders say least, over all encoders together. Of one encoder those that differ most,
+    in what they show or in when: without time an object that stays was left in whichever frame came out, often not
+    where it appears."""
 
     source = "METEOR, arXiv 2507.20842"
 
@@ -75,12 +80,16 @@ class Cooperative(Fusion):
         )
         return top_k_per_group(-alike, tokens.group, tokens.counts)
 
+    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
+        return plan_of_kept(max_min_mask(x, keep, frame=frame, time_weight=TIME_WEIGHT)[None])
+
     def across_operations(self, encoders: int, groups: int, width: int) -> list[Product]:
         return [(1, encoders, encoders, groups * width)]
 
 
 class Separate(Fusion):
-    """Within each encoder the tokens least like its others, each encoder in proportion to its tokens."""
+    """Within each encoder the tokens least like its others, each encoder in proportion to its tokens. Of one encoder
+    those that differ most in what they show."""
 
     source = "METEOR, arXiv 2507.20842, its ablation"
 
@@ -103,7 +112,7 @@ class RandomFusion(Fusion):
         drawn = torch.rand(tokens.z.shape[:2], generator=tokens.generator, device=device)
         return top_k_per_group(drawn.to(tokens.z.device), tokens.group, tokens.counts)
 
-    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
+    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
         return random_plan(1, len(x), keep, generator=generator, device=x.device)
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
@@ -124,7 +133,7 @@ class UniformFusion(Fusion):
             scores[members[evenly_spaced(len(members), count)]] = 1.0
         return top_k_per_group(scores.expand(tokens.z.shape[:2]), tokens.group, tokens.counts)
 
-    def within(self, x: Tensor, keep: int, generator: torch.Generator | None) -> KeepPlan:
+    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
         return uniform_plan(1, len(x), keep, device=x.device)
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
@@ -175,15 +184,17 @@ def fuse_clips(
     x: Tensor,
     keep: Sequence[int],
     tokens: Sequence[int],
+    frame: Tensor,
     generator: torch.Generator | None = None,
 ) -> KeepPlan:
     """One encoder: `keep[i]` of the `tokens[i]` tokens of clip i stay, x (sum of tokens, D).
 
+    frame: int64 (sum of tokens,), in which frame each token lies, ascending within a clip.
     -> one plan over all tokens, one row; nothing merges. Raises ValueError for an unknown method.
     """
     _check_method(method)
-    parts = zip(x.split(list(tokens)), keep, strict=True)
-    return concatenate([FUSION[method].within(part, count, generator) for part, count in parts])
+    parts = zip(x.split(list(tokens)), keep, frame.split(list(tokens)), strict=True)
+    return concatenate([FUSION[method].within(part, n, at, generator) for part, n, at in parts])
 
 
 def _check_method(method: str) -> None:

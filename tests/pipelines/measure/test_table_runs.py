@@ -122,7 +122,7 @@ def test_the_command_measures_keeps_and_writes(
     assert kept["unpruned"] == 100.0
     assert 35 < kept["adaptive"] < 65
     assert kept["random"] == pytest.approx(kept["adaptive"], abs=1.0)
-    runs = sorted((tmp_path / "runs").glob("*/results.jsonl"))
+    runs = sorted((tmp_path / "runs").glob("*/*/results.jsonl"))
     before = {run: run.read_bytes() for run in runs}
     assert len(runs) == 3
     assert main(words) == 0  # nothing is asked again

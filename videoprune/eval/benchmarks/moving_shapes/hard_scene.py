@@ -1,8 +1,8 @@
 """Scenes of the split `hard`: two shots with a cut, small objects that look alike, some there for a moment only.
 
 A clip is 32 slots long, one for each sampled frame. In each of its two shots 1 to 9 objects stay from the first slot
-to the last; four or five more are there for two slots. An object is a sixth to a fifth of the frame wide, about a patch,
-and lies in its own of 4 x 4 places. In half of the clips nothing moves but the sensor's noise.
+to the last; four or five more are there for two slots. An object is a sixth to a fifth of the frame wide, about a
+patch, and lies in its own of 4 x 4 places. In half of the clips nothing moves but the sensor's noise.
 No two objects share both colour and shape; one colour and one shape belong to one object each (the `lone` ones).
 Lengths are fractions of the frame's side, x to the right, y down; times are seconds.
 """
