@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     for model in args.model.split(","):
         bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)
         for name in [args.only] if args.only else TABLES:
-            if not bench.takes(TABLES[name]):
+            if not bench.rows_of(TABLES[name]):
                 continue
             text = part(measure_table(TABLES[name], bench), split.titles, _command(name, model, args))
             write_whole(runs / f"{name}.{Path(model).name}.{split.name}.md", text)

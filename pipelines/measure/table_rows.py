@@ -14,6 +14,9 @@ class TableRow:
     """One run. changes: dotted fields of the preset. like: take the settings of that row of the same table,
     which must come before, with the share that its LLM stage was measured to keep as `llm.keep`; `control`
     then replaces the methods of every stage in use (`random`) or of the LLM's alone (`fixed`, `random_llm`).
+    solve: look for the lambda of `adaptive` on training clips where the model is not calibrated for the share; else
+    it gets what a user gets. several_encoders: it is about how they share something, so it says nothing of a model
+    with one.
     """
 
     name: str
@@ -21,16 +24,15 @@ class TableRow:
     changes: Mapping[str, Any] = field(default_factory=dict)
     like: str = ""
     control: Literal["random", "random_llm", "fixed"] = "random"
+    solve: bool = False
+    several_encoders: bool = False
 
 
 @dataclass(frozen=True)
 class TableSpec:
-    """several_encoders: it is about how they share something, so a model with one has no such table."""
-
     title: str
     text: str
     rows: tuple[TableRow, ...]
-    several_encoders: bool = False
 
 
 def _presets() -> tuple[TableRow, ...]:
@@ -44,6 +46,7 @@ def _budgets() -> tuple[TableRow, ...]:
         TableRow(
             f"{method} to {keep:g}, {rule}",
             changes={"encoder.method": method, "encoder.keep": keep, "encoder.budget": rule},
+            several_encoders=True,
         )
         for method in ("meteor", "evoprune")
         for keep in (0.5, 0.25)
@@ -59,7 +62,11 @@ def _fusions() -> tuple[TableRow, ...]:
         "random": {"fusion.method": "random"},
     }
     return tuple(
-        TableRow(f"{name}, to {keep:g}", changes={**changes, "fusion.keep": keep})
+        TableRow(
+            f"{name}, to {keep:g}",
+            changes={**changes, "fusion.keep": keep},
+            several_encoders="sum" in name,
+        )
         for keep in (0.5, 0.2)
         for name, changes in kinds.items()
     )
@@ -71,8 +78,10 @@ def _llm() -> tuple[TableRow, ...]:
         adaptive = {"llm.method": "adaptive", "llm.keep": keep}
         top = f"adaptive, top heads, to {keep:g}"
         rows += [
-            TableRow(top, changes={**adaptive, "llm.top_heads": 3}),
-            TableRow(f"adaptive, all heads, to {keep:g}", changes={**adaptive, "llm.heads": "all"}),
+            TableRow(top, changes={**adaptive, "llm.top_heads": 3}, solve=True),
+            TableRow(
+                f"adaptive, all heads, to {keep:g}", changes={**adaptive, "llm.heads": "all"}, solve=True
+            ),
             TableRow(f"fixed, to {keep:g}", like=top, control="fixed"),
             TableRow(f"random, to {keep:g}", like=top, control="random_llm"),
         ]
@@ -116,13 +125,12 @@ TABLES: dict[str, TableSpec] = {
         "How the encoders share the budget",
         "Stage 1 alone. By the rank of the features, equally, or against the rank.",
         _budgets(),
-        several_encoders=True,
     ),
     "fusion": TableSpec(
         "Fusion",
-        "Stage 2 alone: encoders against each other, each for itself, or at random.",
+        "Stage 2 alone: encoders against each other, each for itself, or at random. Of one encoder: the most "
+        "different tokens by what they show and when (cooperative), by what they show alone (separate), or random.",
         _fusions(),
-        several_encoders=True,
     ),
     "llm": TableSpec(
         "Pruning inside the LLM",

@@ -60,9 +60,10 @@ class Bench:
         self.clips = cache(lambda: clips_like(self.engine, CALIBRATION_CLIPS))
         self._measured: set[str] = set()
 
-    def takes(self, spec: TableSpec) -> bool:
-        """Whether the table says something of this model: some are about several encoders."""
-        return isinstance(self.engine.model, MultiEncoderVLM) or not spec.several_encoders
+    def rows_of(self, spec: TableSpec) -> list[TableRow]:
+        """Those that say something of this model."""
+        several = isinstance(self.engine.model, MultiEncoderVLM)
+        return [row for row in spec.rows if several or not row.several_encoders]
 
     def measure(self, prune: PruneConfig) -> tuple[dict[str, Any], list[Row]]:
         """The summary and the rows, in the samples' order, of a run with `prune`."""
@@ -95,10 +96,11 @@ def measure_table(spec: TableSpec, bench: Bench) -> list[dict[str, Any]]:
     cells = [row_cells("unpruned", dense_summary, dense_rows, dense_rows)]
     settings: dict[str, PruneConfig] = {}
     shares: dict[str, float] = {}
-    for row in spec.rows:
+    for row in bench.rows_of(spec):
         console.print(f"{spec.title}: {row.name}")
         try:
-            prune = bench.with_lambda(row_config(row, settings, shares))
+            prune = row_config(row, settings, shares)
+            prune = bench.with_lambda(prune) if row.solve else prune
             bench.check(prune)
         except ValueError as error:  # a model with few blocks or tokens cannot do everything
             cells.append({"setting": f"{row.name}: not possible with this model: {error}"})

@@ -97,7 +97,7 @@ def test_the_command_measures_keeps_and_writes(
         "Few rows",
         "Only some.",
         (
-            TableRow("adaptive", changes={"llm.method": "adaptive", "llm.keep": 0.5}),
+            TableRow("adaptive", changes={"llm.method": "adaptive", "llm.keep": 0.5}, solve=True),
             TableRow("random", like="adaptive", control="random_llm"),
             TableRow("too far", "evoprune", {"encoder.keep": 0.02}),
         ),
