@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,9 +22,9 @@ from videoprune.eval.benchmarks.moving_shapes.hard_scene import SHOTS, HardScene
 from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, Question, questions, with_options
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 
-MC_PER_CLIP, LISTINGS_PER_CLIP = 3, 1
-OPEN_PER_CLIP = {False: 4, True: 2}  # by split; hard clips have their look-ups beside
-LOOK_UPS = 8  # names that are looked up in a hard clip at once
+# Texts about a clip, by whether it is of the hard split.
+MC_PER_CLIP, OPEN_PER_CLIP, LOOK_UPS_PER_CLIP = {False: 3, True: 2}, {False: 4, True: 1}, {False: 0, True: 2}
+NAMES_LOOKED_UP = 8  # in one text
 # How often each category is asked: those that come late, more.
 WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
 HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {"count": 1.5, "present": 0.7}
@@ -82,37 +82,53 @@ def _shares(scene: Scene, pool: list[Question]) -> np.ndarray:
     return found / found.sum()
 
 
+class Blocks(NamedTuple):
+    """Texts about B clips, side by side: ids and labels (B, Q), the length and the kind of each text."""
+
+    ids: Tensor
+    labels: Tensor
+    lengths: list[int]
+    kinds: list[str]
+
+    def right(self, logits: Tensor) -> dict[str, float]:
+        """Share of the labelled tokens, in the order of labels[labels != IGNORE], that logits (n, V) tell, by kind."""
+        known = self.labels != IGNORE
+        hits = logits.argmax(-1).cpu() == self.labels[known]
+        kind = np.repeat(self.kinds, self.lengths)[known.nonzero()[:, 1]]
+        return {k: hits[torch.from_numpy(kind == k)].float().mean().item() for k in dict.fromkeys(self.kinds)}
+
+
 def question_blocks(
     tokenizer: PreTrainedTokenizerFast, clips: Sequence[Clip], rng: np.random.Generator
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Ids and labels (B, Q) of MC_PER_CLIP and OPEN_PER_CLIP questions and a listing a clip, of hard ones look-ups too,
-    and their lengths. The clips are of one split."""
+) -> Blocks:
+    """Questions with and without options, a listing and, of hard clips, look-ups. The clips are of one split."""
     hard = isinstance(clips[0].scene, HardScene)
-    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(MC_PER_CLIP + OPEN_PER_CLIP[hard])]
+    kinds = ["options"] * MC_PER_CLIP[hard] + ["open"] * OPEN_PER_CLIP[hard]
+    blocks: list[list[tuple[list[int], list[int]]]] = [[] for _ in kinds]
     for clip in clips:
         pool = pool_of(clip.scene, rng)
         for b, i in enumerate(rng.choice(len(pool), size=len(blocks), p=_shares(clip.scene, pool))):
             q = pool[i]
             # "Which of these" needs its options.
-            if b < MC_PER_CLIP or "of these" in q.text:
+            if kinds[b] == "options" or "of these" in q.text:
                 # The option's text, not its letter: binding letters stayed at chance for 1,400 steps.
                 options, _ = with_options(q, rng)
                 blocks[b].append(encode(tokenizer, mc_prompt(q.text, options), q.answer))
             else:
                 blocks[b].append(encode(tokenizer, open_prompt(q.text), q.answer))
-    for _ in range(LISTINGS_PER_CLIP):
-        listed = [listing(c.scene, rng) for c in clips]
-        blocks.append([encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
-    if hard:
-        blocks.append([look_ups(tokenizer, c.scene, rng) for c in clips])
+    listed = [listing(c.scene, rng) for c in clips]
+    blocks.append([encode(tokenizer, open_prompt(text), answer) for text, answer in listed])
+    blocks += [[look_ups(tokenizer, c.scene, rng) for c in clips] for _ in range(LOOK_UPS_PER_CLIP[hard])]
+    kinds += ["listing"] + ["look-ups"] * LOOK_UPS_PER_CLIP[hard]
     lengths = [max(len(ids) for ids, _ in block) for block in blocks]
     pad = tokenizer.pad_token_id
     ids = [[i + [pad] * (n - len(i)) for i, _ in b] for b, n in zip(blocks, lengths, strict=True)]
     labels = [[t + [IGNORE] * (n - len(t)) for _, t in b] for b, n in zip(blocks, lengths, strict=True)]
-    return (
+    return Blocks(
         torch.cat([torch.tensor(b) for b in ids], 1),
         torch.cat([torch.tensor(b) for b in labels], 1),
         lengths,
+        kinds,
     )
 
 
@@ -156,7 +172,7 @@ def _hard_listing(scene: HardScene, rng: np.random.Generator) -> tuple[str, str]
 def look_ups(
     tokenizer: PreTrainedTokenizerFast, scene: Scene, rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """LOOK_UPS names in one text, each followed by when and where it is shown, and labels: what follows names alone.
+    """NAMES_LOOKED_UP names in one text, each followed by when and where it is shown; only that is labelled.
 
     Finding what has this colour and this shape among look-alikes is what nearly every question of a hard clip needs;
     questions alone teach it a few times a clip, with hundreds of words around.
@@ -168,7 +184,7 @@ def look_ups(
     drawn = [*rng.permutation(brief)[:3], *rng.permutation(stay)[:2], *absent]
     ids = tokenizer.encode(open_prompt("When are these objects shown?"))
     labels = [IGNORE] * len(ids)
-    for name in rng.permutation(drawn[:LOOK_UPS]):
+    for name in rng.permutation(drawn[:NAMES_LOOKED_UP]):
         asked_, told = tokenizer.encode(f" {name}"), tokenizer.encode(f" {_fact(scene, str(name))}")
         ids, labels = [*ids, *asked_, *told], [*labels, *[IGNORE] * len(asked_), *told]
     return ids, labels

@@ -239,9 +239,10 @@ def clip_loss(
     rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """The answers' loss with the dense ones, and what there is to show of them."""
-    ids, labels, lengths = question_blocks(tokenizer, clips, rng)
+    asked_ = question_blocks(tokenizer, clips, rng)
+    labels = asked_.labels
     z, targets, places = visual_prefix(model, clips, pick, keep)
-    logits, hidden = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
+    logits, hidden = answer_logits(model, z, asked_.ids.to(z.device), labels.to(z.device), asked_.lengths)
     answers = F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
     words = model.language_model.get_input_embeddings().weight
     aligned, _ = alignment_loss(z, words, tokenizer, targets)

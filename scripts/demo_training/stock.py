@@ -87,9 +87,10 @@ def train_stock(
         layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
         drop = float(rng.choice(DROPS[isinstance(scene, HardScene)]))
         start = prefix(shape, model, layout, clips, keep, drop)
-        ids, labels, lengths = question_blocks(tokenizer, clips, rng)
+        asked_ = question_blocks(tokenizer, clips, rng)
+        labels = asked_.labels
         logits, hidden = answer_logits(
-            shape, model, layout, start, ids.to(device), labels.to(device), lengths
+            shape, model, layout, start, asked_.ids.to(device), labels.to(device), asked_.lengths
         )
         answers = F.cross_entropy(logits, labels[labels != IGNORE].to(device))
         words = model.model.language_model.embed_tokens.weight
@@ -97,7 +98,9 @@ def train_stock(
         dense, facts = heads.loss(start.z, hidden, start.labels, start.objects)
         run.update(answers + ALIGNMENT * aligned + KNOWN * dense)
         step += 1
-        shown.append({"hard" if isinstance(scene, HardScene) else "standard": answers.item(), **facts})
+        split = "hard" if isinstance(scene, HardScene) else "standard"
+        right = {f"{split} {kind}": share for kind, share in asked_.right(logits).items()}
+        shown.append({split: answers.item(), **right, **facts})
         if step % 25 == 0:
             print(f"{step} {means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
         if step % 300 == 0 or step == steps:
