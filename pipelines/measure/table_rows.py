@@ -49,7 +49,7 @@ def _budgets() -> tuple[TableRow, ...]:
             several_encoders=True,
         )
         for method in ("meteor", "evoprune")
-        for keep in (0.5, 0.25)
+        for keep in (0.25, 0.1)
         for rule in ("rank", "equal", "reverse")
     )
 
@@ -67,7 +67,7 @@ def _fusions() -> tuple[TableRow, ...]:
             changes={**changes, "fusion.keep": keep},
             several_encoders="sum" in name,
         )
-        for keep in (0.5, 0.2)
+        for keep in (0.2, 0.1)
         for name, changes in kinds.items()
     )
 
