@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any
 
 from pipelines.measure.report.pareto import pareto
@@ -22,6 +23,7 @@ from videoprune.eval.labels import nearest, place_labels
 
 MOST_NAMES = 30  # with more points, only some are named
 _RIVALS_NAMED = 3  # at each share
+_LINE = 135  # letters under the title
 NOT_MEASURED = "accuracy not measured (random weights): share of tokens kept instead"
 _SOME_NAMED = f"; of the rivals the {_RIVALS_NAMED} best at each share are named"
 
@@ -53,11 +55,13 @@ def trade_off(
         and number(row, "retention") is not None
         and spent(row) > 0  # operations that could not be reckoned are none
     ]
+    front = [points[i] for i in pareto([p.at for p in points])]
+    named = _named(points, front, look)
+    said = wrap(_subtitle(points, group) + ("" if len(named) == len(points) else _SOME_NAMED), _LINE)
     with styled():
         fig = figure(10.5, 6.6)
         fig.set_layout_engine("none")  # labels are placed in pixels, which must stay
-        axes = fig.add_axes((0.075, 0.095, 0.905, 0.785))
-        front = [points[i] for i in pareto([p.at for p in points])]
+        axes = fig.add_axes((0.075, 0.095, 0.905, 0.81 - 0.025 * len(said)))
         axes.plot(*_steps(front), color=MUTED, lw=1.3, ls=(0, (5, 3)), zorder=1)
         notes = {}
         for i, point in enumerate(points):
@@ -83,10 +87,9 @@ def trade_off(
         axes.margins(0.09)
         axes.set_xlim(left=0.0 if min(times) < 0.4 * max(times) else None)
         cost = "work" if operations else "time"
-        axes.set_title(f"{_what(group)} against {cost} to first token: {group.title}", y=1.055)
-        named = _named(points, front, look)
-        said = _subtitle(points, group) + ("" if len(named) == len(points) else _SOME_NAMED)
-        axes.text(0, 1.02, said, transform=axes.transAxes, fontsize=9, color=MUTED)
+        title = f"{_what(group)} against {cost} to first token: {group.title}"
+        axes.set_title(title, y=1.025 + 0.03 * len(said))
+        axes.text(0, 1.02, "\n".join(said), transform=axes.transAxes, fontsize=9, color=MUTED, va="bottom")
         _label_points(axes, points, front, named, look)
     return fig, notes
 
