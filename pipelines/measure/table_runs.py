@@ -202,6 +202,6 @@ encoders, what the LLM receives, the average over its layers; "kept" is that ave
 Times are the median of one question, of which a clip's encoding bears its share; they depend on what else the
 machine did.
 
-Which clips: `--seed` in the command. On clips of seed 0, which it has by default, and of seed 1 settings were chosen; no
-choice was made on those of seed 2.
+Which clips: `--seed` in the command. On clips of seed 0, its default, and of seed 1 settings were chosen; no choice was
+made on those of seed 2.
 """
