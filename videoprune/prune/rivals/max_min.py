@@ -50,7 +50,7 @@ def max_min_order(
     u = unit(x)
     whole = u.shape[0] * u.shape[1] ** 2 <= ENTRIES
     every = torch.arange(u.shape[1], device=u.device).expand(u.shape[:2])
-    far = _distances(u, every, times) if whole else None  # (G, m, m)
+    far = _distances(u @ u.transpose(1, 2), every, times) if whole else None  # (G, m, m)
     group, order = torch.arange(u.shape[0], device=u.device), []
     first = _to_nearest_other(u, far, times)
     distance = torch.full_like(first, torch.inf)  # to the nearest chosen one; minus infinity at the chosen
@@ -58,10 +58,14 @@ def max_min_order(
         score = distance if step else first
         if weight is not None:
             score = (score * weight.to(u.dtype)).where(distance >= 0, -torch.inf)
-        latest = score.argmax(dim=1)  # (G,), the first of equals
+        latest = score.argmax(dim=1) if step else _first_of_most(score)  # (G,), the first of equals
         order.append(latest)
         distance[group, latest] = -torch.inf
-        near = far[group, latest] if far is not None else _distances(u, latest[:, None], times)[:, 0]
+        if far is None:
+            alike = (u @ u[group, latest][:, :, None]).transpose(1, 2)  # (G, 1, m)
+            near = _distances(alike, latest[:, None], times)[:, 0]
+        else:
+            near = far[group, latest]
         torch.minimum(distance, near, out=distance)
     return torch.stack(order, 1) if order else first.new_zeros(u.shape[0], 0, dtype=torch.int64)
 
@@ -104,10 +108,16 @@ def _times(frames: Sequence[Tensor], time_weight: float) -> Times:
     return Times(frame, time_weight / (frame[:, -1] - frame[:, 0] + 1))
 
 
-def _distances(u: Tensor, rows: Tensor, times: Times | None) -> Tensor:
-    """From the tokens `rows` (G, r) to all: u (G, m, D) of length 1 -> (G, r, m)."""
-    some = u.gather(1, rows[..., None].expand(-1, -1, u.shape[2]))
-    far = (1 - some @ u.transpose(1, 2)).clamp_(min=0)
+def _first_of_most(score: Tensor) -> Tensor:
+    """The first token of each group with the highest score (G, m), but for rounding: two tokens that are each other's
+    nearest tie, and products on some processors give them unlike last digits."""
+    most = score.amax(dim=1, keepdim=True)
+    return (score >= most - 16 * torch.finfo(score.dtype).eps).int().argmax(dim=1)
+
+
+def _distances(cosine: Tensor, rows: Tensor, times: Times | None) -> Tensor:
+    """From the tokens `rows` (G, r) to all: their cosines (G, r, m) -> (G, r, m)."""
+    far = (1 - cosine).clamp_(min=0)
     return far if times is None else far.add_(times.apart(rows))
 
 
@@ -122,7 +132,10 @@ def _to_nearest_other(u: Tensor, far: Tensor | None, times: Times | None) -> Ten
     for start in range(0, tokens, step):
         rows = torch.arange(start, min(start + step, tokens), device=u.device)
         # (G, rows, m)
-        near = _distances(u, rows.expand(groups, -1), times) if far is None else far[:, rows].clone()
+        if far is None:
+            near = _distances(u[:, rows] @ u.transpose(1, 2), rows.expand(groups, -1), times)
+        else:
+            near = far[:, rows].clone()
         near[:, rows - start, rows] = _BEYOND
         found[:, rows] = near.amin(dim=2)
     return found
