@@ -36,12 +36,12 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)
         for name in [args.only] if args.only else TABLES:
             if not bench.rows_of(TABLES[name]):
+                print(f"{name}: not of {model}, which has one encoder")
                 continue
             text = part(measure_table(TABLES[name], bench), split.titles, _command(name, model, args))
             write_whole(runs / f"{name}.{Path(model).name}.{split.name}.md", text)
             write_tables(runs, page)
-            print(text)
-    print(f"written to {page}")
+            print(text, f"written to {page}", sep="\n\n")
     return 0
 
 

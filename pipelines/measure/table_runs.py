@@ -182,7 +182,7 @@ def write_tables(runs: Path, path: Path) -> None:
         if parts:
             text.append(f"## {name}: {spec.title}\n\n{spec.text}\n")
         for one in parts:
-            _, model, split, _ = one.name.split(".")
+            model, split = one.stem.removeprefix(f"{name}.").rsplit(".", 1)  # a model's name may have dots
             text.append(f"### {name}: {model}, split {split}\n\n{one.read_text(encoding='utf-8')}")
     write_whole(path, "\n".join(text))
 

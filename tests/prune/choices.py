@@ -122,7 +122,7 @@ def every_choice(*, grad: bool, seed: int = 0) -> dict[str, Callable[[], list[Te
 
         def within(name: str = name) -> list[Tensor]:
             g = torch.Generator().manual_seed(seed)
-            return pair(fuse_clips(name, z[0], [3, 4], [8, 10], torch.arange(18) // 3, g))
+            return pair(fuse_clips(name, z[0], [3, 4], [[3, 3, 2], [1, 3, 3, 3]], g))
 
         found[f"across {name}"], found[f"within {name}"] = across, within
     for name, method in LLM.items():

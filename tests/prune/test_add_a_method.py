@@ -46,7 +46,7 @@ def test_the_page_on_adding_one_runs(added):
         OVER_CLIP["most_attended"](ClipTokens(clip.x), 5)
     z, encoder, frame = fusion_tokens()
     check(fuse_plan(z, encoder, 7, method="longest", group=frame), 1, 18, 7)
-    check(fuse_clips("longest", z[0], [7], [18], frame), 1, 18, 7)
+    check(fuse_clips("longest", z[0], [7], [[6, 6, 6]]), 1, 18, 7)
     choice = LLM["any_head"].choose(layer(), llm_config("any_head"))
     assert choice is not None
     assert choice.kept.sum(1).tolist() == [4, 5]

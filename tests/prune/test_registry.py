@@ -125,20 +125,19 @@ def test_the_products_of_a_choice_over_a_clip(name):
 @pytest.mark.parametrize("name", FUSION)
 def test_fusion(name):
     z, encoder, frame = fusion_tokens()
-    at = torch.arange(18) // 3
     for keep in range(1, z.shape[1] + 1):
         check(fuse_plan(z, encoder, keep, method=name, group=frame), 1, z.shape[1], keep)
-    check(fuse_clips(name, z[0], [3, 4], [8, 10], at), 1, 18, 7)
+    check(fuse_clips(name, z[0], [3, 4], [[3, 3, 2], [1, 3, 3, 3]]), 1, 18, 7)
     with FlopCounterMode(display=False) as counter:
         fuse_plan(z, encoder, 7, method=name, group=frame)
     assert counter.get_total_flops() == sum(
         map(product_flops, FUSION[name].across_operations(3, FRAMES, WIDTH))
     )
     with FlopCounterMode(display=False) as counter:
-        fuse_clips(name, z[0], [7], [18], at)
+        fuse_clips(name, z[0], [7], [[3] * 6])
     assert counter.get_total_flops() == sum(map(product_flops, FUSION[name].within_operations(18, WIDTH)))
     with pytest.raises(ValueError, match="method='best'; allowed: cooperative, separate"):
-        fuse_clips("best", z[0], [7], [18], at)
+        fuse_clips("best", z[0], [7], [[3] * 6])
 
 
 @pytest.mark.parametrize("name", LLM)

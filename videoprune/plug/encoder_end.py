@@ -83,18 +83,16 @@ class EncoderEnd:
         """Stage 2 on the units (M, u, D) that left, or on all of them before a control's choice is carried out."""
         run = self.run
         if self.fused is None:
-            plan, frames = run.finish(units.device), run.kept()
+            plan, kept = run.finish(units.device), run.kept()
             if units.shape[0] > plan.num_kept:
                 units = units[plan.keep[0]]
-            counts = [sum(frames[first : first + n]) for first, n in run.starts()]
+            frames = [kept[first : first + n] for first, n in run.starts()]
             share = run.goal.keep * self.fusing
             wanted = [kept_of_clip(n, run.dense[first], share) for first, n in run.starts()]
-            keep = [min(a, b) for a, b in zip(wanted, counts, strict=True)]
-            every = torch.arange(len(frames), device=units.device)
-            frame = every.repeat_interleave(torch.tensor(frames, device=units.device))
+            keep = [min(count, sum(left)) for count, left in zip(wanted, frames, strict=True)]
             with torch.no_grad():
                 self.fused = fuse_clips(
-                    run.goal.fusion.method, unit_means(units), keep, counts, frame, run.generator
+                    run.goal.fusion.method, unit_means(units), keep, frames, run.generator
                 )
             run.plan = compose(plan, self.fused)
         elif units.shape[0] == sum(run.dense):

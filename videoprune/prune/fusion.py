@@ -183,18 +183,20 @@ def fuse_clips(
     method: str,
     x: Tensor,
     keep: Sequence[int],
-    tokens: Sequence[int],
-    frame: Tensor,
+    frames: Sequence[Sequence[int]],
     generator: torch.Generator | None = None,
 ) -> KeepPlan:
-    """One encoder: `keep[i]` of the `tokens[i]` tokens of clip i stay, x (sum of tokens, D).
+    """One encoder: `keep[i]` of the tokens of clip i stay; its frame t has `frames[i][t]` of them.
 
-    frame: int64 (sum of tokens,), in which frame each token lies, ascending within a clip.
+    x: the tokens of all clips (sum of all, D).
     -> one plan over all tokens, one row; nothing merges. Raises ValueError for an unknown method.
     """
     _check_method(method)
-    parts = zip(x.split(list(tokens)), keep, frame.split(list(tokens)), strict=True)
-    return concatenate([FUSION[method].within(part, n, at, generator) for part, n, at in parts])
+    plans, parts = [], x.split([sum(counts) for counts in frames])
+    for part, count, counts in zip(parts, keep, frames, strict=True):
+        frame = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(x.device)
+        plans.append(FUSION[method].within(part, count, frame, generator))
+    return concatenate(plans)
 
 
 def _check_method(method: str) -> None:

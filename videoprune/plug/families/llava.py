@@ -124,8 +124,7 @@ def _chosen(
         return plan_of_kept(kept[None].to(x.device))
     # Merged places hold copies: alike ones are what this choice leaves out, with or without fusion.
     how = "cooperative" if run.goal.fusion.method == "none" else run.goal.fusion.method
-    frame = torch.arange(frames, device=x.device).repeat_interleave(tokens)
-    return fuse_clips(how, x.flatten(0, 1), keep, [f * tokens for f in clips], frame, run.generator)
+    return fuse_clips(how, x.flatten(0, 1), keep, [[tokens] * f for f in clips], run.generator)
 
 
 def _pooled(t: Tensor, side: int) -> Tensor:

@@ -22,7 +22,7 @@ _BEYOND = 1e4
 
 
 class Times(NamedTuple):
-    """frame: (G, m), in which frame each token lies. step: (G,), how far two frames in a row are apart."""
+    """frame: (G, m), whole numbers, in which frame each token lies. step: (G,), how far neighbours are apart."""
 
     frame: Tensor
     step: Tensor
@@ -30,7 +30,7 @@ class Times(NamedTuple):
     def apart(self, rows: Tensor) -> Tensor:
         """How far the tokens `rows` (G, r) are from all: (G, r, m)."""
         between = self.frame.gather(1, rows)[..., None] - self.frame[:, None]
-        return between.abs() * self.step[:, None, None]
+        return between.abs_().mul_(self.step[:, None, None])
 
 
 @torch.no_grad()
@@ -95,16 +95,17 @@ def max_min_mask(
             part = torch.stack([x[starts[i] : starts[i] + length] for i in some])  # (G, length, D)
             times = None
             if frame is not None and time_weight:
-                times = _times([frame[starts[i] : starts[i] + length] for i in some], time_weight)
+                parts = [frame[starts[i] : starts[i] + length] for i in some]
+                times = _times(parts, time_weight, torch.promote_types(x.dtype, torch.float32))
             order = max_min_order(part, max(counts[i] for i in some), times=times)
             for i, places in zip(some, order, strict=True):  # greedy: a smaller choice begins a larger one
                 kept[starts[i] + places[: counts[i]]] = True
     return kept
 
 
-def _times(frames: Sequence[Tensor], time_weight: float) -> Times:
+def _times(frames: Sequence[Tensor], time_weight: float, dtype: torch.dtype) -> Times:
     """Of stretches whose tokens lie in frames (m,), ascending: the whole length of each is `time_weight`."""
-    frame = torch.stack(list(frames))
+    frame = torch.stack(list(frames)).to(dtype)
     return Times(frame, time_weight / (frame[:, -1] - frame[:, 0] + 1))
 
 
