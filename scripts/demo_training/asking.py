@@ -185,8 +185,8 @@ def look_ups(
     ids = tokenizer.encode(open_prompt("When are these objects shown?"))
     labels = [IGNORE] * len(ids)
     for name in rng.permutation(drawn[:NAMES_LOOKED_UP]):
-        asked_, told = tokenizer.encode(f" {name}"), tokenizer.encode(f" {_fact(scene, str(name))}")
-        ids, labels = [*ids, *asked_, *told], [*labels, *[IGNORE] * len(asked_), *told]
+        called, told = tokenizer.encode(f" {name}"), tokenizer.encode(f" {_fact(scene, str(name))}")
+        ids, labels = [*ids, *called, *told], [*labels, *[IGNORE] * len(called), *told]
     return ids, labels
 
 

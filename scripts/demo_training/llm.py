@@ -205,7 +205,7 @@ def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
     """Mask (1, 1, L, L) in which each question sees the visual prefix and itself, and positions (1, L)."""
     block = torch.cat([torch.zeros(visual), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
     allowed = ((block[:, None] == block) | (block == 0)).tril()
-    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
+    bias = torch.zeros(allowed.shape).mtextsfill_(~allowed, torch.finfo(torch.float32).min)
     position = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
     return bias[None, None], position[None]
 
@@ -239,10 +239,10 @@ def clip_loss(
     rng: np.random.Generator,
 ) -> tuple[Tensor, dict[str, float]]:
     """The answers' loss with the dense ones, and what there is to show of them."""
-    asked_ = question_blocks(tokenizer, clips, rng)
-    labels = asked_.labels
+    texts = question_blocks(tokenizer, clips, rng)
+    labels = texts.labels
     z, targets, places = visual_prefix(model, clips, pick, keep)
-    logits, hidden = answer_logits(model, z, asked_.ids.to(z.device), labels.to(z.device), asked_.lengths)
+    logits, hidden = answer_logits(model, z, texts.ids.to(z.device), labels.to(z.device), texts.lengths)
     answers = F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
     words = model.language_model.get_input_embeddings().weight
     aligned, _ = alignment_loss(z, words, tokenizer, targets)

@@ -87,10 +87,10 @@ def train_stock(
         layout = shape.layout(tokenizer, scene.duration, frames_of(scene))
         drop = float(rng.choice(DROPS[isinstance(scene, HardScene)]))
         start = prefix(shape, model, layout, clips, keep, drop)
-        asked_ = question_blocks(tokenizer, clips, rng)
-        labels = asked_.labels
+        texts = question_blocks(tokenizer, clips, rng)
+        labels = texts.labels
         logits, hidden = answer_logits(
-            shape, model, layout, start, asked_.ids.to(device), labels.to(device), asked_.lengths
+            shape, model, layout, start, texts.ids.to(device), labels.to(device), texts.lengths
         )
         answers = F.cross_entropy(logits, labels[labels != IGNORE].to(device))
         words = model.model.language_model.embed_tokens.weight
@@ -99,7 +99,7 @@ def train_stock(
         run.update(answers + ALIGNMENT * aligned + KNOWN * dense)
         step += 1
         split = "hard" if isinstance(scene, HardScene) else "standard"
-        right = {f"{split} {kind}": share for kind, share in asked_.right(logits).items()}
+        right = {f"{split} {kind}": share for kind, share in texts.right(logits).items()}
         shown.append({split: answers.item(), **right, **facts})
         if step % 25 == 0:
             print(f"{step} {means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
