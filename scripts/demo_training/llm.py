@@ -205,7 +205,7 @@ def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
     """Mask (1, 1, L, L) in which each question sees the visual prefix and itself, and positions (1, L)."""
     block = torch.cat([torch.zeros(visual), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
     allowed = ((block[:, None] == block) | (block == 0)).tril()
-    bias = torch.zeros(allowed.shape).mtextsfill_(~allowed, torch.finfo(torch.float32).min)
+    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
     position = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
     return bias[None, None], position[None]
 
