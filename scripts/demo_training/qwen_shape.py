@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import (
     PreTrainedTokenizerFast,
     Qwen2VLImageProcessor,
@@ -34,16 +33,10 @@ from demo_training.shapes import (
     WIDTH,
     StockShape,
     encoder_pass,
+    stretched_places,
     template,
 )
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS
-
-
-def _stretched(places: Tensor) -> Tensor:
-    """Position embeddings of a square grid (m, D) -> of GRID x GRID places."""
-    old = round(len(places) ** 0.5)
-    square = places.T.reshape(1, -1, old, old)
-    return F.interpolate(square, (GRID, GRID), mode="bicubic").flatten(2)[0].T.contiguous()
 
 
 def _clip_weights(out: Path) -> dict[str, Tensor]:
@@ -97,7 +90,7 @@ class QwenShape(StockShape):
         kernel = clip["embeddings.patch_embedding.weight"]
         start["patch_embed.proj.weight"] = torch.stack([kernel / 2, kernel / 2], 2)
         start["patch_embed.proj.bias"] = torch.zeros(WIDTH)
-        start["pos_embed.weight"] = _stretched(clip["embeddings.position_embedding.weight"][1:])
+        start["pos_embed.weight"] = stretched_places(clip["embeddings.position_embedding.weight"][1:], GRID)
         model = Qwen3VLVisionModel(self._config({"hidden_size": 160}, {}).vision_config)
         model.load_state_dict(start, strict=False)
         return model

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
@@ -58,7 +59,7 @@ class StockShape:
         language.load_state_dict({**wanted, "embed_tokens.weight": table})
         model.tie_weights()
         vision = self.vision(model)
-        vision.load_state_dict(self._encoder_state(out), strict=False)
+        vision.load_state_dict(checkpoint(out, f"{self.name}-vision.pt"), strict=False)
         vision.requires_grad_(False)
         return model
 
@@ -81,18 +82,6 @@ class StockShape:
         vision = {id(p) for p in self.vision(model).parameters()} - trained
         return {name for name, p in model.model.named_parameters() if id(p) in vision}
 
-    @property
-    def encoder_checkpoint(self) -> str:
-        return f"{self.name}-vision.pt"
-
-    def _encoder_state(self, out: Path) -> dict[str, Tensor]:
-        """The encoder trained in `out`, else the one that comes with the script."""
-        own = out / self.encoder_checkpoint
-        if own.exists():
-            return torch.load(own, map_location="cpu", weights_only=True)["model"]
-        state = load_file(ENCODERS / own.with_suffix(".safetensors").name)
-        return {name: value.float() for name, value in state.items()}
-
     def vision(self, model: Any) -> nn.Module:
         return model.model.vision_tower
 
@@ -106,6 +95,22 @@ class StockShape:
         if config.get("layer_types"):
             changed["layer_types"] = config["layer_types"][: self.llm_layers]
         return {**config, **changed}
+
+
+def checkpoint(out: Path, name: str) -> dict[str, Tensor]:
+    """Weights of the encoder trained in `out`, else of the one that comes with the script."""
+    own = out / name
+    if own.exists():
+        return torch.load(own, map_location="cpu", weights_only=True)["model"]
+    state = load_file(ENCODERS / own.with_suffix(".safetensors").name)
+    return {name: value.float() for name, value in state.items()}
+
+
+def stretched_places(places: Tensor, grid: int) -> Tensor:
+    """Position embeddings of a square grid (m, D) -> of grid x grid places."""
+    old = round(len(places) ** 0.5)
+    square = places.T.reshape(1, -1, old, old)
+    return F.interpolate(square, (grid, grid), mode="bicubic").flatten(2)[0].T.contiguous()
 
 
 @contextmanager

@@ -137,7 +137,7 @@ def export_stock(shape: StockShape, out: Path, demo: Path, folder: Path) -> None
     model.config.videoprune = {
         "num_frames": NUM_FRAMES,
         "frame_size": shape.side,
-        "image_size": getattr(shape, "image", shape.side),
+        "image_size": shape.side,
     }
     model.half().save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Dense training of the small Qwen3-VL's encoder, on clips.
+"""Dense training of the encoders of stock classes, on clips.
 
 Shapes: B clips, T time steps of a clip, g patches along a side.
 """
