@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast
 
 from demo_training.dense import IGNORE
@@ -23,12 +24,14 @@ from videoprune.eval.benchmarks.moving_shapes.questions import CATEGORIES, Quest
 from videoprune.eval.benchmarks.moving_shapes.scene import COLORS, SHAPES, Scene
 
 # Texts about a clip, by whether it is of the hard split.
-MC_PER_CLIP, OPEN_PER_CLIP, LOOK_UPS_PER_CLIP = {False: 3, True: 2}, {False: 4, True: 1}, {False: 0, True: 2}
+MC_PER_CLIP, OPEN_PER_CLIP, LOOK_UPS_PER_CLIP = {False: 3, True: 4}, {False: 4, True: 1}, {False: 0, True: 1}
 NAMES_LOOKED_UP = 8  # in one text
 # How often each category is asked: those that come late, more.
 WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
 HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {"count": 1.5, "present": 0.7}
 _NOT_SHOWN_WEIGHT = 0.5
+# Of a labelled token in the loss: the answers that are wanted are short beside listings and look-ups.
+_TOKEN_WEIGHTS = {"options": 3.0, "open": 3.0}
 
 
 class Clip(Protocol):
@@ -90,12 +93,22 @@ class Blocks(NamedTuple):
     lengths: list[int]
     kinds: list[str]
 
+    def loss(self, logits: Tensor) -> Tensor:
+        """Cross entropy of logits (n, V) of the labelled tokens, in the order of labels[labels != IGNORE]."""
+        weight = torch.tensor([_TOKEN_WEIGHTS.get(kind, 1.0) for kind in self._kind_of_labels()])
+        found = F.cross_entropy(logits, self._known().to(logits.device), reduction="none")
+        return (found * weight.to(found)).sum() / weight.sum()
+
     def right(self, logits: Tensor) -> dict[str, float]:
-        """Share of the labelled tokens, in the order of labels[labels != IGNORE], that logits (n, V) tell, by kind."""
-        known = self.labels != IGNORE
-        hits = logits.argmax(-1).cpu() == self.labels[known]
-        kind = np.repeat(self.kinds, self.lengths)[known.nonzero()[:, 1]]
+        """Share of the labelled tokens that logits tell, by kind."""
+        hits, kind = logits.argmax(-1).cpu() == self._known(), self._kind_of_labels()
         return {k: hits[torch.from_numpy(kind == k)].float().mean().item() for k in dict.fromkeys(self.kinds)}
+
+    def _known(self) -> Tensor:
+        return self.labels[self.labels != IGNORE]
+
+    def _kind_of_labels(self) -> np.ndarray:
+        return np.repeat(self.kinds, self.lengths)[(self.labels != IGNORE).nonzero()[:, 1]]
 
 
 def question_blocks(

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
@@ -26,6 +25,7 @@ from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_gr
 from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of
 from demo_training.dense import (
     IGNORE,
+    LATER,
     LAYER,
     DenseHeads,
     alignment_loss,
@@ -169,7 +169,7 @@ def visual_prefix(
     model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`keep` projected tokens of each clip by `pick`, frame by frame, encoder by encoder: (B, K, W), and their
-    dense targets: labels (B, K, 7) and places (B, K, 4)."""
+    dense targets: labels (B, K, 10) and places (B, K, 4)."""
     names, frames = list(clips[0].x), frames_of(clips[0].scene)
     when = torch.linspace(0, 1, frames).repeat(len(clips)).to(model.device)
     parts, owners, encoders = [], [], []
@@ -212,9 +212,9 @@ def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
 
 def answer_logits(
     model: MultiEncoderVLM, z: Tensor, ids: Tensor, labels: Tensor, lengths: list[int]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits that predict each labelled token, in the order of labels[labels != IGNORE], (n, V), and the visual
-    tokens' hidden states after `LAYER` layers (B, K, W)."""
+    tokens' hidden states after `LAYER` and after `LATER` layers (B, K, W)."""
     visual = z.shape[1]
     embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
     bias, position = (t.to(z.device) for t in block_bias(visual, lengths))
@@ -226,7 +226,8 @@ def answer_logits(
         output_hidden_states=True,
     )
     before = out.last_hidden_state[:, visual - 1 : -1]  # (B, Q, W): the token before each text token
-    return model.language_model.lm_head(before[labels != IGNORE]), out.hidden_states[LAYER][:, :visual]
+    early, late = (out.hidden_states[i][:, :visual] for i in (LAYER, LATER))
+    return model.language_model.lm_head(before[labels != IGNORE]), (early, late)
 
 
 def clip_loss(
@@ -243,7 +244,7 @@ def clip_loss(
     labels = texts.labels
     z, targets, places = visual_prefix(model, clips, pick, keep)
     logits, hidden = answer_logits(model, z, texts.ids.to(z.device), labels.to(z.device), texts.lengths)
-    answers = F.cross_entropy(logits, labels[labels != IGNORE].to(z.device))
+    answers = texts.loss(logits)
     words = model.language_model.get_input_embeddings().weight
     aligned, _ = alignment_loss(z, words, tokenizer, targets)
     known, right = heads.loss(z, hidden, targets, places)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from demo_training.asking import asked, by_category, encode, question_blocks
@@ -92,7 +91,7 @@ def train_stock(
         logits, hidden = answer_logits(
             shape, model, layout, start, texts.ids.to(device), labels.to(device), texts.lengths
         )
-        answers = F.cross_entropy(logits, labels[labels != IGNORE].to(device))
+        answers = texts.loss(logits)
         words = model.model.language_model.embed_tokens.weight
         aligned, _ = alignment_loss(start.z, words, tokenizer, start.labels)
         dense, facts = heads.loss(start.z, hidden, start.labels, start.objects)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from demo_training.clips import Group, RenderedClips
 from demo_training.data import HARD_SHARE, frames_of, least_cover, owner_to_grid
-from demo_training.dense import IGNORE, LAYER, token_labels, token_places
+from demo_training.dense import IGNORE, LATER, LAYER, token_labels, token_places
 from demo_training.shapes import StockShape
 from videoprune import apply, remove
 from videoprune.config import EncoderPrune, PruneConfig
@@ -63,7 +63,7 @@ def encode_group(shape: StockShape, model: Any, group: Group, keep: float) -> li
 @dataclass(frozen=True)
 class Prefix:
     """The prompt before the question with K visual tokens: embeddings (B, L', W), places (B, L'), and of the visual
-    tokens alone their features (B, K, W), labels (B, K, 7), object places (B, K, 4) and where they are (B, K)."""
+    tokens alone their features (B, K, W), labels (B, K, 10), object places (B, K, 4) and where they are (B, K)."""
 
     embeds: Tensor
     places: Tensor
@@ -123,7 +123,7 @@ def answer_logits(
     ids: Tensor,
     labels: Tensor,
     lengths: list[int],
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """As `llm.answer_logits`, at the positions that tokens have in a whole prompt."""
     core, before = model.model.language_model, start.embeds.shape[1]
     embeds = torch.cat([start.embeds, core.embed_tokens(ids)], 1)
@@ -137,8 +137,8 @@ def answer_logits(
     rows = torch.cat([rows, text.expand(rows.shape[0], rows.shape[1], -1)], 2)
     hidden = _hidden_states(core, embeds, bias.to(embeds.device), rows.to(embeds.device), start.deepstack)
     last = hidden[-1][:, before - 1 : -1]
-    middle = hidden[LAYER].gather(1, start.at[..., None].expand(-1, -1, embeds.shape[2]).to(embeds.device))
-    return model.lm_head(last[labels != IGNORE]), middle
+    at = start.at[..., None].expand(-1, -1, embeds.shape[2]).to(embeds.device)
+    return model.lm_head(last[labels != IGNORE]), (hidden[LAYER].gather(1, at), hidden[LATER].gather(1, at))
 
 
 def _hidden_states(
