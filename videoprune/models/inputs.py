@@ -8,7 +8,7 @@ Shapes: T frames, H x W pixels, S tokens of the prompt.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -43,6 +43,22 @@ class Clip:
     at: int = 0
     instead_of: tuple[int, ...] = ()
 
+    @property
+    def frames(self) -> int:
+        """Frames of the encoder, before pixels are gone."""
+        grids = [grid for name, grid in self.tensors.items() if name.endswith("grid_thw")]
+        if grids:
+            return int(sum(int(grid[:, 0].sum()) for grid in grids))
+        pixels = next(
+            self.tensors[name] for name in PIXELS if name in self.tensors
+        )  # (F, 3, H, W), (1, F, 3, H, W)
+        return pixels.shape[:-3].numel()
+
+    def fits(self, other: Clip) -> bool:
+        """Whether the model can take both in one call."""
+        shapes, others = ({k: v.shape[1:] for k, v in c.tensors.items()} for c in (self, other))
+        return shapes == others
+
     def without_pixels(self) -> Clip:
         """What prompts about the clip need once it is encoded."""
         return replace(self, tensors={k: v for k, v in self.tensors.items() if k not in PIXELS})
@@ -59,6 +75,19 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 def joined_tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:
     """The tensors of several clips as the model takes them."""
     return {k: torch.cat([c.tensors[k] for c in clips]) for k in clips[0].tensors}
+
+
+def groups_of(clips: Sequence[Clip], tokens: Sequence[int], at_once: int) -> Iterator[list[Clip]]:
+    """Neighbours that fit together, up to `at_once` tokens, or one with more. tokens: of each clip."""
+    group, room = list[Clip](), 0
+    for clip, count in zip(clips, tokens, strict=True):
+        if group and (count > room or not group[0].fits(clip)):
+            yield group
+            group = []
+        room = (room if group else at_once) - count
+        group.append(clip)
+    if group:
+        yield group
 
 
 class PlainInputs:

@@ -19,6 +19,7 @@ from videoprune.models.survivors import fused_survivors
 from videoprune.plug.current_pass import trace
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings
+from videoprune.prune.registry import draws
 from videoprune.types import Encoded, KeepPlan, Survivors, Trace, VideoFrames, VisualTokens
 
 
@@ -40,7 +41,10 @@ class MultiEncoderModel:
     def encode(
         self, clips: Sequence[VideoFrames], settings: Settings, *, survivors: bool = False
     ) -> list[Encoded]:
-        """All clips in one batch; each has its share of the seconds."""
+        """All clips in one batch, each with its share of the seconds; one by one where something is drawn, so that a
+        clip's draw is its own."""
+        if draws(settings.config) and len(clips) > 1:
+            return [one for clip in clips for one in self.encode([clip], settings, survivors=survivors)]
         generator, clock = torch.Generator().manual_seed(settings.config.seed), Stopwatch()
         started = now(self.device)
         pixels = self.model.frames(clips)

@@ -5,8 +5,8 @@ Shapes: F frames of the encoder, B prompts, V visual places of a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from videoprune.clock import now
 from videoprune.config import PruneConfig
-from videoprune.models.inputs import Clip, PlainInputs
+from videoprune.models.clip_features import Features, dropped, joined, split
+from videoprune.models.inputs import Clip, PlainInputs, groups_of, joined_tensors
 from videoprune.models.loading import RANDOM, clip_shape, place_of
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
@@ -24,26 +25,14 @@ from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import Installed
-from videoprune.plug.llm_door import visual_places
+from videoprune.plug.llm_door import overflowed, visual_places
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
+from videoprune.prune.registry import draws
 from videoprune.types import Encoded, Survivors, Trace, VideoFrames
 
-
-@dataclass(frozen=True)
-class Features:
-    """What an encoder made of one clip.
-
-    output: as the family's `get_*_features` returns it, NaN where a token was dropped, at `marked` places. kind:
-    "video" or "image", as the features are called. clip: without its pixels. frames: patches of each frame as the
-    encoder saw them.
-    """
-
-    output: Any
-    kind: str
-    clip: Clip
-    marked: int
-    frames: tuple[int, ...] = ()
+# Dense visual tokens of clips that are encoded together, unless one clip alone has more.
+TOKENS_AT_ONCE = 8192
 
 
 class StockVideoModel:
@@ -78,37 +67,44 @@ class StockVideoModel:
     def encode(
         self, clips: Sequence[VideoFrames], settings: Settings, *, survivors: bool = False
     ) -> list[Encoded]:
-        """Clip by clip. The question is not seen."""
-        return [self._encode(frames, settings, survivors) for frames in clips]
-
-    def _encode(self, frames: VideoFrames, settings: Settings, survivors: bool) -> Encoded:
+        """The question is not seen. Neighbours whose tensors fit together share a call, up to `TOKENS_AT_ONCE`; none
+        do where something is drawn, so that a clip's draw is its own, or where survivors are asked for."""
         started = now(self.device)
-        clip = self.inputs.clip(frames)
-        given = self._moved(clip.tensors)
+        made = [self.inputs.clip(frames) for frames in clips]
+        each = (now(self.device) - started) / max(1, len(clips))
+        alone = survivors or draws(settings.config)
+        groups = groups_of(made, [self._dense(clip) for clip in made], 1 if alone else TOKENS_AT_ONCE)
+        return [e for group in groups for e in self._encode(group, settings, each, survivors)]
+
+    def _encode(
+        self, clips: list[Clip], settings: Settings, preprocess: float, survivors: bool
+    ) -> Iterator[Encoded]:
+        """One call of the encoder. preprocess: seconds that each clip has taken before. survivors: of one clip."""
+        started = now(self.device)
+        given = self._moved(joined_tensors(clips))
         prepared = now(self.device)
         kind = "video" if "pixel_values_videos" in given else "image"
-        with passing(Pass(self.hooks, settings)) as call:
+        frames, dense = [clip.frames for clip in clips], [self._dense(clip) for clip in clips]
+        with passing(Pass(self.hooks, settings, clips=frames)) as call:
             output = getattr(self.model.model, f"get_{kind}_features")(**given, return_dict=True)
         runs, done = call.encoded, now(self.device)
         chosen = sum(run.clock.seconds for run in runs)
-        seconds = {
-            "preprocess": prepared - started,
-            "encode": done - prepared - chosen,
-            "encode_prune": chosen,
-            "fuse": 0.0,
-        }
-        marked = sum(run.marked for run in runs)
-        features = Features(output, kind, clip.without_pixels(), marked, tuple(call.frames))
-        record = record_of(runs[0] if runs else None, len(frames)) if survivors else None
-        return Encoded(self._trace(clip, runs, features.marked, seconds), features, record)
+        spent = {"encode": done - prepared - chosen, "encode_prune": chosen, "fuse": 0.0}
+        outputs = split(output, dense, frames)
+        marked = _marked(outputs, runs)
+        record = record_of(runs[0] if runs else None, frames[0]) if survivors else None
+        for i, end in enumerate(accumulate(frames)):
+            mine, share = slice(end - frames[i], end), dense[i] / sum(dense)
+            seconds = {"preprocess": preprocess + (prepared - started) * share}
+            seconds |= {stage: value * share for stage, value in spent.items()}
+            units = [u for run in runs for u in run.units()[mine]] or [(dense[i], dense[i])]
+            counts = {"vision": (sum(u for u, _ in units), sum(u for _, u in units))}
+            made = Features(outputs[i], kind, clips[i].without_pixels(), marked[i], tuple(call.frames[mine]))
+            yield Encoded(Trace(dense[i], counts, dense[i] - marked[i], seconds=seconds), made, record)
 
-    def _trace(
-        self, clip: Clip, runs: Sequence[EncoderPass], marked: int, seconds: dict[str, float]
-    ) -> Trace:
-        dense = int(self._visual(torch.tensor(clip.ids)).sum())
-        units = [u for run in runs for u in run.units()] or [(dense, dense)]
-        counts = (sum(u for u, _ in units), sum(u for _, u in units))
-        return Trace(dense, {"vision": counts}, fused=dense - marked, seconds=seconds)
+    def _dense(self, clip: Clip) -> int:
+        """Visual tokens of its prompt."""
+        return int(self._visual(torch.tensor(clip.ids)).sum())
 
     @torch.no_grad()
     def answer(
@@ -116,7 +112,7 @@ class StockVideoModel:
     ) -> tuple[list[str], list[Trace]]:
         features: list[Features] = [e.features for e in encoded]
         inputs = self._moved(self.inputs([f.clip for f in features], prompts))
-        given = {features[0].kind: _joined([f.output for f in features])}
+        given = {features[0].kind: joined([f.output for f in features])}
         started = now(self.device)
         # A plain generation of greedy tokens; it is told what was encoded before, and which places are empty.
         frames = [n for f in features for n in f.frames]
@@ -146,22 +142,12 @@ class StockVideoModel:
         return {k: v.to(self.device, dtype if v.is_floating_point() else v.dtype) for k, v in tensors.items()}
 
 
-def _joined(outputs: Sequence[Any]) -> Any:
-    """Features of several clips as if they had been encoded together."""
-    first = outputs[0]
-    joined = type(first)(**dict(first.items()))  # generation may change what it is given
-    joined.pooler_output = _cat([o.pooler_output for o in outputs])
-    if first.get("deepstack_features") is not None:
-        joined.deepstack_features = [
-            _cat(parts) for parts in zip(*(o.deepstack_features for o in outputs), strict=True)
-        ]
-    return joined
-
-
-def _cat(parts: Sequence[Any]) -> Any:
-    if isinstance(parts[0], Tensor):
-        # Clips of several lengths, (1, tokens, W) each, become one row of tokens.
-        if len({p.shape[1:] for p in parts}) > 1:
-            parts = [torch.cat([p.flatten(0, 1) for p in parts])[None]]
-        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-    return [row for part in parts for row in part]
+def _marked(outputs: Sequence[Any], runs: Sequence[EncoderPass]) -> list[int]:
+    """Places of each clip's features that hold no token. Raises ValueError if they are not those of the plans."""
+    total = sum(run.marked for run in runs)
+    if len(outputs) == 1:
+        return [total]
+    found: list[int] = torch.stack([dropped(one) for one in outputs]).tolist()
+    if runs and sum(found) != total:
+        raise ValueError(overflowed(sum(found), total, outputs[0].pooler_output[0].dtype))
+    return found

@@ -5,7 +5,7 @@ A pass lives in a ContextVar, so that threads and tasks never see each other's. 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ class Pass:
     visual: bool (B, S), which places of the prompt visual tokens take, until the prefill has begun; None where there
     is no prompt. prompt_tokens: S of the prompt that `generate` was given: what stands behind it in a prefill are
     drafts of another model; prompts: B. images: within a call for the features of images, each of which stands alone.
+    clips: frames of each clip, where the caller says it; None: read off the prompts.
     cuts: in a model of several encoders, by name of those that lose tokens inside: tokens of a frame after each of
     METEOR's cuts. generator: of random controls, None: each encoder's own. encoders: what runs of each encoder, by
     name; encoded: all that ran. frames: patches of each frame that an encoder has seen, 0 for images whose patches are
@@ -42,6 +43,7 @@ class Pass:
     prompt_tokens: int | None = None
     prompts: int | None = None
     images: bool = False
+    clips: Sequence[int] | None = None
     cuts: Mapping[str, tuple[int, ...]] | None = None
     generator: torch.Generator | None = None
     encoders: dict[str, EncoderPass] = field(default_factory=dict)

@@ -178,10 +178,12 @@ class EncoderHooks:
         return now.cuts is None and (inside or fusion.method != "none" or self.encoder.pools)
 
     def _clips(self, now: Pass, layout: Layout) -> list[int]:
-        """Frames of each clip: as the call says, or in proportion to the visual tokens of the prompts."""
+        """Frames of each clip: as the call or the caller says, or in proportion to the visual tokens of the prompts."""
         frames = len(layout.lengths)
         if layout.clips is not None:
             return list(layout.clips)
+        if now.clips is not None and sum(now.clips) == frames:
+            return list(now.clips)
         if now.images:
             return [1] * frames
         visual = now.prompt()

@@ -96,10 +96,7 @@ class LlmDoor:
         dropped = embeds[..., 0].isnan()
         marks, expected = int(dropped.sum()), now.expected_marks(len(embeds))
         if expected is not None and marks != expected:
-            raise ValueError(
-                f"visual features: NaN at {marks} places, {expected} of them by the plan; the vision encoder or its "
-                f"projector overflowed ({embeds.dtype}); allowed: a dtype that holds its numbers, such as bfloat16"
-            )
+            raise ValueError(overflowed(marks, expected, embeds.dtype))
         return dropped if marks else None
 
     def _check_later(self, now: Pass, visual: Tensor, embeds: Tensor) -> None:
@@ -190,6 +187,14 @@ class LayerHook:
 def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:
     """Which places of a prompt (..., S) visual tokens take: bool (..., S)."""
     return torch.isin(ids, torch.tensor(placeholders, device=ids.device))
+
+
+def overflowed(marks: int, expected: int, dtype: torch.dtype) -> str:
+    """Why features with NaN at more places than a plan left empty are refused."""
+    return (
+        f"visual features: NaN at {marks} places, {expected} of them by the plan; the vision encoder or its projector "
+        f"overflowed ({dtype}); allowed: a dtype that holds its numbers, such as bfloat16"
+    )
 
 
 def _rows(x: Tensor, places: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ class RandomPlaces(ByFrame):
     """Drawn without replacement, anew in each frame."""
 
     source = "control: drawn without replacement"
+    draws = True
 
     def plan(
         self,

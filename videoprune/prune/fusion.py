@@ -42,9 +42,10 @@ class FusionTokens:
 
 
 class Fusion(ABC):
-    """A method of stage 2. source: the paper."""
+    """A method of stage 2. source: the paper. draws: by chance."""
 
     source: ClassVar[str]
+    draws: ClassVar[bool] = False
 
     @abstractmethod
     def across(self, tokens: FusionTokens) -> KeepPlan:
@@ -106,6 +107,7 @@ class RandomFusion(Fusion):
     """Drawn without replacement."""
 
     source = "control: drawn without replacement"
+    draws = True
 
     def across(self, tokens: FusionTokens) -> KeepPlan:
         device = tokens.generator.device if tokens.generator else None

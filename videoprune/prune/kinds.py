@@ -156,9 +156,10 @@ class InsideEncoder(ABC):
 
 
 class ByFrame(ABC):
-    """Keeps some places of each frame at the encoder's end and never looks at them: a control."""
+    """Keeps some places of each frame at the encoder's end and never looks at them: a control. draws: by chance."""
 
     source: ClassVar[str]
+    draws: ClassVar[bool] = False
 
     @abstractmethod
     def plan(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from videoprune.config import PruneConfig
 from videoprune.prune.controls import RandomPlaces, UniformPlaces
 from videoprune.prune.evoprune import EvoPrune
 from videoprune.prune.fusion import FUSION, Fusion, FusionTokens
@@ -57,6 +58,7 @@ __all__ = [
     "OverClip",
     "Product",
     "Ranking",
+    "draws",
     "names",
     "over_clip",
 ]
@@ -99,3 +101,10 @@ def names(stage: Literal["encoder", "fusion", "llm"]) -> tuple[str, ...]:
     if stage == "encoder":
         return (*INSIDE, *BY_FRAME, *OVER_CLIP)
     return tuple(FUSION if stage == "fusion" else LLM)
+
+
+def draws(config: PruneConfig) -> bool:
+    """Whether what stays of a clip before the LLM is drawn at random."""
+    encoder, fusion = config.encoder.method, config.fusion.method
+    by_chance = [m.draws for m in (BY_FRAME.get(encoder), OVER_CLIP.get(encoder), FUSION.get(fusion)) if m]
+    return any(by_chance)

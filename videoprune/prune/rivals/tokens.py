@@ -117,7 +117,7 @@ class OverClip:
     source: the paper. products: its matrix products, from the sizes of the
     clip and `keep`; what the pixels decide (clusters, segments) is left out. count: how many tokens stay of a clip of
     so many frames, with so many tokens each, where `keep` are wanted; as near as can be said before the pixels are
-    seen. merging: what it does inside the encoder, before it is called with what is left.
+    seen. merging: what it does inside the encoder, before it is called with what is left. draws: by chance.
     """
 
     function: Callable[..., KeepPlan]
@@ -127,6 +127,7 @@ class OverClip:
     exact: bool = True
     count: Callable[[int, int, int], int] = _as_wanted
     merging: FrameMerging | None = None
+    draws: bool = False
 
     @property
     def knobs(self) -> tuple[str, ...]:
@@ -183,9 +184,12 @@ def over_clip(
     exact: bool = True,
     count: Callable[[int, int, int], int] = _as_wanted,
     merging: FrameMerging | None = None,
+    draws: bool = False,
 ) -> Callable[[Callable[..., KeepPlan]], OverClip]:
     """Make an `OverClip` of function(clip, keep, *, generator=None, and its knobs), which may then trust its inputs."""
-    return lambda function: OverClip(function, source, frozenset(needs), products, exact, count, merging)
+    return lambda function: OverClip(
+        function, source, frozenset(needs), products, exact, count, merging, draws
+    )
 
 
 def nearest_products(size: ClipSize, keep: int) -> list[Product]:
