@@ -64,8 +64,9 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def ask_all(engines: Mapping[str, Engine], samples: Sequence[Sample]) -> list[Asked]:
     """The first question of every clip, with every engine. Raises ValueError if one cannot be answered."""
+    from pipelines.run.model_stage import ModelStage
     from pipelines.run.progress import progress_bar
-    from pipelines.run.stages import ClipItem, DecodeStage, ModelStage, group_by_video
+    from pipelines.run.stages import ClipItem, DecodeStage, group_by_video
 
     first = next(iter(engines.values()))
     decode = DecodeStage(first.num_frames, first.frame_size)

@@ -40,7 +40,11 @@ def add(commands: Commands) -> None:
     ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
     ev.add_argument("--restart", action="store_true", help="empty --out first")
     ev.add_argument(
-        "--batch", type=count, default=8, metavar="N", help="questions per model call (default: 8)"
+        "--batch",
+        type=count,
+        default=16,
+        metavar="N",
+        help="questions in one call of the LLM, of one video or several (default: 16)",
     )
     ev.add_argument("--workers", type=count, default=1, metavar="N", help="ray: decoding actors (default: 1)")
     ev.add_argument("--models", type=count, default=1, metavar="N", help="ray: model actors (default: 1)")
@@ -66,7 +70,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 
 def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Runner:
-    from pipelines.run.stages import DecodeStage, ModelStage
+    from pipelines.run.model_stage import ModelStage
+    from pipelines.run.stages import DecodeStage
     from videoprune.models.loading import clip_shape
 
     num_frames, size = clip_shape(args.model)

@@ -19,7 +19,8 @@ from pipelines.measure.plan import Plan
 from pipelines.measure.timed import decoder, device_of, peak_of, ready, timed, tokens_of
 from pipelines.measure.turns import explained, rotated, take_turns
 from pipelines.run.results import Results, Row, failed_so_before
-from pipelines.run.stages import ClipItem, DecodeStage, Failure, failed_rows, question_fields
+from pipelines.run.rows import failed_rows, question_fields
+from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from videoprune.clock import now
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.base import Recipe

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.run.results import Row
-from pipelines.run.stages import question_fields
+from pipelines.run.rows import question_fields
 from pipelines.run.tasks import Task, right_or_wrong
 from videoprune.eval.benchmarks.scores import ALL, Counts, questions_of
 from videoprune.eval.judge import Verdict

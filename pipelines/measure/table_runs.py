@@ -18,8 +18,9 @@ from pipelines.measure.environment import hardware, hardware_line, versions
 from pipelines.measure.table_rows import TABLES, TableRow, TableSpec
 from pipelines.run import local
 from pipelines.run.evaluation import RunSettings, evaluate
+from pipelines.run.model_stage import ModelStage
 from pipelines.run.results import Row, model_fingerprint, read_rows, write_whole
-from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine

@@ -47,9 +47,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Ask what `out`/results.jsonl does not answer yet, and return what `out`/summary.json then holds.
 
-    A clip of which only some questions are answered is asked all of them again, so that batches are the same
-    as in a run that was never stopped. Rows of failed questions are tried again. Raises ValueError if `out`
-    holds answers from other settings, another model or other videos, unless `restart`.
+    A clip of which only some questions are answered is asked all of them again; clips that share calls with others
+    than in a run that was never stopped may differ from it in the last digits of floats. Rows of failed questions are
+    tried again. Raises ValueError if `out` holds answers from other settings, another model or other videos, unless
+    `restart`.
     """
     items = group_by_video(task.samples)
     keys = _keys(items, settings, task.digest())

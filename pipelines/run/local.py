@@ -1,4 +1,4 @@
-"""Runs the stages in this process. While the model works on one clip, the next ones are decoded.
+"""Runs the stages in this process. While the model works on some clips, the next ones are decoded.
 
 One thread is enough for that: a DecodeStage decodes in a process of its own and the thread only waits for it.
 """
@@ -10,27 +10,28 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
-from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage
+from pipelines.run.model_stage import ModelStage
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
 from videoprune.types import ResultRow
 
 
 def run(
     items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, *, ahead: int = 2
 ) -> Iterator[list[ResultRow]]:
-    """Rows of each item, in the order given. ahead: clips that may be decoded and waiting."""
+    """Rows of each item, in the order given. ahead: groups of clips that may be decoded and waiting."""
     if ahead < 1:
         raise ValueError(f"ahead={ahead}; allowed: 1 or more")
-    left = iter(items)
-    waiting: deque[Future[DecodedClip]] = deque()
+    left = model.groups(items)
+    waiting: deque[Future[list[DecodedClip]]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     try:
         decode.setup()
         model.setup()
-        waiting.extend(pool.submit(decode.process, item) for item in islice(left, ahead))
+        waiting.extend(pool.submit(decode.process_all, group) for group in islice(left, ahead))
         while waiting:
             decoded = waiting.popleft().result()
-            waiting.extend(pool.submit(decode.process, item) for item in islice(left, 1))
-            yield model.process(decoded)
+            waiting.extend(pool.submit(decode.process_all, group) for group in islice(left, 1))
+            yield from model.process_all(decoded)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         decode.close()

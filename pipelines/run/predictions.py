@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.run.results import Row, read_rows
-from pipelines.run.stages import Failure, failed_rows, group_by_video
+from pipelines.run.rows import failed_rows
+from pipelines.run.stages import Failure, group_by_video
 from videoprune.eval.benchmarks.base import Benchmark
 from videoprune.eval.benchmarks.folder import read_json, read_json_lines
 from videoprune.types import UNUSABLE, Sample

@@ -1,14 +1,14 @@
 """Runs the stages in pools of Ray actors: decoding on many cores, models beside it, on one machine or several.
 
 Decoding videos is slow, uneven, and now and then it hangs or takes its process down. So an actor works on one
-item at a time, a bounded number of items is under way, and each has a deadline. An actor that hangs is
-killed, one that died is replaced, and the item is tried again; after `retries` it is set aside as failed,
-with the reason, and the others go on.
+group of items at a time, a bounded number of groups is under way, and each has a deadline. An actor that hangs is
+killed, one that died is replaced, and the items are tried again, each alone; after `retries` an item is set aside as
+failed, with the reason, and the others go on.
 
 What travels: an item is a path and its questions, a row is text and numbers. Decoded frames are small (8 x
 112 x 112 x 3 bytes, 300 KB). They go by object reference from the decoding actor's object store straight to
 the model actor and never pass the caller. Each call returns a receipt next to its result, so that the caller
-learns how it ended without fetching the result. At most `decoders + 2 * models` clips exist at a time. Models
+learns how it ended without fetching the result. At most `decoders + 2 * models` groups exist at a time. Models
 stay inside their actors.
 
 On several machines, the videos and the model's folder must have the same path on each, and the package must
@@ -25,8 +25,10 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray_pool import Pool, RayOptions, Work, maker, ray
-from pipelines.run.stages import ClipItem, DecodeStage, Failure, ModelStage, failed_rows
+from pipelines.run.rows import failed_rows
+from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from videoprune.types import ResultRow
 
 
@@ -69,7 +71,7 @@ class _Run:
         self, items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, options: RayOptions
     ) -> None:
         self.options = options
-        self.items = iter(items)
+        self.groups = model.groups(items)
         self.again: deque[Work] = deque()
         self.decoded: deque[Work] = deque()
         decode_cpus, model_cpus, gpus = _shares(options, model.device)
@@ -103,13 +105,13 @@ class _Run:
             work = self._next()
             if work is None:
                 break
-            self.decoders.submit(work, work.item)
+            self.decoders.submit(work, work.items)
         return bool(self.decoders.busy or self.decoded or self.models.busy or self._more_to_come())
 
     def _next(self) -> Work | None:
         if self.again:
             return self.again.popleft()
-        return next(map(Work, islice(self.items, 1)), None)
+        return next(map(Work, islice(self.groups, 1)), None)
 
     def _more_to_come(self) -> bool:
         """While the actors start, whether there is an item for them."""
@@ -130,15 +132,20 @@ class _Run:
             work.decoded = result
             self.decoded.append(work)
         else:
-            yield ray.get(result)
+            yield from ray.get(result)
 
     def _try_again(self, work: Work, failure: Failure) -> Iterator[list[ResultRow]]:
+        """Each item by itself, so that a bad one costs its neighbours nothing but time. Only an item that was alone
+        has used up an attempt."""
+        if len(work.items) > 1:
+            self.again.extend(Work([item]) for item in work.items)
+            return
         work.attempts, work.decoded = work.attempts + 1, None
         if work.attempts <= self.options.retries:
             self.again.append(work)
         else:
             reason = f"set aside after {work.attempts} attempts: {failure.reason}"
-            yield failed_rows(work.item, replace(failure, reason=reason))
+            yield failed_rows(work.items[0], replace(failure, reason=reason))
 
 
 def _shares(options: RayOptions, device: str | None) -> tuple[float, float, float]:

@@ -24,8 +24,9 @@ from pipelines.run.stages import ClipItem, Failure
 @dataclass(frozen=True)
 class RayOptions:
     """decoders, models: actors of each kind. address: of a running cluster; None starts one on this machine,
-    with num_cpus of its cores (None: all). item_seconds: deadline of an item in one stage; keep it above the
-    decoder's own. start_seconds: of an actor, which loads a model. retries: how often an item is tried again.
+    with num_cpus of its cores (None: all). item_seconds: deadline of an item in one stage, a group has as many times
+    that; keep it above the decoder's own. start_seconds: of an actor, which loads a model. retries: how often an item
+    is tried again.
     """
 
     decoders: int = 1
@@ -58,14 +59,16 @@ class _StageActor:
 
     def process(self, value: Any) -> tuple[None, Any]:
         """A receipt, small enough to fetch at once, and the result, which stays where it is."""
-        return None, self.stage.process(value)
+        return None, self.stage.process_all(value)
 
 
 @dataclass
 class Work:
-    item: ClipItem
+    """Items that go together."""
+
+    items: list[ClipItem]
     attempts: int = 0
-    decoded: Any = None  # reference to a DecodedClip
+    decoded: Any = None  # reference to their DecodedClips
 
 
 @dataclass
@@ -130,9 +133,7 @@ class Pool:
                     f"{self.name}: an actor was not ready after {self.options.start_seconds:g} s; "
                     f"the cluster has free: {ray.available_resources()}"
                 )
-            failure = Failure(
-                "deadline", f"{self.name}: no answer within {self.options.item_seconds:g} s, killed"
-            )
+            failure = Failure("deadline", f"{self.name}: no answer within {self._limit(call):g} s, killed")
             self._replace(call, failure)
             lost.append((call.work, failure))
         return lost
@@ -146,8 +147,12 @@ class Pool:
             ray.kill(actor)
 
     def _time_left(self, call: Call) -> float:
-        limit = self.options.start_seconds if call.work is None else self.options.item_seconds
-        return call.since + limit - time.monotonic()
+        return call.since + self._limit(call) - time.monotonic()
+
+    def _limit(self, call: Call) -> float:
+        if call.work is None:
+            return self.options.start_seconds
+        return self.options.item_seconds * len(call.work.items)
 
     def _start(self) -> None:
         actor = self.make()

@@ -11,18 +11,12 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
-import torch
-
-from pipelines.measure.turns import WARM_UP_TOKENS
-from videoprune.config import PruneConfig
-from videoprune.engine import Engine
 from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles, read_subtitles
-from videoprune.types import UNUSABLE, Answer, ResultRow, Sample, VideoFrames, result_row
+from videoprune.types import UNUSABLE, Sample, VideoFrames
 from videoprune.video import Policy, Reader, Sampling, VideoError
 from videoprune.video.grid import grid_view
 from videoprune.video.header import stream_header
@@ -107,6 +101,9 @@ class DecodeStage:
             frames = Failure.of(error)
         return DecodedClip(item, frames, time.perf_counter() - started, header)
 
+    def process_all(self, items: Sequence[ClipItem]) -> list[DecodedClip]:
+        return [self.process(item) for item in items]
+
     def _decode(self, item: ClipItem) -> tuple[VideoFrames | Failure, tuple[int, float] | None]:
         assert self._reader is not None, "setup() comes first"
         if unusable := item.samples[0].meta.get(UNUSABLE, ""):
@@ -122,74 +119,6 @@ class DecodeStage:
     def close(self) -> None:
         if self._reader is not None:
             self._reader.close()
-
-
-class ModelStage:
-    """Frames -> one row per question, as in results.jsonl but without its `key`.
-
-    batch: questions in one call of the LLM. A clip that raises becomes failed rows with the error's traceback, so
-    that one strange clip does not end a long run; settings that no clip could pass raise ValueError in
-    `setup`.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        prune: PruneConfig,
-        *,
-        device: str | None = None,
-        batch: int = 8,
-        max_new_tokens: int = 16,
-    ) -> None:
-        if batch < 1:
-            raise ValueError(f"batch={batch}; allowed: 1 or more")
-        self.model, self.prune, self.device = model, prune, device
-        self.batch, self.max_new_tokens = batch, max_new_tokens
-        self._engine: Engine | None = None
-
-    @classmethod
-    def around(cls, engine: Engine, *, batch: int = 8, max_new_tokens: int = 16) -> ModelStage:
-        """A stage on an engine that is loaded already."""
-        stage = cls("", engine.prune, batch=batch, max_new_tokens=max_new_tokens)
-        stage._engine = engine
-        return stage
-
-    def setup(self) -> None:
-        if self._engine is None:
-            self._engine = Engine(self.model, self.prune, device=self.device)
-        self._warm_up(self._engine)
-
-    def process(self, decoded: DecodedClip) -> list[ResultRow]:
-        seconds = {"decode": decoded.seconds}
-        if isinstance(decoded.frames, Failure):
-            return failed_rows(decoded.item, decoded.frames, seconds)
-        try:
-            return self._rows(with_subtitles(decoded), decoded.frames, seconds)
-        except Exception as error:
-            return failed_rows(decoded.item, Failure.of(error), seconds)
-
-    def close(self) -> None:
-        self._engine = None
-
-    def _rows(self, item: ClipItem, frames: VideoFrames, seconds: dict[str, float]) -> list[ResultRow]:
-        assert self._engine is not None, "setup() comes first"
-        encoded = self._engine.encode([frames])
-        shared = _shares(seconds | encoded[0].trace.seconds, len(item.samples))
-        rows = []
-        for start in range(0, len(item.samples), self.batch):
-            samples = item.samples[start : start + self.batch]
-            answers = self._engine.answer(encoded, samples, max_new_tokens=self.max_new_tokens)
-            rows += [_row(s, answer, frames, shared) for s, answer in zip(samples, answers, strict=True)]
-        return rows
-
-    def _warm_up(self, engine: Engine) -> None:
-        """A grey clip and as many questions as later: finds settings that cannot work, and keeps first-call costs
-        out of the times."""
-        height, width = engine.frame_size or (224, 224)
-        grey = torch.full((engine.num_frames, height, width, 3), 128, dtype=torch.uint8)
-        frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
-        asked = [Sample(f"{i}", "", f"Which is number {i}?", ("one", "two")) for i in range(self.batch)]
-        engine.answer(engine.encode([frames]), asked, max_new_tokens=WARM_UP_TOKENS)
 
 
 def with_subtitles(decoded: DecodedClip) -> ClipItem:
@@ -208,58 +137,3 @@ def group_by_video(samples: Sequence[Sample]) -> list[ClipItem]:
     for sample in samples:
         found.setdefault(sample.video, []).append(sample)
     return [ClipItem(video, tuple(asked)) for video, asked in found.items()]
-
-
-def failed_rows(
-    item: ClipItem, failure: Failure, seconds: Mapping[str, float] | None = None
-) -> list[ResultRow]:
-    """Rows of a clip without an answer."""
-    said = {
-        "prediction": "",
-        "text": "",
-        "correct": False,
-        "outcome": "failed",
-        "kind": failure.kind,
-        "reason": failure.reason,
-        "traceback": failure.traceback,
-        "backend": "",
-        "fallback_reason": "",
-        "tokens": None,
-        "seconds": _shares(seconds or {}, len(item.samples)),
-    }
-    return [result_row(question_fields(s) | said) for s in item.samples]
-
-
-def _row(sample: Sample, answer: Answer, frames: VideoFrames, shared: Mapping[str, float]) -> ResultRow:
-    """shared: the question's share of the clip's seconds."""
-    said = {
-        "prediction": answer.choice,
-        "text": answer.text,
-        "correct": bool(answer.choice) and answer.choice == sample.answer,
-        "outcome": frames.outcome.kind,
-        "reason": frames.outcome.reason,
-        "backend": frames.backend,
-        "fallback_reason": frames.fallback_reason,
-        "tokens": answer.trace.as_dict(),
-        "seconds": {**shared, **_shares(answer.trace.seconds, 1)},
-    }
-    return result_row(question_fields(sample) | said)
-
-
-def question_fields(sample: Sample) -> dict[str, Any]:
-    """What a row says of its question. What a benchmark's scores need beyond that is in `meta`."""
-    row: dict[str, Any] = {
-        "question_id": sample.question_id,
-        "video_id": sample.meta.get("video_id", sample.video),
-        "category": sample.meta.get("category", ""),
-        "duration": sample.meta.get("duration", ""),
-        "question": sample.question,
-        "answer": sample.answer,
-    }
-    more = {k: v for k, v in sample.meta.items() if k not in ("video_id", "category", "duration")}
-    return row | {"meta": more} if more else row
-
-
-def _shares(seconds: Mapping[str, float], questions: int) -> dict[str, float]:
-    """What one question bears of a clip's time, so that the rows of a run add up to the run."""
-    return {stage: round(value / questions, 6) for stage, value in seconds.items()}

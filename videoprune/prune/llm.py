@@ -56,13 +56,19 @@ class Aim(Ranking):
 
 
 class RandomTokens(Ranking):
-    """The cut's share, drawn from the generator on its own device."""
+    """The cut's share, drawn from the generator on its own device. A row's draw does not depend on the rows beside it:
+    each starts from the same state."""
 
     source = "control: drawn without replacement"
 
     def rank(self, tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
-        device = tokens.generator.device if tokens.generator else None
-        drawn = torch.rand(tokens.visual.shape, generator=tokens.generator, device=device)
+        generator = tokens.generator or torch.Generator()
+        state, drawn = generator.get_state(), torch.zeros(tokens.visual.shape)
+        for row, visual in zip(drawn, tokens.visual.cpu(), strict=True):
+            generator.set_state(state)
+            row[visual] = torch.rand(int(visual.sum()), generator=generator, device=generator.device).cpu()
+        generator.set_state(state)
+        torch.rand(1, generator=generator, device=generator.device)  # the next cut draws anew
         return tokens.wanted, drawn.to(tokens.visual.device)
 
 

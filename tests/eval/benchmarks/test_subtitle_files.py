@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.run.stages import ClipItem, DecodedClip, ModelStage
+from pipelines.run.model_stage import ModelStage
+from pipelines.run.stages import ClipItem, DecodedClip
 from tests.eval.benchmarks import made
 from videoprune.config import PruneConfig
 from videoprune.eval.benchmarks.registry import benchmark

@@ -16,8 +16,10 @@ import pytest
 
 from pipelines.run import local
 from pipelines.run.evaluation import Runner, RunSettings, evaluate
+from pipelines.run.model_stage import ModelStage
 from pipelines.run.results import model_fingerprint, read_rows
-from pipelines.run.stages import ClipItem, DecodeStage, Failure, ModelStage, failed_rows
+from pipelines.run.rows import failed_rows
+from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.benchmarks.moving_shapes.load import load

@@ -12,8 +12,9 @@ import ray
 
 from pipelines.run import local
 from pipelines.run import ray as ray_executor
+from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
-from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, ModelStage, group_by_video
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, group_by_video
 from videoprune.config import preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.types import Sample

@@ -2,25 +2,22 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.run import local
-from pipelines.run.stages import (
-    ClipItem,
-    DecodedClip,
-    DecodeStage,
-    Failure,
-    ModelStage,
-    failed_rows,
-    group_by_video,
-)
+from pipelines.run.model_stage import ModelStage
+from pipelines.run.rows import failed_rows
+from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, Failure, group_by_video
 from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.models.loading import clip_shape
-from videoprune.types import STAGES, Answer, Sample, VideoFrames, result_row
+from videoprune.types import STAGES, Answer, Encoded, Sample, Trace, VideoFrames, result_row
 from videoprune.video import Sampling, read
 
 
@@ -78,11 +75,11 @@ def test_rows_are_what_the_engine_says(engine: Engine, items: list[ClipItem]) ->
 
 def test_smaller_batches_give_the_same_rows(engine: Engine, items: list[ClipItem]) -> None:
     found = []
-    for batch in (1, 2, 8):
+    for batch in (1, 2, 3, 8, 16):
         decode = DecodeStage(engine.num_frames, engine.frame_size)
         stage = ModelStage.around(engine, batch=batch, max_new_tokens=2)
         found.append(without_seconds([r for part in local.run(items, decode, stage) for r in part]))
-    assert found[0] == found[1] == found[2]
+    assert all(rows == found[0] for rows in found)
 
 
 def test_a_clips_seconds_are_shared_by_its_questions(engine: Engine, items: list[ClipItem]) -> None:
@@ -163,6 +160,41 @@ def test_a_failed_row_has_its_reason_and_its_share_of_time() -> None:
     assert {(r["outcome"], r["kind"]) for r in rows} == {("failed", "missing")}
 
 
+@given(st.lists(st.integers(1, 9), max_size=20), st.integers(1, 12))
+def test_groups_are_neighbours_up_to_the_batch(questions: list[int], batch: int) -> None:
+    made = [ClipItem(str(i), (Sample("q", "v", "?"),) * n) for i, n in enumerate(questions)]
+    groups = list(ModelStage("", PruneConfig(), batch=batch).groups(made))
+    assert [item for group in groups for item in group] == made
+    for group, after in zip_longest(groups, groups[1:]):
+        asked = sum(len(item.samples) for item in group)
+        assert asked <= batch or len(group) == 1
+        assert after is None or asked + len(after[0].samples) > batch  # the next one did not fit
+
+
+def test_a_strange_clip_costs_its_group_nothing(
+    engine: Engine, items: list[ClipItem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(asked: list[ClipItem]) -> list[list[dict]]:
+        decode = DecodeStage(engine.num_frames, engine.frame_size)
+        return list(local.run(asked, decode, ModelStage.around(engine, max_new_tokens=1)))
+
+    expected = run(items)
+    encode, strange = Engine.encode, items[1].video
+
+    def burst(self: Engine, frames: list[VideoFrames], **more: bool) -> list[Encoded]:
+        if any(one.path == strange for one in frames):
+            raise RuntimeError("no room")
+        return encode(self, frames, **more)
+
+    missing = ClipItem(str(tmp_path / "no.mp4"), items[0].samples[:1])
+    monkeypatch.setattr(Engine, "encode", burst)
+    found = run([items[0], missing, *items[1:]])
+    assert [row["kind"] for row in found[1]] == ["missing"]
+    assert {row["reason"] for row in found[2]} == {"RuntimeError: no room"}
+    for rows, those in zip((found[0], found[3]), (expected[0], expected[2]), strict=True):
+        assert without_seconds(rows) == without_seconds(those)
+
+
 class FakeEngine:
     """Notes what it is asked for."""
 
@@ -183,6 +215,25 @@ def test_the_warm_up_takes_decoding_steps_at_the_batch_size_of_the_run() -> None
     stage = ModelStage.around(fake, batch=5, max_new_tokens=1)  # type: ignore[arg-type]
     stage.setup()
     assert fake.asked == [(5, 3)]  # the first token comes from the prefill
+
+
+def test_calls_of_the_llm_have_a_budget_of_questions_and_of_tokens() -> None:
+    stage = ModelStage("", PruneConfig(), batch=4, tokens=100)
+    fused = (30, 30, 60, 150)
+    encoded = [Encoded(Trace(n, {}, n), None) for n in fused]
+    made = [ClipItem(str(i), (Sample("a", "v", "?"), Sample("b", "v", "?"))) for i in range(4)]
+    calls = [[(i, s.question_id) for i, s in call] for call in stage._calls(made, encoded)]
+    assert calls == [
+        [(0, "a"), (0, "b"), (1, "a")],
+        [(1, "b"), (2, "a")],
+        [(2, "b")],
+        [(3, "a")],
+        [(3, "b")],
+    ]
+    many = ModelStage("", PruneConfig(), batch=3, tokens=1000)._calls(made, encoded)
+    assert [len(call) for call in many] == [3, 3, 2]
+    with pytest.raises(ValueError, match="tokens=0"):
+        ModelStage("", PruneConfig(), tokens=0)
 
 
 def test_what_decoding_raises_is_a_failure_with_its_traceback(
@@ -207,7 +258,8 @@ def test_the_local_executor_decodes_ahead_but_not_too_far(engine: Engine, items:
             return super().process(item)
 
     many = items * 3
-    run = local.run(many, Noting(4, (32, 32)), ModelStage.around(engine, max_new_tokens=1), ahead=2)
+    stage = ModelStage.around(engine, batch=3, max_new_tokens=1)  # each clip is a group
+    run = local.run(many, Noting(4, (32, 32)), stage, ahead=2)
     for done, _ in enumerate(run, start=1):
         assert len(started) <= min(done + 2, len(many))
     assert started == [item.video for item in many]

@@ -1,0 +1,129 @@
+"""The model's part of a run: frames in, rows out.
+
+Shapes: T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+
+from pipelines.measure.turns import WARM_UP_TOKENS
+from pipelines.run.rows import answered_row, failed_rows, shares
+from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
+from videoprune.config import PruneConfig
+from videoprune.engine import Engine
+from videoprune.types import Encoded, ResultRow, Sample, VideoFrames
+
+BATCH = 16  # questions in one call of the LLM
+
+
+class ModelStage:
+    """Frames -> one row per question, as in results.jsonl but without its `key`.
+
+    batch: questions in one call of the LLM, of one clip or of several that were encoded together, while their visual
+    tokens are no more than `tokens`. A clip that raises becomes failed rows with the error's traceback, so that one
+    strange clip does not end a long run; settings that no clip could pass raise ValueError in `setup`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        prune: PruneConfig,
+        *,
+        device: str | None = None,
+        batch: int = BATCH,
+        tokens: int = 16384,
+        max_new_tokens: int = 16,
+    ) -> None:
+        for name, value in (("batch", batch), ("tokens", tokens)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; allowed: 1 or more")
+        self.model, self.prune, self.device = model, prune, device
+        self.batch, self.tokens, self.max_new_tokens = batch, tokens, max_new_tokens
+        self._engine: Engine | None = None
+
+    @classmethod
+    def around(cls, engine: Engine, *, batch: int = BATCH, max_new_tokens: int = 16) -> ModelStage:
+        """A stage on an engine that is loaded already."""
+        stage = cls("", engine.prune, batch=batch, max_new_tokens=max_new_tokens)
+        stage._engine = engine
+        return stage
+
+    def setup(self) -> None:
+        if self._engine is None:
+            self._engine = Engine(self.model, self.prune, device=self.device)
+        self._warm_up(self._engine)
+
+    def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:
+        """Items that go through a run together: neighbours with no more than `batch` questions, or one with more."""
+        group, room = list[ClipItem](), 0
+        for item in items:
+            if group and len(item.samples) > room:
+                yield group
+                group = []
+            room = (room if group else self.batch) - len(item.samples)
+            group.append(item)
+        if group:
+            yield group
+
+    def process(self, decoded: DecodedClip) -> list[ResultRow]:
+        return self.process_all([decoded])[0]
+
+    def process_all(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]:
+        """The rows of each clip. Where a group raises, its clips are asked one by one."""
+        ready = [clip for clip in clips if not isinstance(clip.frames, Failure)]
+        try:
+            rows = self._rows(ready) if ready else []
+        except Exception as error:
+            alone = len(ready) == 1
+            rows = [_failed(ready[0], Failure.of(error))] if alone else [self.process(c) for c in ready]
+        left = iter(rows)
+        return [_failed(c, c.frames) if isinstance(c.frames, Failure) else next(left) for c in clips]
+
+    def close(self) -> None:
+        self._engine = None
+
+    def _rows(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]:
+        """Of clips that have frames."""
+        assert self._engine is not None, "setup() comes first"
+        items, frames = [with_subtitles(clip) for clip in clips], [clip.frames for clip in clips]
+        encoded = self._engine.encode(frames)  # type: ignore[arg-type]
+        rows: list[list[ResultRow]] = [[] for _ in clips]
+        for part in self._calls(items, encoded):
+            asked, samples = [encoded[i] for i, _ in part], [sample for _, sample in part]
+            answers = self._engine.answer(asked, samples, max_new_tokens=self.max_new_tokens)
+            for (i, sample), answer in zip(part, answers, strict=True):
+                spent = {"decode": clips[i].seconds} | encoded[i].trace.seconds
+                shared = shares(spent, len(items[i].samples))
+                rows[i].append(answered_row(sample, answer, frames[i], shared))  # type: ignore[arg-type]
+        return rows
+
+    def _calls(
+        self, items: Sequence[ClipItem], encoded: Sequence[Encoded]
+    ) -> Iterator[list[tuple[int, Sample]]]:
+        """Questions of one call of the LLM: the number of the clip, and the question."""
+        part, tokens = list[tuple[int, Sample]](), 0
+        for i, item in enumerate(items):
+            for sample in item.samples:
+                if part and (len(part) == self.batch or tokens + encoded[i].trace.fused > self.tokens):
+                    yield part
+                    part, tokens = [], 0
+                part.append((i, sample))
+                tokens += encoded[i].trace.fused
+        if part:
+            yield part
+
+    def _warm_up(self, engine: Engine) -> None:
+        """A grey clip and as many questions as later: finds settings that cannot work, and keeps first-call costs
+        out of the times."""
+        height, width = engine.frame_size or (224, 224)
+        grey = torch.full((engine.num_frames, height, width, 3), 128, dtype=torch.uint8)
+        frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
+        asked = [Sample(f"{i}", "", f"Which is number {i}?", ("one", "two")) for i in range(self.batch)]
+        engine.answer(engine.encode([frames]), asked, max_new_tokens=WARM_UP_TOKENS)
+
+
+def _failed(clip: DecodedClip, failure: Failure) -> list[ResultRow]:
+    return failed_rows(clip.item, failure, {"decode": clip.seconds})
