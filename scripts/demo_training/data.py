@@ -43,6 +43,13 @@ def least_cover(scene: Scene) -> float:
     return 0.15 if isinstance(scene, HardScene) else 0.25
 
 
+def kept_first(scene: Scene, owner: Tensor) -> Tensor:
+    """1 at tokens of objects that are there for a moment, 0 elsewhere: float32, as owner (T, n), -1 is none."""
+    brief = {id(o) for o in scene.brief()} if isinstance(scene, HardScene) else set()
+    marks = torch.tensor([*(float(id(o) in brief) for o in scene.objects), 0.0])
+    return marks[owner]
+
+
 def soften(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """What a codec and a resize do to a frame, roughly: a little blur, of random strength. uint8 (T, S, S, 3)."""
     mix = float(rng.uniform(0, 0.5))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from demo_training.clips import Group, RenderedClips
-from demo_training.data import HARD_SHARE, frames_of, least_cover, owner_to_grid
+from demo_training.data import HARD_SHARE, frames_of, kept_first, least_cover, owner_to_grid
 from demo_training.dense import IGNORE, LATER, LAYER, token_labels, token_places
 from demo_training.shapes import StockShape
 from videoprune import apply, remove
@@ -77,14 +77,17 @@ class Prefix:
 def prefix(
     shape: StockShape, model: Any, layout: Tensor, clips: list[Encoded], keep: float, drop: float
 ) -> Prefix:
-    """keep: EvoPrune's share. drop: share of the rest that goes at random. layout: ids of the prompt's start (L,)."""
+    """keep: EvoPrune's share. drop: share of the rest that goes at random, but nothing that is shown for a moment: what
+    has no token left cannot be answered. layout: ids of the prompt's start (L,)."""
     x = {k: torch.stack([c.x[k] for c in clips]).float().to(model.device) for k in clips[0].x}
     kept = torch.stack([c.kept for c in clips])  # (B, T, n)
     z, taps, kept = shape.project(model, x, kept, keep)  # (B, T*n, W), NaN-free, and which are there
     kept = kept.flatten(1)
     count = int(kept.sum(1).min())
     count = max(8, round((1 - drop) * count))
-    chosen = (torch.rand(kept.shape) + kept.float()).topk(count, 1).indices.sort(1).values  # (B, K)
+    first = torch.stack([kept_first(c.scene, c.owner) for c in clips]).flatten(1)
+    score = torch.rand(kept.shape) + first
+    chosen = score.where(kept, -1.0).topk(count, 1).indices.sort(1).values  # (B, K)
     frame = torch.arange(kept.shape[1]) // (kept.shape[1] // clips[0].kept.shape[0]) * shape.frames_per_step
     frame = (frame + shape.frames_per_step - 1)[chosen]
     owner = torch.stack([c.owner for c in clips]).flatten(1).gather(1, chosen)
