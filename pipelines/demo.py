@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from videoprune.engine import Engine
-    from videoprune.types import ResultRow, Sample
+    from videoprune.result_row import ResultRow
+    from videoprune.types import Sample
 
 _ANSWER_WIDTH = 20
 _PAGE_WIDTH = 120  # where the output is no terminal

@@ -103,3 +103,10 @@ def test_public_names_exist_and_others_do_not() -> None:
         assert getattr(videoprune, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'aply'"):
         _ = videoprune.aply
+
+
+def test_a_number_of_merges_needs_a_schedule_that_has_places() -> None:
+    with pytest.raises(ValueError, match=r"encoder.merges=3 .*constant.*allowed: 0"):
+        EncoderPrune(method="evoprune", keep=0.5, schedule="constant", merges=3)
+    with pytest.raises(ValueError, match=r"encoder.merges=-1"):
+        EncoderPrune(merges=-1)

@@ -127,6 +127,30 @@ def test_clips_together_equal_clips_alone(engines, name):
         engine.answer(encoded, QUESTIONS)
 
 
+@pytest.mark.parametrize("prune", ["none", "balanced"])
+@pytest.mark.parametrize("name", DEMOS)
+def test_what_questions_share_may_be_kept(engines, name, prune, monkeypatch):
+    """Clips of two lengths, asked in any order; the beginnings are computed once, and by settings of the LLM."""
+    engine = engines[name].with_prune(prune)
+    plain = engine.encode([clip(engine, n, n) for n in ((4, 2) if name != "demo" else (4, 4))])
+    kept, computed = engine.prefill(plain), []
+    known = type(engine.weights)._prefix
+    monkeypatch.setattr(type(engine.weights), "_prefix", lambda *a: computed.append(1) or known(*a))
+    asked = [kept[i] for i in (1, 0, 1)]
+    together = engine.answer(asked, QUESTIONS, max_new_tokens=4)
+    assert not computed
+    for one, question, answer in zip((1, 0, 1), QUESTIONS, together, strict=True):
+        for clips in ([plain[one]], [kept[one]]):
+            (alone,) = engine.answer(clips, [question], max_new_tokens=4)
+            assert (alone.text, *numbers(alone)) == (answer.text, *numbers(answer))
+    assert not computed  # a question alone has nothing to share
+    engine.answer(plain[:1], QUESTIONS, max_new_tokens=1)
+    assert len(computed) == 1
+    other = engine.with_prune("evoprune" if prune == "balanced" else "aggressive")
+    other.answer(kept[:1], QUESTIONS, max_new_tokens=1)  # made for other settings: made anew
+    assert len(computed) == 2
+
+
 def check_trace(encoded: Encoded, answer: Answer) -> None:
     trace = answer.trace
     assert (encoded.trace.dense, encoded.trace.encoder, encoded.trace.fused) == numbers(answer)[:3]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from videoprune.types import result_row
+from videoprune.result_row import result_row
 
 
 def row(**changes: Any) -> dict[str, Any]:

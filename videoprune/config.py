@@ -25,7 +25,8 @@ class EncoderPrune:
     `random` and `uniform` are controls that drop at the encoder's end; the others are rivals that choose there among
     all tokens of a clip; `prune/registry.py` has them all. keep: tokens at the encoders' ends over
     dense tokens, all encoders together. budget: how encoders share it (METEOR); `rank` needs ranks in the model's
-    config. schedule: where EvoPrune's merges fall; `constant` is ToMe's, which `tome` always has. lambda_div,
+    config. schedule: where EvoPrune's merges fall; `constant` is ToMe's, which `tome` always has. merges: how many of
+    the schedule's places EvoPrune merges at, spread over them; 0: all. Fewer merges launch fewer kernels. lambda_div,
     lambda_att: weights of the diversity penalty and of the soft attention term in EvoPrune's pair score;
     critical_ratio: share of tokens that attention protects.
     metric: what is compared, head-mean keys or hidden states, which lost less on MovingShapes (docs/tables.md).
@@ -40,6 +41,7 @@ class EncoderPrune:
     keep: float = 1.0
     budget: BudgetRule = "equal"
     schedule: Schedule = "skip"
+    merges: int = 0
     metric: Literal["keys", "hidden"] = "hidden"
     lambda_div: float = 0.1
     lambda_att: float = 0.0
@@ -54,7 +56,13 @@ class EncoderPrune:
         _in_range("encoder.keep", self.keep, 0.0, 1.0, open_low=True)
         _in_range("encoder.critical_ratio", self.critical_ratio, 0.0, 1.0)
         _in_range("encoder.neighbors", self.neighbors, 1, 10_000)
+        _in_range("encoder.merges", self.merges, 0, 1_000)
         _in_range("encoder.temporal", self.temporal, 0.0, 1.0)
+        if self.merges and self.schedule == "constant":
+            raise ValueError(
+                f"encoder.merges={self.merges} with encoder.schedule='constant', which merges in every block; "
+                "allowed: 0"
+            )
         for name, value in (("frames", self.frames != "equal"), ("temporal", self.temporal)):
             if value and self.method != "none" and self.method not in (allowed := _by_content()):
                 raise ValueError(

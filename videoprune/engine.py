@@ -65,6 +65,12 @@ class Engine:
         """
         return self.weights.encode(frames, self.settings, survivors=survivors)
 
+    def prefill(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """The clips with what the LLM makes of them before it sees a question, for clips that are asked again and
+        again: questions that come together share it in any case. It holds the keys and values of all layers before the
+        first cut, and serves engines with the same `llm` settings."""
+        return self.weights.prefill(encoded, self.settings)
+
     def answer(
         self, encoded: Sequence[Encoded], questions: Sequence[Sample | str], *, max_new_tokens: int = 64
     ) -> list[Answer]:

@@ -24,7 +24,8 @@ from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from videoprune.clock import now
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.base import Recipe
-from videoprune.types import Answer, ResultRow, Sample, result_row
+from videoprune.result_row import ResultRow, result_row
+from videoprune.types import Answer, Sample
 
 BATCH = 8  # questions about one clip in a call, as `videoprune eval` has them
 Mark = Callable[[ResultRow], ResultRow]

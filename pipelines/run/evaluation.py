@@ -21,7 +21,7 @@ from pipelines.run.stages import ClipItem, group_by_video
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig
 from videoprune.eval.summary import summarize
-from videoprune.types import ResultRow, result_row
+from videoprune.result_row import ResultRow, result_row
 
 Runner = Callable[[Sequence[ClipItem]], Iterator[list[ResultRow]]]
 

@@ -12,7 +12,7 @@ from itertools import islice
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
-from videoprune.types import ResultRow
+from videoprune.result_row import ResultRow
 
 
 def run(

@@ -14,7 +14,8 @@ from pipelines.run.rows import answered_row, failed_rows, shares
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
-from videoprune.types import Encoded, ResultRow, Sample, VideoFrames
+from videoprune.result_row import ResultRow
+from videoprune.types import Encoded, Sample, VideoFrames
 
 BATCH = 16  # questions in one call of the LLM
 

@@ -29,7 +29,7 @@ from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray_pool import Pool, RayOptions, Work, maker, ray
 from pipelines.run.rows import failed_rows
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
-from videoprune.types import ResultRow
+from videoprune.result_row import ResultRow
 
 
 def run(

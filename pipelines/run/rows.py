@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.run.stages import ClipItem, Failure
-from videoprune.types import Answer, ResultRow, Sample, VideoFrames, result_row
+from videoprune.result_row import ResultRow, result_row
+from videoprune.types import Answer, Sample, VideoFrames
 
 
 def failed_rows(

@@ -20,7 +20,8 @@ from videoprune.eval.benchmarks.moving_shapes.splits import Split, split_named
 from videoprune.eval.benchmarks.registry import benchmark
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores
 from videoprune.eval.metrics import is_correct
-from videoprune.types import UNUSABLE, ResultRow, Sample
+from videoprune.result_row import ResultRow
+from videoprune.types import UNUSABLE, Sample
 
 MOVING_SHAPES = "moving-shapes"
 ACCURACY = "accuracy"

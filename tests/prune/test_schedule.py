@@ -57,6 +57,29 @@ def test_total_cap_and_places(
         left -= count
 
 
+@given(st.integers(2, 40), st.integers(1, 50), st.sampled_from([s for s in SCHEDULES if s != "constant"]))
+def test_fewer_merges_are_spread_over_the_places(blocks: int, merges: int, schedule: Schedule) -> None:
+    places, tokens = places_oracle(blocks, schedule), 2**20
+    left = tokens - tokens // 3
+    counts = merge_counts(blocks, tokens, left, schedule, merges=merges)
+    used = [b for b, count in enumerate(counts) if count]
+    assert sum(counts) == tokens - left
+    assert len(used) == min(merges, len(places))
+    if merges < len(places):
+        stretch = len(places) / merges
+        for i, b in enumerate(used):  # each in the middle of its stretch
+            assert places.index(b) == pytest.approx((i + 0.5) * stretch, abs=1)
+    else:
+        assert used == places
+
+
+def test_one_merge_leaves_half_at_least() -> None:
+    assert merge_counts(12, 100, 50, "first", merges=1) == (0, 0, 0, 50, *[0] * 8)
+    with pytest.raises(ValueError, match=r"1 merges.*reachable: 50$"):
+        merge_counts(12, 100, 49, "first", merges=1)
+    assert merge_counts(4, 100, 60, "constant", merges=1) == merge_counts(4, 100, 60, "constant")
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_smallest_reachable_is_reached(schedule: Schedule) -> None:
     merges = len(places_oracle(5, schedule))

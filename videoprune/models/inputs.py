@@ -26,6 +26,7 @@ _SHOWN = 8  # ids of an answer that means nothing
 _BEFORE = 14  # tokens of a chat header, where there is no tokenizer
 
 
+TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 PIXELS = ("pixel_values_videos", "pixel_values", "pixel_attention_mask")
 
 
@@ -70,6 +71,18 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
     ids = torch.tensor([[pad] * (longest - len(r)) + list(r) for r in rows])
     lengths = torch.tensor([len(r) for r in rows])
     return ids, (torch.arange(longest) >= longest - lengths[:, None]).long()
+
+
+def beginnings(inputs: dict[str, Tensor], placeholders: Sequence[int]) -> dict[str, Tensor]:
+    """`TEXT` of prompts up to the last visual token of each, padded on the left. placeholders: ids of visual tokens."""
+    ids = inputs["input_ids"]
+    visual = torch.isin(ids, torch.tensor(placeholders, device=ids.device))
+    end = ids.shape[1] - visual.flip(1).int().argmax(1)  # (B,)
+    start = inputs["attention_mask"].int().argmax(1)
+    place = torch.arange(-int((end - start).max()), 0, device=ids.device) + end[:, None]  # (B, S')
+    padding = place < start[:, None]
+    texts = {k: v for k, v in inputs.items() if k in TEXT}
+    return {k: v.gather(1, place.clamp(min=0)).masked_fill(padding, 0) for k, v in texts.items()}
 
 
 def joined_tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:

@@ -9,12 +9,13 @@ Shapes: B clips, T frames, F frames of all clips, N tokens, D encoder width, W w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from videoprune.clock import Stopwatch
@@ -25,32 +26,20 @@ from videoprune.models.encoded_frames import (
     relative_times,
     stack_frames,
 )
-from videoprune.models.multi_encoder_config import FREQUENCIES, MultiEncoderConfig, encoder_config, sub_config
+from videoprune.models.multi_encoder_config import MultiEncoderConfig, encoder_config, sub_config
+from videoprune.models.projector import Projector
 from videoprune.plug.current_pass import Pass, passing
 from videoprune.plug.encoder_hooks import EncoderHooks
 from videoprune.plug.families.tower import Tower
 from videoprune.plug.joints import text_joints
 from videoprune.plug.llm_door import LlmDoor
 from videoprune.plug.packing import plan_by_frame
+from videoprune.plug.prefix import Prefix, Reached
 from videoprune.plug.settings import Settings, calibration_key
 from videoprune.prune.counts import fused_count, lambda_is_open, retained_counts
 from videoprune.prune.merge import apply_plan, identity_plan, merged_size
 from videoprune.prune.registry import BY_FRAME, INSIDE, LLM, OVER_CLIP, names
 from videoprune.types import VideoFrames, VisualTokens
-
-
-class Projector(nn.Module):
-    """Tokens of one encoder into the LLM's width, with where and when they are: x (F, K, D) -> (F, K, W)."""
-
-    def __init__(self, width: int, out: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.position = nn.Linear(3 * (2 * FREQUENCIES + 1), out)
-        self.inner = nn.Linear(width, out)
-        self.outer = nn.Linear(out, out)
-
-    def forward(self, x: Tensor, where: Tensor) -> Tensor:
-        return self.outer(F.gelu(self.inner(self.norm(x)))) + self.position(_fourier(where).to(x.dtype))
 
 
 class MultiEncoderVLM(PreTrainedModel):
@@ -223,12 +212,14 @@ class MultiEncoderVLM(PreTrainedModel):
         tokens: VisualTokens,
         *,
         settings: Settings | None = None,
+        prefix: Prefix | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise. settings: None prunes nothing."""
+        """Stage 3 and decoding: new ids (B, n), greedy unless `kwargs` say otherwise. settings: None prunes nothing.
+        prefix: `beginnings` of the clips, a row for each prompt."""
         embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
         settings = settings or Settings(PruneConfig())
-        call = Pass(self, settings, visual=visual, prompt_tokens=embeds.shape[1], marked=0)
+        call = Pass(self, settings, visual=visual, prompt_tokens=embeds.shape[1], marked=0, prefix=prefix)
         with passing(call):
             return self.language_model.generate(
                 inputs_embeds=embeds,
@@ -236,6 +227,22 @@ class MultiEncoderVLM(PreTrainedModel):
                 do_sample=kwargs.pop("do_sample", False),
                 **kwargs,
             )
+
+    @torch.no_grad()
+    def beginnings(self, tokens: VisualTokens, settings: Settings) -> Prefix:
+        """What all questions about each clip share."""
+        no_text = torch.zeros(len(tokens.x), 0, dtype=torch.int64, device=tokens.x.device)
+        embeds, mask, visual = self.assemble(tokens, no_text, no_text)
+        found: list[Prefix] = []
+        with passing(Pass(self, settings, visual=visual, marked=0, beginnings=found)), suppress(Reached):
+            self.language_model.base_model(
+                inputs_embeds=embeds,
+                attention_mask=mask,
+                position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
+                use_cache=True,
+                **{self.door.joints.cache_names[0]: DynamicCache()},
+            )
+        return found[0]
 
     def assemble(
         self, tokens: VisualTokens, input_ids: Tensor, attention_mask: Tensor
@@ -276,10 +283,3 @@ def _reduced(
         frames, dense, final, grid=tower.grid, generator=generator, device=x.device
     )
     return apply_plan(x, plan, size), merged_size(size, plan), plan
-
-
-def _fourier(where: Tensor) -> Tensor:
-    """Coordinates in [0, 1], (..., 3) -> (..., 3 * (2 * frequencies + 1))."""
-    waves = torch.pi * 2.0 ** torch.arange(FREQUENCIES, device=where.device)
-    angles = where[..., None] * waves  # (..., 3, frequencies)
-    return torch.cat([where[..., None], angles.sin(), angles.cos()], -1).flatten(-2)

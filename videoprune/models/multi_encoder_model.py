@@ -15,8 +15,10 @@ from videoprune.config import PruneConfig
 from videoprune.models.encoded_frames import EncodedFrames, batch_of, clip_of
 from videoprune.models.loading import clip_shape, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM
+from videoprune.models.shared_prefix import prefix_of_rows
 from videoprune.models.survivors import fused_survivors
 from videoprune.plug.current_pass import trace
+from videoprune.plug.prefix import Prefix
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings
 from videoprune.prune.registry import draws
@@ -77,16 +79,19 @@ class MultiEncoderModel:
     def answer(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
     ) -> tuple[list[str], list[Trace]]:
-        same = all(e is encoded[0] for e in encoded)
-        tokens = batch_of([e.features for e in (encoded[:1] if same else encoded)])
+        tokens = batch_of([e.features for e in encoded])
         text = self.tokenizer(list(prompts), return_tensors="pt", padding=True).to(self.device)
         started = now(self.device)
+        prefix = prefix_of_rows(
+            encoded, settings.config.llm, self.device, lambda clips: self._prefix(clips, settings)
+        )
         with trace(places=any(e.survivors is not None for e in encoded)) as traces:
             ids = self.model.generate(
                 text["input_ids"],
                 text["attention_mask"],
                 tokens,
                 settings=settings,
+                prefix=prefix,
                 max_new_tokens=max_new_tokens,
             )
         spent = now(self.device) - started
@@ -96,6 +101,13 @@ class MultiEncoderModel:
             replace(t, dense=e.trace.dense, fused=e.trace.fused) for t, e in zip(traces, encoded, strict=True)
         ]
         return texts, with_seconds(found, spent)
+
+    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
+        begun = self._prefix(encoded, settings)
+        return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]
+
+    def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix:
+        return self.model.beginnings(batch_of([e.features for e in encoded]), settings)
 
     def survivors(self, encoded: Encoded, answered: Trace) -> dict[str, Survivors]:
         assert answered.places is not None

@@ -15,10 +15,8 @@ from torch import Tensor
 from transformers import AutoProcessor
 from transformers.video_utils import VideoMetadata
 
-from videoprune.models.inputs import Clip, joined_tensors, left_padded
+from videoprune.models.inputs import TEXT, Clip, joined_tensors, left_padded
 from videoprune.types import VideoFrames
-
-_TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 
 
 class ProcessorInputs:
@@ -67,7 +65,7 @@ class ProcessorInputs:
         at, behind = _common(plain, filled, types)
         stop = len(filled) - behind
         return Clip(
-            {k: v for k, v in tensors.items() if k not in _TEXT},
+            {k: v for k, v in tensors.items() if k not in TEXT},
             filled[at:stop],
             None if types is None else types[at:stop],
             at,

@@ -6,26 +6,30 @@ Shapes: F frames of the encoder, B prompts, V visual places of a prompt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
 
 from videoprune.clock import now
 from videoprune.config import PruneConfig
 from videoprune.models.clip_features import Features, dropped, joined, split
-from videoprune.models.inputs import Clip, PlainInputs, groups_of, joined_tensors
+from videoprune.models.inputs import Clip, PlainInputs, beginnings, groups_of, joined_tensors
 from videoprune.models.loading import RANDOM, clip_shape, place_of
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
+from videoprune.models.shared_prefix import prefix_of_rows
 from videoprune.models.survivors import EncoderRecord, record_of, stock_survivors
 from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import Installed
 from videoprune.plug.llm_door import overflowed, visual_places
+from videoprune.plug.prefix import Prefix, Reached
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
 from videoprune.prune.registry import draws
@@ -110,13 +114,19 @@ class StockVideoModel:
     def answer(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
     ) -> tuple[list[str], list[Trace]]:
+        """What is the same for all questions about a clip is computed once for them."""
         features: list[Features] = [e.features for e in encoded]
         inputs = self._moved(self.inputs([f.clip for f in features], prompts))
         given = {features[0].kind: joined([f.output for f in features])}
         started = now(self.device)
         # A plain generation of greedy tokens; it is told what was encoded before, and which places are empty.
         frames = [n for f in features for n in f.frames]
-        call = Pass(self.hooks, settings, marked=sum(f.marked for f in features), frames=frames)
+        prefix = prefix_of_rows(
+            encoded, settings.config.llm, self.device, lambda clips: self._prefix(clips, settings)
+        )
+        call = Pass(
+            self.hooks, settings, marked=sum(f.marked for f in features), frames=frames, prefix=prefix
+        )
         with passing(call), trace(places=any(e.survivors is not None for e in encoded)) as traces:
             ids = self.model.generate(
                 **inputs, mm_encoder_outputs=given, max_new_tokens=max_new_tokens, do_sample=False
@@ -124,6 +134,32 @@ class StockVideoModel:
         spent = now(self.device) - started
         texts = self.inputs.decode(ids[:, inputs["input_ids"].shape[1] :])
         return texts, with_seconds(traces, spent)
+
+    @torch.no_grad()
+    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
+        begun = self._prefix(encoded, settings)
+        return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]
+
+    def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix:
+        """What the LLM makes of the beginning of prompts about each clip."""
+        features: list[Features] = [e.features for e in encoded]
+        found: list[Prefix] = []
+        inputs = self._moved(self.inputs([f.clip for f in features], [""] * len(features)))
+        call = Pass(
+            self.hooks,
+            settings,
+            marked=sum(f.marked for f in features),
+            frames=[n for f in features for n in f.frames],
+            beginnings=found,
+        )
+        with passing(call), suppress(Reached):
+            self.model.model(
+                **inputs | beginnings(inputs, self.hooks.family.placeholders),
+                mm_encoder_outputs={features[0].kind: joined([f.output for f in features])},
+                **{self.hooks.door.joints.cache_names[0]: DynamicCache()},
+                use_cache=True,
+            )
+        return found[0]
 
     def survivors(self, encoded: Encoded, answered: Trace) -> dict[str, Survivors]:
         record: EncoderRecord = encoded.survivors

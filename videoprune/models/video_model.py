@@ -36,6 +36,10 @@ class VideoModel(Protocol):
         """Stages 1 and 2. survivors: keep what pictures of them need."""
         ...
 
+    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
+        """The clips with what the LLM makes of them before it sees a question."""
+        ...
+
     def answer(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
     ) -> tuple[list[str], list[Trace]]:

@@ -117,8 +117,11 @@ def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill_(~allowed, torch.finfo(dtype).min)
 
 
-def causal_mask(valid: Tensor, dtype: torch.dtype) -> Tensor:
-    """Prefill mask of tokens valid (B, n) as additive logits (B, 1, n, n): earlier and own place, padding never."""
+def causal_mask(valid: Tensor, dtype: torch.dtype, queries: int | None = None) -> Tensor:
+    """Prefill mask of tokens valid (B, n) as additive logits (B, 1, q, n): earlier and own place, padding never.
+
+    queries: q, of the last tokens; None: of all."""
     n = valid.shape[1]
-    causal = torch.ones(n, n, dtype=torch.bool, device=valid.device).tril()
+    q = n if queries is None else queries
+    causal = torch.ones(q, n, dtype=torch.bool, device=valid.device).tril(n - q)
     return additive_mask((causal & valid[:, None, :])[:, None], dtype)

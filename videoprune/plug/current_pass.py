@@ -19,6 +19,7 @@ from videoprune.types import Trace
 if TYPE_CHECKING:
     from videoprune.plug.encoder_pass import EncoderPass
     from videoprune.plug.kept_keys import KeptKeys
+    from videoprune.plug.prefix import Prefix
     from videoprune.plug.settings import Settings
 
 
@@ -34,7 +35,9 @@ class Pass:
     METEOR's cuts. generator: of random controls, None: each encoder's own. encoders: what runs of each encoder, by
     name; encoded: all that ran. frames: patches of each frame that an encoder has seen, 0 for images whose patches are
     no frame. marked: places without a token in features that were made before. layers: what the LLM's layers do now:
-    a prefill, or a step, which reads `keys`. door: the module that the call came to.
+    a prefill, or a step, which reads `keys`. door: the module that the call came to. prefix: what the LLM has made of
+    the prompts' beginnings before, a row for each. beginnings: what this call makes of its prompts, which are such
+    beginnings, goes there.
     """
 
     owner: Any
@@ -53,6 +56,8 @@ class Pass:
     layers: Any = None
     keys: KeptKeys | None = None
     door: Any = None
+    prefix: Prefix | None = None
+    beginnings: list[Prefix] | None = None
     outer: Pass | None = None
     token: Token[Pass | None] | None = None
 
@@ -70,6 +75,13 @@ class Pass:
     def prompt(self) -> Tensor | None:
         """Visual places of the prompts that this call is about, though an outer call was given them."""
         return next((c.visual for c in self.calls() if c.visual is not None), None)
+
+    def shared(self) -> tuple[Prefix | None, list[Prefix] | None]:
+        """`prefix` and `beginnings` of this call, though an outer one was given them."""
+        found = (
+            (c.prefix, c.beginnings) for c in self.calls() if c.prefix is not None or c.beginnings is not None
+        )
+        return next(found, (None, None))
 
     def expected_marks(self, rows: int) -> int | None:
         """Places without a token that a prefill of `rows` rows must find; None: features from elsewhere, not known."""

@@ -22,7 +22,9 @@ from videoprune.plug.frame_places import places_in_frames
 from videoprune.plug.joints import Joints, decoder_layers
 from videoprune.plug.kept_keys import PrunedCache
 from videoprune.plug.llm_attention import attention_kind
-from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt, Step
+from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt
+from videoprune.plug.llm_step import Step
+from videoprune.plug.prefix import Prefix
 from videoprune.plug.prompt_trace import dense_traces, pruned_traces
 from videoprune.prune.registry import LLM
 
@@ -63,7 +65,9 @@ class LlmDoor:
             self._check_later(now, visual, embeds)
             return None
         dropped = self._dropped(now, embeds)
-        if dropped is None and (now.settings.config.llm.method == "none" or not bool(visual.any())):
+        prefix, beginnings = now.shared()
+        whole = prefix is None and beginnings is None
+        if whole and dropped is None and (now.settings.config.llm.method == "none" or not bool(visual.any())):
             dense_traces(now, visual, len(self.layers))
             return None
         attention_kind(module)
@@ -73,13 +77,24 @@ class LlmDoor:
             )
         if dropped is None:
             dropped = torch.zeros_like(visual)
-        return args, self._prefill(now, kwargs, visual, dropped)
+        if prefix is not None and len(prefix.valid) < len(embeds):
+            rows = torch.arange(len(prefix.valid), device=embeds.device)
+            prefix = prefix.rows(rows.repeat_interleave(len(embeds) // len(rows)))
+        return args, self._prefill(now, kwargs, visual, dropped, prefix)
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
         now = current(self.owner)
         if now is None:
             return None
         layers, now.layers, now.keys = now.layers, None, None
+        beginnings = now.shared()[1]
+        if (
+            beginnings is not None
+            and isinstance(layers, Prefill)
+            and (out is not None or layers.arrived is not None)
+        ):
+            beginnings.append(_beginning(layers, kwargs["inputs_embeds"], self.joints.cache(kwargs)))
+            return None
         if out is None or not isinstance(layers, Prefill):  # an error, or a step
             return None
         cache = self.joints.made_cache(out)
@@ -117,16 +132,16 @@ class LlmDoor:
         now.layers, now.keys = Step(cache.kept, self.language_model, cached, later), cache.kept
         return {**kwargs, "attention_mask": _own_masks(tokens)}
 
-    def _prefill(self, now: Pass, kwargs: dict[str, Any], visual: Tensor, dropped: Tensor) -> dict[str, Any]:
+    def _prefill(
+        self, now: Pass, kwargs: dict[str, Any], visual: Tensor, dropped: Tensor, prefix: Prefix | None
+    ) -> dict[str, Any]:
         embeds, mask = kwargs["inputs_embeds"], kwargs.get("attention_mask")
         if mask is not None and mask.ndim != 2:
             raise ValueError(f"attention_mask: shape {tuple(mask.shape)}; allowed with pruning: (B, S)")
         attended = torch.ones_like(dropped) if mask is None else mask.bool()
-        keep = attended & ~dropped
-        length = int(keep.sum(1).max())
-        # Survivors in order, at the right end.
-        places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
-        kept = keep.gather(1, places)
+        places, kept = (
+            _survivors(attended & ~dropped) if prefix is None else _behind(prefix, visual, attended)
+        )
         seen = visual.gather(1, places) & kept
         config, in_frame = now.settings.config, None
         if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
@@ -140,16 +155,31 @@ class LlmDoor:
             scale=now.settings.lambda_scale(seen),
             deepstack=self._deepstack(kwargs, places),
             in_frame=in_frame,
+            start=attended.int().argmax(1),  # padding is on the left
+            prefix=prefix,
         )
-        now.layers = Prefill(config.llm, prompt, self.language_model, len(self.layers), config.seed)
+        layers = Prefill(
+            config.llm,
+            prompt,
+            self.language_model,
+            len(self.layers),
+            config.seed,
+            beginning=now.shared()[1] is not None,
+        )
+        now.layers = layers
+        if prefix is not None:
+            places, kept = places[:, prefix.length :], kept[:, prefix.length :]
+            cache = self.joints.cache(kwargs)
+            for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
+                cache.update(keys, values, index)
         positions = kwargs.get("position_ids")
         if positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        index = places.expand(*positions.shape[:-2], -1, -1)
+        at = places.expand(*positions.shape[:-2], -1, -1)
         return {
             **kwargs,
             "inputs_embeds": _rows(embeds, places).masked_fill(~kept[..., None], 0),
-            "position_ids": positions.expand(*positions.shape[:-2], places.shape[0], -1).gather(-1, index),
+            "position_ids": positions.expand(*positions.shape[:-2], places.shape[0], -1).gather(-1, at),
             "attention_mask": _own_masks(embeds),
         }
 
@@ -182,6 +212,45 @@ class LayerHook:
             return None
         call: LayerCall = now.layers.before_layer(self.index, module, args, kwargs)
         return call
+
+
+def _survivors(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of what is kept of prompts keep (B, S), in order at the right end, and which of them are no padding."""
+    length = int(keep.sum(1).max())
+    places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
+    return places, keep.gather(1, places)
+
+
+def _behind(prefix: Prefix, visual: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of prompts whose beginnings are known: those of the beginning, then the text behind the last visual
+    token, each part at its right end. visual, attended: bool (B, S)."""
+    last = visual.shape[1] - 1 - visual.flip(1).int().argmax(1)  # (B,), where the beginning ends
+    tokens = visual.shape[1] - 1 - int(last.min())
+    text = torch.arange(visual.shape[1] - tokens, visual.shape[1], device=visual.device).expand(
+        len(visual), -1
+    )
+    start = attended.int().argmax(1)  # padding is on the left
+    places = torch.cat([prefix.places + start[:, None], text], 1)
+    return places, torch.cat([prefix.valid, text > last[:, None]], 1)
+
+
+def _beginning(layers: Prefill, embeds: Tensor, cache: Any) -> Prefix:
+    """What a prefill of beginnings leaves. embeds: (C, P, W), what entered it."""
+    start, held = layers.prompt.start, cache.layers[: layers.shared]
+    assert start is not None
+    assert layers.rope is not None
+    return Prefix(
+        layers.config,
+        (layers.prompt.places - start[:, None]).clamp(min=0),
+        layers.visual,
+        layers.valid,
+        embeds,
+        *layers.rope,
+        keys=tuple(layer.keys for layer in held),
+        values=tuple(layer.values for layer in held),
+        arrived=layers.arrived,
+        before=None if layers.before is None else layers.before.hidden,
+    )
 
 
 def visual_places(ids: Tensor, placeholders: Sequence[int]) -> Tensor:

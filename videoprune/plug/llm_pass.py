@@ -1,7 +1,8 @@
 """Stage 3: visual tokens leave the LLM between its layers, chosen by the question (METEOR, arXiv 2507.20842), or merge
 there into others, as the method of `llm.method` decides.
 
-Hooks on the stock decoder layers narrow what each layer sees: `Prefill` cuts, `Step` continues from what a cache holds.
+Hooks on the stock decoder layers narrow what each layer sees: `Prefill` cuts, `llm_step.Step` goes on from what a cache
+holds.
 Rows of a batch keep different counts: each layer has its own key mask, in the prefill and in every later step, so no
 row ever sees padding or what another kept.
 
@@ -11,7 +12,7 @@ Shapes: B rows, S tokens of the prompt, n tokens left at a layer, W width, H que
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from videoprune.clock import Stopwatch
 from videoprune.config import LLMPrune
 from videoprune.plug.attention import FLASH, causal_mask
-from videoprune.plug.kept_keys import KeptKeys, as_bias
+from videoprune.plug.kept_keys import KeptKeys
 from videoprune.plug.llm_attention import (
     LayerInput,
     attention_kind,
@@ -29,6 +30,8 @@ from videoprune.plug.llm_attention import (
     scaling,
     text_attention,
 )
+from videoprune.plug.prefix import Prefix, Reached, shared_layers
+from videoprune.plug.ragged_rows import RaggedRows
 from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
 from videoprune.prune.merge import apply_rows
 from videoprune.prune.registry import LLM, LayerChoice, LayerTokens
@@ -44,7 +47,9 @@ class Prompt:
     drafted: tokens at the right end that are another model's guesses, which must not choose. scale: (B,), factor of
     lambda by row, or None. deepstack: features (B, n, W), zero at text, that are added to the hidden states behind the
     first layers, one by layer. in_frame: int64 (B, n), each visual token's place in its frame, -1 at all others; None
-    where the method does not ask for it.
+    where the method does not ask for it. start: (B,), where each prompt begins behind its padding. prefix: what is
+    known of the first of the n tokens; then the layers before the first cut are given the others alone, and padding may
+    lie between the two.
     """
 
     dense: Tensor
@@ -55,13 +60,23 @@ class Prompt:
     scale: Tensor | None = None
     deepstack: Sequence[Tensor] = ()
     in_frame: Tensor | None = None
+    start: Tensor | None = None
+    prefix: Prefix | None = None
 
 
 class Prefill:
-    """One prefill: which tokens each layer computes on."""
+    """One prefill: which tokens each layer computes on. beginning: the prompts end where the question would begin, and
+    the first cut raises `Reached`."""
 
     def __init__(
-        self, config: LLMPrune, prompt: Prompt, language_model: nn.Module, num_layers: int, seed: int
+        self,
+        config: LLMPrune,
+        prompt: Prompt,
+        language_model: nn.Module,
+        num_layers: int,
+        seed: int,
+        *,
+        beginning: bool = False,
     ) -> None:
         self.config, self.prompt, self.num_layers = config, prompt, num_layers
         self.language_model = language_model
@@ -71,6 +86,9 @@ class Prefill:
         self.clock = Stopwatch()  # of choosing
         # Without a method nothing leaves: a cut would only be ignored in silence otherwise.
         self.cuts = cut_layers(config, num_layers) if config.method != "none" else ()
+        self.shared, self.beginning = shared_layers(config, num_layers), beginning
+        self.prefix = prompt.prefix  # until what it knows has been taken in
+        self.arrived: Tensor | None = None  # of a beginning, at the first cut
         # What the layer before a cut computed on, where the cut asks for it.
         self.before: LayerInput | None = None
         self.generator = torch.Generator().manual_seed(seed)
@@ -85,33 +103,60 @@ class Prefill:
         self.padded_now = False
         self.stale = True
         self.rope: tuple[Tensor, Tensor] | None = None  # at the tokens that are left, until the next cut
+        # Of all tokens, where the layers before were told of some alone.
+        self.whole_rope: tuple[Tensor, Tensor] | None = None
+        self.aligned = self.prefix is None  # whether padding is on the left alone
 
     def before_layer(
         self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> LayerCall:
         hidden = args[0] if args else kwargs["hidden_states"]
-        if 1 <= index <= len(self.prompt.deepstack):
+        if index == self.shared:
+            hidden = self._at_first_cut(hidden, kwargs["position_embeddings"])
+        if 1 <= index <= len(self.prompt.deepstack) and self.prefix is None:
             hidden = hidden + self._at_survivors(self.prompt.deepstack[index - 1])
-        if index == 0 and self.cuts:
-            self.askers = self._askers(hidden)
+        if index == 0 and self.cuts and not self.beginning:
+            self.askers = self._askers(self._behind_prefix("embeds", hidden))
         if index in self.cuts:
             with self.clock.on(hidden.device):
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
         if self.stale:
-            self._look(hidden.dtype)
+            self._look(hidden)
         if self.rope is None:
             self.rope = self._narrow(kwargs["position_embeddings"])
-        rope = self.rope
+        rope = self.rope if self.prefix is None else kwargs["position_embeddings"]
         self.key_masks.append(self.valid)
         self.padded.append(self.padded_now)
         self.counts.append(self.counts_now)
         if self.config.attention == "previous" and index + 1 in self.cuts:
-            self.before = LayerInput(module, hidden, rope)
+            self.before = LayerInput(module, self._behind_prefix("before", hidden), self.rope)
         # Without positions: a flash kernel would take survivors with gaps between them for several prompts.
         changed = {"attention_mask": self.bias, "position_embeddings": rope, "position_ids": None}
         if args:
             return (hidden, *args[1:]), {**kwargs, **changed}
         return args, {**kwargs, **changed, "hidden_states": hidden}
+
+    def _at_first_cut(self, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """All tokens are wanted from here on. A beginning ends here."""
+        if self.beginning:
+            self.arrived = hidden
+            raise Reached
+        if self.prefix is None:
+            return hidden
+        hidden = self._behind_prefix("arrived", hidden)
+        self.whole_rope, self.prefix, self.stale = self._whole_rope(rope), None, True
+        return hidden
+
+    def _behind_prefix(self, name: str, hidden: Tensor) -> Tensor:
+        """Hidden states of all tokens: those that the prefix holds under `name`, and these of the others."""
+        return hidden if self.prefix is None else torch.cat([getattr(self.prefix, name), hidden], 1)
+
+    def _whole_rope(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """cos and sin of all tokens, from those of the tokens behind the prefix."""
+        if self.prefix is None:
+            return rope if self.whole_rope is None else self.whole_rope
+        cos, sin = (part.expand(len(self.visual), -1, -1) for part in rope)
+        return torch.cat([self.prefix.cos, cos], 1), torch.cat([self.prefix.sin, sin], 1)
 
     def kept_keys(self) -> KeptKeys:
         """What the cache holds after the last layer."""
@@ -120,18 +165,25 @@ class Prefill:
 
     def whole(self, hidden: Tensor) -> Tensor:
         """Hidden states of the last layer (B, n', W) at their places in the prompt, (B, S, W)."""
+        if self.prefix is not None:  # no cut has asked for it
+            hidden = torch.cat([hidden.new_zeros(self.prefix.embeds.shape), hidden], 1)
         at = self.prompt.places.gather(1, self.order)[..., None].expand(-1, -1, hidden.shape[2])
         full = hidden.new_zeros(*self.prompt.dense.shape, hidden.shape[2])
         return full.scatter(1, at, hidden * self.valid[..., None])
 
-    def _look(self, dtype: torch.dtype) -> None:
-        """Counts and mask until the next cut. None as mask where the kernel's own causal one is enough; flash kernels
-        otherwise take the key mask (B, n)."""
+    def _look(self, hidden: Tensor) -> None:
+        """Counts and mask until the next cut. None as mask where the kernel's own causal one is enough; otherwise flash
+        kernels take the key mask (B, n), and `sdpa` the lengths of the rows."""
         kind = attention_kind(self.language_model)
-        self.counts_now, self.padded_now = self.visual.sum(1).tolist(), not bool(self.valid.all())
+        self.counts_now, lengths = torch.stack([self.visual.sum(1), self.valid.sum(1)]).tolist()
+        self.padded_now = min(lengths) < self.valid.shape[1]
         self.bias, self.stale = None, False
-        if self.padded_now or kind == "eager":
-            self.bias = self.valid if kind in FLASH else causal_mask(self.valid, dtype)
+        if self.padded_now and self.aligned and kind == "sdpa":
+            self.bias = RaggedRows(lengths)
+        # Without a mask a kernel takes the first query for the first key's.
+        elif self.padded_now or kind == "eager" or (self.prefix is not None and kind not in FLASH):
+            queries = hidden.shape[1]
+            self.bias = self.valid if kind in FLASH else causal_mask(self.valid, hidden.dtype, queries)
 
     def _askers(self, embeds: Tensor) -> Tensor:
         """Tokens of the question whose attention counts, by the embeddings (B, n, W) that enter the LLM; never drafts,
@@ -166,7 +218,7 @@ class Prefill:
         self.order = self.order.gather(1, kept)
         assert self.askers is not None
         self.askers = self.askers.gather(1, kept)
-        self.stale, self.rope = True, None
+        self.stale, self.rope, self.aligned = True, None, True
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
     def _merged(self, hidden: Tensor, keep: Tensor, choice: LayerChoice) -> Tensor:
@@ -217,36 +269,10 @@ class Prefill:
 
     def _narrow(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """cos and sin (1 or B, S, r) at the surviving places: (B, n, r)."""
-        cos, sin = (self._at_survivors(part.expand(self.order.shape[0], -1, -1)) for part in rope)
+        whole = self._whole_rope(rope)
+        cos, sin = (self._at_survivors(part.expand(self.order.shape[0], -1, -1)) for part in whole)
         return cos, sin
 
     def _at_survivors(self, x: Tensor) -> Tensor:
         """The prompt's rows x (B, S, W) of the tokens that are still there: (B, n, W)."""
         return x.gather(1, self.order[..., None].expand(-1, -1, x.shape[2]))
-
-
-@dataclass(frozen=True)
-class Step:
-    """Tokens behind a pruned prompt: each layer sees its own survivors, and what came after them.
-
-    cached: tokens before this step, in tokens of the whole text. later: which of those behind the prompt are no
-    padding, bool (B, m); None: all of them. masks: made so far, by the mask of the prompt's keys, which layers between
-    two cuts share.
-    """
-
-    keys: KeptKeys
-    language_model: nn.Module
-    cached: int
-    later: Tensor | None
-    masks: dict[int, Tensor | None] = field(default_factory=dict)
-
-    def before_layer(
-        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> LayerCall:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        shared = id(self.keys.masks[index])
-        if shared not in self.masks:
-            kind = attention_kind(self.language_model)
-            mask = self.keys.step_mask(index, hidden.shape[1], self.cached, self.later, kind)
-            self.masks[shared] = as_bias(mask, hidden.dtype)
-        return args, {**kwargs, "attention_mask": self.masks[shared], "position_ids": None}

@@ -16,7 +16,6 @@ from videoprune.prune.budget import allocate
 from videoprune.prune.counts import kept_of_clip
 from videoprune.prune.merge import concatenate
 from videoprune.prune.registry import INSIDE
-from videoprune.prune.schedule import smallest_count
 from videoprune.prune.temporal import frame_counts, novelty, temporal_plan
 from videoprune.types import KeepPlan
 
@@ -62,7 +61,7 @@ def _budgets(run: EncoderPass, u: Tensor) -> tuple[list[int], list[int]]:
     over_time = round(config.temporal * (frames * units - total)) if frames > 1 else 0
     if not over_time:
         blocks = run.goal.blocks - (run.compared or 0) - 1
-        least = min(smallest_count(blocks, units, config.schedule), total // frames)
+        least = min(INSIDE[config.method].smallest(config, blocks, units), total // frames)
         return [units] * frames, list(frame_counts(weights, total, units, minimum=least))
     rest = (frames - 1) * units - min(over_time, (frames - 1) * (units - 1))
     left = [units, *frame_counts(weights[1:], rest, units)]

@@ -41,10 +41,17 @@ class EvoPrune(InsideEncoder):
 
     def removals(self, config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
         p = depth.prefix
-        return merge_counts(depth.num_blocks, depth.units + p, depth.final + p, config.schedule, protected=p)
+        return merge_counts(
+            depth.num_blocks,
+            depth.units + p,
+            depth.final + p,
+            config.schedule,
+            protected=p,
+            merges=config.merges,
+        )
 
     def smallest(self, config: EncoderPrune, num_blocks: int, units: int) -> int:
-        return smallest_count(num_blocks, units, config.schedule)
+        return smallest_count(num_blocks, units, config.schedule, config.merges)
 
     def looks(self, config: EncoderPrune) -> bool:
         return bool(config.critical_ratio or config.lambda_att) or config.metric == "keys"

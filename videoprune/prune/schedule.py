@@ -14,12 +14,20 @@ from videoprune.config import Schedule
 
 
 def merge_counts(
-    num_blocks: int, num_tokens: int, final: int, schedule: Schedule, *, protected: int = 0
+    num_blocks: int,
+    num_tokens: int,
+    final: int,
+    schedule: Schedule,
+    *,
+    protected: int = 0,
+    merges: int = 0,
 ) -> tuple[int, ...]:
     """Tokens to remove after each of `num_blocks` blocks: they sum to exactly num_tokens - final.
 
     num_tokens, final: tokens of one frame before the first block and at the end, `protected` ones included.
     protected: leading tokens (CLS) that never take part. Critical tokens are not meant: they go too, last.
+    merges: take so many of the schedule's places, the middle ones of as many equal stretches; 0 or more than there are:
+    all.
 
     With M = num_blocks - 1 places for a merge (after blocks 0..M - 1) the merges fall after
     - `mean`: every block; `skip`: every other block, ending at block M - 1;
@@ -35,7 +43,7 @@ def merge_counts(
     A total that no r gives is reached with r - 1 after the last blocks: r is the smallest that suffices.
 
     Raises ValueError if the counts make no sense, or if `final` is below what those T steps can reach, which
-    is ceil(n_0 / 2 ** T) and the protected ones (T = num_blocks for `constant`).
+    is ceil(n_0 / 2 ** T) and the protected ones (T = num_blocks for `constant`, which has all places always).
     """
     if schedule not in get_args(Schedule):
         raise ValueError(f"schedule={schedule!r}; allowed: {', '.join(get_args(Schedule))}")
@@ -46,8 +54,8 @@ def merge_counts(
     start, end = num_tokens - protected, final - protected
     if not min(start, 1) <= end <= start:
         raise ValueError(f"final={final}; allowed: {protected + min(start, 1)}..{num_tokens}")
-    places = _places(num_blocks, schedule)
-    smallest = smallest_count(num_blocks, start, schedule)
+    places = _places(num_blocks, schedule, merges)
+    smallest = smallest_count(num_blocks, start, schedule, merges)
     if end < smallest:
         raise ValueError(
             f"final={final} cannot be reached from {num_tokens} tokens with num_blocks={num_blocks} and "
@@ -63,13 +71,20 @@ def merge_counts(
     return tuple(removed)
 
 
-def smallest_count(num_blocks: int, num_tokens: int, schedule: Schedule) -> int:
+def smallest_count(num_blocks: int, num_tokens: int, schedule: Schedule, merges: int = 0) -> int:
     """The fewest of `num_tokens` unprotected tokens that the merges of a schedule can leave."""
-    return -(-num_tokens // 2 ** len(_places(num_blocks, schedule)))
+    return -(-num_tokens // 2 ** len(_places(num_blocks, schedule, merges)))
 
 
-def _places(num_blocks: int, schedule: Schedule) -> list[int]:
-    """Blocks after which `schedule` merges, ascending."""
+def _places(num_blocks: int, schedule: Schedule, merges: int = 0) -> list[int]:
+    """Blocks after which `schedule` merges, ascending; of all of them `merges` spread ones."""
+    found = _all_places(num_blocks, schedule)
+    if schedule == "constant" or not 0 < merges < len(found):
+        return found
+    return [found[(2 * i + 1) * len(found) // (2 * merges)] for i in range(merges)]
+
+
+def _all_places(num_blocks: int, schedule: Schedule) -> list[int]:
     last = num_blocks - 1
     half = -(-last // 2)
     if schedule == "skip":

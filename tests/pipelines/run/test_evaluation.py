@@ -24,7 +24,8 @@ from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.summary import summarize
-from videoprune.types import ResultRow, Sample, result_row
+from videoprune.result_row import ResultRow, result_row
+from videoprune.types import Sample
 
 ROOT = Path(__file__).parents[3]
 

@@ -17,7 +17,8 @@ from videoprune.config import PruneConfig, preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.models.loading import clip_shape
-from videoprune.types import STAGES, Answer, Encoded, Sample, Trace, VideoFrames, result_row
+from videoprune.result_row import result_row
+from videoprune.types import STAGES, Answer, Encoded, Sample, Trace, VideoFrames
 from videoprune.video import Sampling, read
 
 

@@ -1,0 +1,40 @@
+"""Beginnings of prompts that several questions share: which rows they are for, and whether they are at hand.
+
+Shapes: B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from videoprune.config import LLMPrune
+from videoprune.plug.prefix import Prefix
+from videoprune.types import Encoded
+
+
+def prefix_of_rows(
+    encoded: Sequence[Encoded],
+    llm: LLMPrune,
+    device: torch.device,
+    compute: Callable[[Sequence[Encoded]], Prefix],
+) -> Prefix | None:
+    """A row for each question about a clip: held by the clips where `prefill` made them with these settings, else
+    computed where some clip is asked twice, else None.
+
+    encoded: of each row. compute: makes those of some clips.
+    """
+    first: dict[int, int] = {}
+    for row, clip in enumerate(encoded):
+        first.setdefault(id(clip), row)
+    clips = [encoded[row] for row in first.values()]
+    held = [c.prefix for c in clips if c.prefix is not None and c.prefix.made_with == llm]
+    if len(held) == len(clips):
+        begun = Prefix.joined(held)
+    elif len(clips) < len(encoded):
+        begun = compute(clips)
+    else:
+        return None
+    number = {clip: i for i, clip in enumerate(first)}
+    return begun.rows(torch.tensor([number[id(clip)] for clip in encoded], device=device))
