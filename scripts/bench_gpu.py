@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from pipelines.measure.cell_rows import FAILED, failed_row, measured_rows, row_name
-from pipelines.measure.cells import Cell, LoadedModel, Setup, Taken, cells, free, measure
+from pipelines.measure.cells import Cell, LoadedModel, Setup, Taken, cells, free, measure, measure_launches
 from pipelines.measure.environment import (
     gpu_details,
     hardware,
@@ -153,6 +153,7 @@ class Run:
                 self.results.append([failed_row(cell, setting, taken.reason)])
             else:
                 seen.append((setting, taken))
+        measure_launches(loaded, cell, seen)
         spent = time.monotonic() - started
         self.results.append(measured_rows(loaded, cell, seen, cell_seconds=spent))
 

@@ -21,7 +21,7 @@ import torch
 
 from pipelines.configuring import load_prune
 from pipelines.measure.cell_rows import failed_row, measured_rows
-from pipelines.measure.cells import Cell, LoadedModel, Setup, measure, measure_memory
+from pipelines.measure.cells import Cell, LoadedModel, Setup, measure, measure_launches, measure_memory
 from pipelines.measure.environment import hardware, hardware_line, versions
 from pipelines.measure.memory import keep_freed
 from pipelines.measure.plan import BASELINE, STOCK, Setting
@@ -77,6 +77,7 @@ def rows_of(loaded: LoadedModel, cell: Cell, wanted: Sequence[Setting]) -> list[
     found = list(measure(loaded, cell, wanted))
     seen = [(setting, taken) for setting, taken in found if not taken.reason]
     measure_memory(loaded, cell, seen)
+    measure_launches(loaded, cell, seen)
     rows = measured_rows(loaded, cell, seen, cell_seconds=time.monotonic() - started)
     failed = [failed_row(cell, setting, taken.reason) for setting, taken in found if taken.reason]
     for row in failed:

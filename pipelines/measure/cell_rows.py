@@ -47,6 +47,7 @@ def measured_rows(
         row = _named(cell, setting) | {"status": MEASURED, "cell_seconds": cell_seconds}
         row["loading_seconds"] = loaded.seconds
         row |= _times(cell, taken) | _tokens(counts) | {"peak_bytes": taken.peak_bytes}
+        row |= {"kernels": taken.kernels, "waits": taken.waits}
         rows.append(row | _ratios(taken, base, costs, dense))
     return rows
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipelines.measure.first_token import FirstTokenTimer, generate
+from pipelines.measure.launches import launches
 from pipelines.measure.memory import peak_above, warm_peak
 from pipelines.measure.plan import Setting
 from pipelines.measure.turns import WARM_UP_TOKENS, explained, take_turns
@@ -62,12 +63,15 @@ class Setup:
 @dataclass
 class Taken:
     """What was seen of one setting in one cell. runs: seconds by stage of each timed turn, by turn. visual: visual
-    tokens on each of the L layers, by clip. peak_bytes: above the loaded model and the inputs. prompt: tokens of the
-    unpruned prompt, padding included. reason: why it could not be measured, "" if it was."""
+    tokens on each of the L layers, by clip. peak_bytes: above the loaded model and the inputs. kernels, waits: launched
+    up to the first token, and how often the host waits for one, as `launches` counts. prompt: tokens of the unpruned
+    prompt, padding included. reason: why it could not be measured, "" if it was."""
 
     visual: tuple[tuple[int, ...], ...] = ()
     runs: dict[int, dict[str, float]] = field(default_factory=dict)
     peak_bytes: int | None = None
+    kernels: int | None = None
+    waits: int | None = None
     prompt: int = 0
     reason: str = ""
 
@@ -165,6 +169,17 @@ def measure_memory(loaded: LoadedModel, cell: Cell, seen: Sequence[tuple[Setting
         if taken.peak_bytes is None:
             loaded.prepare(setting)
             taken.peak_bytes = warm_peak(lambda: generate(loaded.model, inputs, 1), loaded.setup.device)
+    remove(loaded.model)
+
+
+def measure_launches(loaded: LoadedModel, cell: Cell, seen: Sequence[tuple[Setting, Taken]]) -> None:
+    """Note what each setting launches: each once more, untimed."""
+    inputs, _ = _inputs(loaded, cell)
+    for setting, taken in seen:
+        loaded.prepare(setting)
+        with launches() as found:
+            generate(loaded.model, inputs, 1)
+        taken.kernels, taken.waits = found.kernels.total(), found.waits.total()
     remove(loaded.model)
 
 

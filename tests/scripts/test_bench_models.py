@@ -32,6 +32,9 @@ def test_every_setting_is_a_row(done):
         assert rows[name]["runs"] == 2
         assert rows[name]["speedup"]["median"] > 0
         assert (rows[name]["peak_bytes"] is None) == (peak_above(lambda: None, "cpu") is None)
+    kernels, waits = ({n: rows[n][k] for n in rows if k in rows[n]} for k in ("kernels", "waits"))
+    assert 0 < kernels["none"] < kernels["balanced"]
+    assert 0 <= waits["none"] < waits["balanced"]
     assert rows["none"]["flop_ideal"] == 1 < rows["balanced"]["flop_ideal"]
     assert rows["balanced"]["visual_by_layer"] < rows["none"]["visual_by_layer"]
 
