@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pipelines.measure.launches import launches
 from videoprune.prune.merge import (
     apply_plan,
     apply_rows,
@@ -164,6 +167,40 @@ def test_more_dimensions_and_integers() -> None:
     assert gather(origin, plan).tolist() == [[[3, 4, 5], [6, 7, 8]]]
     assert unmerge(y, plan)[0, 0].equal(y[0, 1])
     assert gather(torch.tensor([[5, 6, 7]]), plan).tolist() == [[6, 7]]
+
+
+@FEW
+@given(plans(), st.sampled_from([torch.float32, torch.bfloat16]))
+def test_known_pairs_change_nothing_and_ask_nothing(plan: KeepPlan, dtype: torch.dtype) -> None:
+    """Several tokens may merge into one survivor."""
+    rows = [
+        [(i, int(j)) for i, j in enumerate(into) if j >= 0 and i not in keep]
+        for into, keep in zip(plan.into.tolist(), plan.keep.tolist(), strict=True)
+    ]
+    shortest = min(map(len, rows))
+    assume(all(len(row) == shortest for row in rows))
+    source, survivor = (
+        torch.tensor([[pair[k] for pair in row] for row in rows], dtype=torch.int64).view(len(rows), shortest)
+        for k in (0, 1)
+    )
+    known = replace(plan, pairs=(source, survivor))
+    x = numbers(*plan.into.shape, 3).to(dtype)
+    size = numbers(*plan.into.shape, seed=1).abs().float() + 0.5
+    with launches() as found:
+        y, total = apply_plan(x, known, size), merged_size(size, known)
+    assert not found.waits
+    assert torch.equal(y, apply_plan(x, plan, size))
+    torch.testing.assert_close(total, merged_size(size, plan))
+
+
+def test_gradients_are_those_of_the_mean() -> None:
+    """Three tokens in one survivor, two in another."""
+    plan = KeepPlan(torch.tensor([[0, 4]]), torch.tensor([[0, 0, 0, 1, 1, -1]]))
+    x, size = numbers(1, 6, 2).requires_grad_(), torch.tensor([[1.0, 2.0, 3.0, 1.0, 1.0, 5.0]])
+    (apply_plan(x, plan, size) * torch.tensor([1.0, 10.0])[:, None]).sum().backward()
+    expected = [1 / 6, 2 / 6, 3 / 6, 5.0, 5.0, 0.0]
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad[0, :, 0], torch.tensor(expected, dtype=torch.float64))
 
 
 def test_gradients_flow_through_merging() -> None:

@@ -121,14 +121,23 @@ class PackedUnits:
     def whole(self, plans: Sequence[KeepPlan]) -> KeepPlan:
         """One plan for each group (F_g, n) -> one row over the units of all frames."""
         after = self.after(plans)
-        keeps, intos = [], []
+        keeps, intos, pairs = [], [], list[tuple[Tensor, Tensor]]()
         for group, plan in zip(self.units.groups, plans, strict=True):
             device = plan.keep.device
             old = torch.tensor([self.units.starts[f] for f in group], device=device)[:, None]
             new = torch.tensor([after.units.starts[f] for f in group], device=device)[:, None]
             keeps.append(plan.keep + old)
             intos.append((plan.into + new).where(plan.into >= 0, -1))
-        return KeepPlan(self.units.join(keeps)[None], self.units.join(intos)[None])
+            if plan.pairs is not None:
+                source, survivor = plan.pairs
+                pairs.append(((source + old).flatten(), (survivor + new).flatten()))
+        known = len(pairs) == sum(plan.num_kept < plan.num_tokens for plan in plans)
+        both = [torch.cat(part)[None] for part in zip(*pairs, strict=True)] if known and pairs else []
+        return KeepPlan(
+            self.units.join(keeps)[None],
+            self.units.join(intos)[None],
+            pairs=(both[0], both[1]) if both else None,
+        )
 
     def _prefix_places(self, device: torch.device) -> Tensor:
         starts = torch.tensor(self.tokens.starts[:-1], device=device)

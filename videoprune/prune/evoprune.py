@@ -198,4 +198,5 @@ def merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
     gone = torch.zeros(batch, tokens, dtype=torch.bool, device=source.device).scatter(1, source, True)
     keep = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending
     index = (~gone).cumsum(dim=1) - 1  # a survivor's place among the survivors
-    return KeepPlan(keep=keep, into=index.scatter(1, source, index.gather(1, destination)))
+    survivor = index.gather(1, destination)
+    return KeepPlan(keep=keep, into=index.scatter(1, source, survivor), pairs=(source, survivor))

@@ -76,22 +76,22 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
         return _add_also(_sum_into(x.to(dtype) * weight, plan), x, plan).to(x.dtype)
     if plan.num_kept == plan.num_tokens:
         return x
-    # Only the tokens that merge and those that take them in are touched: most of x is copied as it is.
-    own = torch.zeros_like(plan.into, dtype=torch.bool).scatter(1, plan.keep, True)
-    row, source = ((plan.into >= 0) & ~own).nonzero(as_tuple=True)  # (M,)
-    target = plan.into[row, source] + plan.num_kept * row
-    places, slot = target.unique(return_inverse=True)  # survivors that take something in, (U,)
+    sources, target = _merging(plan)
     y = gather(x, plan).flatten(0, 1)  # (B * K, ...)
     kept_size = (
         x.new_ones(y.shape[:1], dtype=dtype) if size is None else gather(size, plan).flatten().to(dtype)
-    )[places]
-    added_size = x.new_ones(row.shape, dtype=dtype) if size is None else size[row, source].to(dtype)
-    total = kept_size.index_add(0, slot, added_size)
+    )
+    added = x.new_ones(sources.shape, dtype=dtype) if size is None else size.flatten()[sources].to(dtype)
+    total = kept_size.index_add(0, target, added)[target]  # (M,)
+    # Only the tokens that merge and those that take them in are touched, in as many rows as there are of the first:
+    # of several that merge into one survivor the row of one, whichever it is, takes the sum.
+    place = torch.arange(target.shape[0], device=target.device)
+    row = target.new_zeros(y.shape[0]).scatter(0, target, place)[target]
     tail = [1] * (x.ndim - 2)
-    mine = y[places].to(dtype) * (kept_size / total).view(-1, *tail)
-    theirs = x[row, source].to(dtype) * (added_size / total[slot]).view(-1, *tail)
-    merged = mine.index_add(0, slot, theirs).to(x.dtype)
-    return y.index_put((places,), merged).unflatten(0, plan.keep.shape)
+    mine = y[target].to(dtype) * (kept_size[target] / total).view(-1, *tail)
+    theirs = x.flatten(0, 1)[sources].to(dtype) * (added / total).view(-1, *tail)
+    merged = mine.index_add(0, row, theirs).where((row == place).view(-1, *tail), 0).to(x.dtype)
+    return y.index_fill(0, target, 0).index_add(0, target, merged).unflatten(0, plan.keep.shape)
 
 
 def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -117,7 +117,13 @@ def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
 def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
     """Sizes after the plan, size (B, N) -> (B, K): each survivor's own and all that merged into it."""
     _check_tokens("size", size, plan.into, ndim=2)
-    return size if plan.num_kept == plan.num_tokens else _sum_into(size, plan)
+    if plan.num_kept == plan.num_tokens:
+        return size
+    if plan.pairs is None:
+        return _sum_into(size, plan)
+    sources, target = _merging(plan)
+    kept = gather(size, plan)
+    return kept.flatten().index_add(0, target, size.flatten()[sources]).view(kept.shape)
 
 
 def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
@@ -184,6 +190,17 @@ def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
     spare = y.new_full((y.shape[0], 1, *y.shape[2:]), fill)
     index = plan.into.where(plan.into >= 0, plan.num_kept)
     return torch.cat((y, spare), dim=1)[_rows(index), index]
+
+
+def _merging(plan: KeepPlan) -> tuple[Tensor, Tensor]:
+    """The tokens that merge, and the survivors that take them in, int64 (M,) both, numbered through the rows."""
+    if plan.pairs is not None:
+        source, survivor = plan.pairs
+        row = _rows(plan.into) if plan.into.shape[0] > 1 else 0
+        return (source + plan.num_tokens * row).flatten(), (survivor + plan.num_kept * row).flatten()
+    own = torch.zeros_like(plan.into, dtype=torch.bool).scatter(1, plan.keep, True)
+    row, source = ((plan.into >= 0) & ~own).nonzero(as_tuple=True)
+    return source + plan.num_tokens * row, plan.into[row, source] + plan.num_kept * row
 
 
 def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:
