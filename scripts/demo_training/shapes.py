@@ -98,12 +98,16 @@ class StockShape:
 
 
 def checkpoint(out: Path, name: str) -> dict[str, Tensor]:
-    """Weights of the encoder trained in `out`, else of the one that comes with the script."""
-    own = out / name
+    """Weights of the encoder trained in `out`, else of the one that comes with the script. Raises FileNotFoundError
+    that says how to train it where there is neither."""
+    own, given = out / name, ENCODERS / Path(name).with_suffix(".safetensors")
     if own.exists():
         return torch.load(own, map_location="cpu", weights_only=True)["model"]
-    state = load_file(ENCODERS / own.with_suffix(".safetensors").name)
-    return {name: value.float() for name, value in state.items()}
+    if not given.exists():
+        raise FileNotFoundError(
+            f"{own}: run `train_demo.py stock-encoder --only {own.stem.removesuffix('-vision')}` first"
+        )
+    return {key: value.float() for key, value in load_file(given).items()}
 
 
 def stretched_places(places: Tensor, grid: int) -> Tensor:

@@ -1,0 +1,105 @@
+"""Pieces of the demo models' training on a few clips: that a step runs, and that what it is told is true."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+
+from transformers import AutoTokenizer
+
+from demo_training.asking import question_blocks
+from demo_training.clips import RenderedClips
+from demo_training.clips import encode_group as encode_multi
+from demo_training.data import frames_of, kept_first
+from demo_training.dense import IGNORE, KINDS, STATES, SUMS, DenseHeads, alignment_loss, token_labels
+from demo_training.llm import ENCODER_MODES, clip_loss
+from demo_training.shapes import checkpoint
+from demo_training.stock import build_tokenizers
+from demo_training.stock_prompt import Encoded, answer_logits, encode_group, prefix
+from demo_training.stock_shapes import SHAPES
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SHOTS, SLOTS, sample_hard_scene
+from videoprune.models.multi_encoder import MultiEncoderVLM
+
+DEMO = Path("videoprune/models/demo")
+SHAPE = SHAPES["qwen-demo"]
+MOMENT = [*KINDS, *STATES].index("moment")
+
+
+@pytest.fixture(scope="module")
+def qwen(tmp_path_factory):
+    tokenizer = build_tokenizers()
+    model = SHAPE.build(tmp_path_factory.mktemp("none"), DEMO, tokenizer)
+    SHAPE.trained(model)  # what is trained wants gradients from here on
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+def test_a_step_of_a_stock_model(qwen, hard, keep):
+    model, tokenizer = qwen
+    clips = encode_group(SHAPE, model, next(iter(RenderedClips(2, SHAPE.side, 5, hard))), keep)
+    heads, rng = DenseHeads(160), np.random.default_rng(0)
+    layout = SHAPE.layout(tokenizer, clips[0].scene.duration, frames_of(clips[0].scene))
+    start = prefix(SHAPE, model, layout, clips, keep, 0.5)
+    texts = question_blocks(tokenizer, clips, rng)
+    logits, hidden = answer_logits(SHAPE, model, layout, start, texts.ids, texts.labels, texts.lengths)
+    dense, facts = heads.loss(start.z, hidden, start.labels, start.objects)
+    words = model.model.language_model.embed_tokens.weight
+    aligned, _ = alignment_loss(start.z, words, tokenizer, start.labels)
+    (texts.loss(logits) + dense + aligned).backward()
+    assert logits.shape[0] == int((texts.labels != IGNORE).sum())
+    assert set(texts.right(logits)) == {"options", "open", "listing", *(["look-ups"] if hard else [])}
+    assert ("rank" in facts) == hard
+    trained = [p for part in SHAPE.trained(model) for p in part.parameters()]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+    model.zero_grad()
+
+
+def test_a_step_of_the_model_with_several_encoders():
+    model = MultiEncoderVLM.from_pretrained(DEMO, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
+    clips = encode_multi(model, next(iter(RenderedClips(2, 112, 5, False))), ENCODER_MODES["evo25"])
+    heads, rng = DenseHeads(model.config.text_config["hidden_size"]), np.random.default_rng(0)
+    loss, facts = clip_loss(model, heads, tokenizer, clips, "cooperative", 120, rng)
+    assert loss.isfinite()
+    assert facts["answers"] < 1  # a trained model: what it is asked is what it learned
+
+
+def test_what_is_shown_for_a_moment_is_never_dropped(qwen):
+    model, tokenizer = qwen
+    clips: list[Encoded] = encode_group(SHAPE, model, next(iter(RenderedClips(2, SHAPE.side, 7, True))), 1.0)
+    layout = SHAPE.layout(tokenizer, clips[0].scene.duration, SLOTS)
+    for drop in (0.3, 0.8):
+        start = prefix(SHAPE, model, layout, clips, 1.0, drop)
+        for clip, labels in zip(clips, start.labels, strict=True):
+            brief = int(kept_first(clip.scene, clip.owner).sum())
+            assert brief > 0
+            assert int((labels[:, MOMENT] == 1).sum()) == brief
+
+
+def test_labels_of_sums_are_what_a_look_at_the_scene_says():
+    scene = sample_hard_scene(np.random.default_rng(3))
+    names = list(SUMS)
+    owner = torch.arange(len(scene.objects))
+    late = torch.full_like(owner, SLOTS - 1)
+    labels = token_labels(scene, owner, late)[:, -len(names) :]
+    brief = [o.name for o in scene.brief()]
+    for obj, row in zip(scene.objects, labels.tolist(), strict=True):
+        found = dict(zip(names, row, strict=True))
+        second = obj.appears >= scene.cut
+        assert found["rank"] == (brief.index(obj.name) if obj in scene.brief() else IGNORE)
+        assert found["again"] == (int(len(scene.shots_of(obj.name)) == 2) if second else IGNORE)
+        assert found["staying"] == len(scene.steady(SHOTS[int(second)])) - 1
+    early = token_labels(scene, owner, torch.zeros_like(owner))
+    assert set(early[:, -1].tolist()) == {IGNORE}  # nobody can tell in the first frame
+
+
+def test_an_encoder_that_was_not_trained_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="stock-encoder --only llava-demo"):
+        checkpoint(tmp_path, "llava-demo-vision.pt")
