@@ -139,26 +139,9 @@ class LlmDoor:
         if mask is not None and mask.ndim != 2:
             raise ValueError(f"attention_mask: shape {tuple(mask.shape)}; allowed with pruning: (B, S)")
         attended = torch.ones_like(dropped) if mask is None else mask.bool()
-        places, kept = (
-            _survivors(attended & ~dropped) if prefix is None else _behind(prefix, visual, attended)
-        )
-        seen = visual.gather(1, places) & kept
-        config, in_frame = now.settings.config, None
-        if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
-            in_frame = places_in_frames(now, visual).gather(1, places)
-        prompt = Prompt(
-            visual,
-            places,
-            seen,
-            kept,
-            drafted=now.drafted(embeds.shape[1]),
-            scale=now.settings.lambda_scale(seen),
-            deepstack=self._deepstack(kwargs, places),
-            in_frame=in_frame,
-            start=attended.int().argmax(1),  # padding is on the left
-            prefix=prefix,
-        )
-        layers = Prefill(
+        config = now.settings.config
+        prompt = self._prompt(now, kwargs, visual, attended, dropped, prefix)
+        now.layers = Prefill(
             config.llm,
             prompt,
             self.language_model,
@@ -166,7 +149,7 @@ class LlmDoor:
             config.seed,
             beginning=now.shared()[1] is not None,
         )
-        now.layers = layers
+        places, kept = prompt.places, prompt.valid
         if prefix is not None:
             places, kept = places[:, prefix.length :], kept[:, prefix.length :]
             cache = self.joints.cache(kwargs)
@@ -182,6 +165,37 @@ class LlmDoor:
             "position_ids": positions.expand(*positions.shape[:-2], places.shape[0], -1).gather(-1, at),
             "attention_mask": _own_masks(embeds),
         }
+
+    def _prompt(
+        self,
+        now: Pass,
+        kwargs: dict[str, Any],
+        visual: Tensor,
+        attended: Tensor,
+        dropped: Tensor,
+        prefix: Prefix | None,
+    ) -> Prompt:
+        """visual, attended, dropped: bool (B, S)."""
+        if prefix is None:
+            places, kept = _survivors(attended & ~dropped)
+        else:
+            places, kept = _behind(prefix, visual, attended)
+        seen = visual.gather(1, places) & kept
+        config, in_frame = now.settings.config, None
+        if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
+            in_frame = places_in_frames(now, visual).gather(1, places)
+        return Prompt(
+            visual,
+            places,
+            seen,
+            kept,
+            drafted=now.drafted(visual.shape[1]),
+            scale=now.settings.lambda_scale(seen),
+            deepstack=self._deepstack(kwargs, places),
+            in_frame=in_frame,
+            start=attended.int().argmax(1),  # padding is on the left
+            prefix=prefix,
+        )
 
     def _deepstack(self, kwargs: dict[str, Any], places: Tensor) -> list[Tensor]:
         """Take the DeepStack features out of `kwargs`, as rows of the kept tokens, zero at text (B, n, W)."""
