@@ -88,8 +88,8 @@ class ModelStage:
 
     def _rows(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]:
         """Of clips that have frames."""
-        assert self._engine is not None, "setup() comes first"
         items, frames = [with_subtitles(clip) for clip in clips], [clip.frames for clip in clips]
+        assert self._engine is not None, "setup() comes first"
         encoded = self._engine.encode(frames)  # type: ignore[arg-type]
         rows: list[list[ResultRow]] = [[] for _ in clips]
         for part in self._calls(items, encoded):

@@ -434,6 +434,7 @@ def test_an_engine_tells_it_of_clips_that_were_encoded_before(name, places) -> N
     steps = places[0].count(0)
     assert all(p == [*range(first.trace.dense // steps)] * steps + [-1] * tail for p in places)
     assert steps in (4, 8)
+    assert engine.prefill([first])[0].prefix is None  # its first layer cuts: nothing is shared
     with pytest.raises(ValueError, match="framefusion' with encoder"):
         engine.with_prune(preset("framefusion").replace(**{"encoder.method": "random", "encoder.keep": 0.5}))
 

@@ -35,6 +35,7 @@ FIELDS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
         (EVO, "equal", "rank"),
     ],
     "encoder.schedule": [(EVO, "mean", "last")],
+    "encoder.merges": [(EVO, 0, 2)],
     "encoder.metric": [(EVO, "hidden", "keys")],
     "encoder.lambda_div": [(EVO, 0.0, 2.0)],
     "encoder.lambda_att": [(EVO, 0.0, 0.5)],

@@ -18,12 +18,12 @@ def prefix_of_rows(
     encoded: Sequence[Encoded],
     llm: LLMPrune,
     device: torch.device,
-    compute: Callable[[Sequence[Encoded]], Prefix],
+    compute: Callable[[Sequence[Encoded]], Prefix | None],
 ) -> Prefix | None:
     """A row for each question about a clip: held by the clips where `prefill` made them with these settings, else
     computed where some clip is asked twice, else None.
 
-    encoded: of each row. compute: makes those of some clips.
+    encoded: of each row. compute: makes those of some clips; None where the first layer is cut already.
     """
     first: dict[int, int] = {}
     for row, clip in enumerate(encoded):
@@ -31,10 +31,12 @@ def prefix_of_rows(
     clips = [encoded[row] for row in first.values()]
     held = [c.prefix for c in clips if c.prefix is not None and c.prefix.made_with == llm]
     if len(held) == len(clips):
-        begun = Prefix.joined(held)
+        begun: Prefix | None = Prefix.joined(held)
     elif len(clips) < len(encoded):
         begun = compute(clips)
     else:
+        return None
+    if begun is None:
         return None
     number = {clip: i for i, clip in enumerate(first)}
     return begun.rows(torch.tensor([number[id(clip)] for clip in encoded], device=device))

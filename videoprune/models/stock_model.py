@@ -29,7 +29,7 @@ from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import Installed
 from videoprune.plug.llm_door import overflowed, visual_places
-from videoprune.plug.prefix import Prefix, Reached
+from videoprune.plug.prefix import Prefix, Reached, shared_layers
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
 from videoprune.prune.registry import draws
@@ -138,10 +138,14 @@ class StockVideoModel:
     @torch.no_grad()
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
         begun = self._prefix(encoded, settings)
+        if begun is None:
+            return list(encoded)
         return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]
 
-    def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix:
-        """What the LLM makes of the beginning of prompts about each clip."""
+    def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix | None:
+        """What the LLM makes of the beginning of prompts about each clip; None where its first layer is cut already."""
+        if not shared_layers(settings.config.llm, len(self.hooks.door.layers)):
+            return None
         features: list[Features] = [e.features for e in encoded]
         found: list[Prefix] = []
         inputs = self._moved(self.inputs([f.clip for f in features], [""] * len(features)))
