@@ -153,7 +153,8 @@ class Run:
                 self.results.append([failed_row(cell, setting, taken.reason)])
             else:
                 seen.append((setting, taken))
-        measure_launches(loaded, cell, seen)
+        if not over():
+            measure_launches(loaded, cell, seen)
         spent = time.monotonic() - started
         self.results.append(measured_rows(loaded, cell, seen, cell_seconds=spent))
 

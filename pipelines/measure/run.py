@@ -27,7 +27,7 @@ from videoprune.eval.benchmarks.base import Recipe
 from videoprune.result_row import ResultRow, result_row
 from videoprune.types import Answer, Sample
 
-BATCH = 8  # questions about one clip in a call, as `videoprune eval` has them
+BATCH = 8  # questions about one clip in a call
 Mark = Callable[[ResultRow], ResultRow]
 
 

@@ -14,6 +14,7 @@ from pipelines.run.rows import answered_row, failed_rows, shares
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
+from videoprune.neighbours import neighbours
 from videoprune.result_row import ResultRow
 from videoprune.types import Encoded, Sample, VideoFrames
 
@@ -59,71 +60,65 @@ class ModelStage:
 
     def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:
         """Items that go through a run together: neighbours with no more than `batch` questions, or one with more."""
-        group, room = list[ClipItem](), 0
-        for item in items:
-            if group and len(item.samples) > room:
-                yield group
-                group = []
-            room = (room if group else self.batch) - len(item.samples)
-            group.append(item)
-        if group:
-            yield group
+        return neighbours(
+            items, lambda group, item: sum(len(i.samples) for i in (*group, item)) <= self.batch
+        )
 
     def process(self, decoded: DecodedClip) -> list[ResultRow]:
         return self.process_all([decoded])[0]
 
     def process_all(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]:
         """The rows of each clip. Where a group raises, its clips are asked one by one."""
-        ready = [clip for clip in clips if not isinstance(clip.frames, Failure)]
+        ready = [(clip, clip.frames) for clip in clips if not isinstance(clip.frames, Failure)]
         try:
             rows = self._rows(ready) if ready else []
         except Exception as error:
             alone = len(ready) == 1
-            rows = [_failed(ready[0], Failure.of(error))] if alone else [self.process(c) for c in ready]
+            rows = [_failed(clip, Failure.of(error)) if alone else self.process(clip) for clip, _ in ready]
         left = iter(rows)
         return [_failed(c, c.frames) if isinstance(c.frames, Failure) else next(left) for c in clips]
 
     def close(self) -> None:
         self._engine = None
 
-    def _rows(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]:
-        """Of clips that have frames."""
-        items, frames = [with_subtitles(clip) for clip in clips], [clip.frames for clip in clips]
+    def _rows(self, clips: Sequence[tuple[DecodedClip, VideoFrames]]) -> list[list[ResultRow]]:
+        """Of clips with their frames."""
+        items = [with_subtitles(clip) for clip, _ in clips]
         assert self._engine is not None, "setup() comes first"
-        encoded = self._engine.encode(frames)  # type: ignore[arg-type]
+        encoded = self._engine.encode([frames for _, frames in clips])
+        shared = [
+            shares({"decode": clip.seconds} | one.trace.seconds, len(item.samples))
+            for (clip, _), one, item in zip(clips, encoded, items, strict=True)
+        ]
         rows: list[list[ResultRow]] = [[] for _ in clips]
         for part in self._calls(items, encoded):
             asked, samples = [encoded[i] for i, _ in part], [sample for _, sample in part]
             answers = self._engine.answer(asked, samples, max_new_tokens=self.max_new_tokens)
             for (i, sample), answer in zip(part, answers, strict=True):
-                spent = {"decode": clips[i].seconds} | encoded[i].trace.seconds
-                shared = shares(spent, len(items[i].samples))
-                rows[i].append(answered_row(sample, answer, frames[i], shared))  # type: ignore[arg-type]
+                rows[i].append(answered_row(sample, answer, clips[i][1], shared[i]))
         return rows
 
     def _calls(
         self, items: Sequence[ClipItem], encoded: Sequence[Encoded]
     ) -> Iterator[list[tuple[int, Sample]]]:
         """Questions of one call of the LLM: the number of the clip, and the question."""
-        part, tokens = list[tuple[int, Sample]](), 0
-        for i, item in enumerate(items):
-            for sample in item.samples:
-                if part and (len(part) == self.batch or tokens + encoded[i].trace.fused > self.tokens):
-                    yield part
-                    part, tokens = [], 0
-                part.append((i, sample))
-                tokens += encoded[i].trace.fused
-        if part:
-            yield part
+
+        def fits(part: list[tuple[int, Sample]], one: tuple[int, Sample]) -> bool:
+            tokens = sum(encoded[i].trace.fused for i, _ in (*part, one))
+            return len(part) < self.batch and tokens <= self.tokens
+
+        return neighbours(((i, sample) for i, item in enumerate(items) for sample in item.samples), fits)
 
     def _warm_up(self, engine: Engine) -> None:
-        """A grey clip and as many questions as later: finds settings that cannot work, and keeps first-call costs
-        out of the times."""
+        """A grey clip and as many questions as later, at once: finds settings that cannot work, and keeps first-call
+        costs out of the times."""
         height, width = engine.frame_size or (224, 224)
         grey = torch.full((engine.num_frames, height, width, 3), 128, dtype=torch.uint8)
         frames = VideoFrames(grey, tuple(map(float, range(len(grey)))), float(len(grey)), "", "none")
         asked = [Sample(f"{i}", "", f"Which is number {i}?", ("one", "two")) for i in range(self.batch)]
-        engine.answer(engine.encode([frames]), asked, max_new_tokens=WARM_UP_TOKENS)
+        encoded = engine.encode([frames])
+        call = next(self._calls([ClipItem("", tuple(asked))], encoded))
+        engine.answer(encoded, [sample for _, sample in call], max_new_tokens=WARM_UP_TOKENS)
 
 
 def _failed(clip: DecodedClip, failure: Failure) -> list[ResultRow]:

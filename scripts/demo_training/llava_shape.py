@@ -77,11 +77,6 @@ class LlavaShape(StockShape):
         model.load_state_dict(start)
         return model
 
-    def trained_vision(self, folder: Path) -> nn.Module:
-        """The encoder of a trained model."""
-        whole = LlavaOnevisionForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        return whole.model.vision_tower.requires_grad_(True)
-
     def patches(self, model: nn.Module, frames: Tensor) -> Tensor:
         """uint8 (F, S, S, 3) -> (F, g * g, D), row by row."""
         return model(normalize(frames.permute(0, 3, 1, 2), self.side)).last_hidden_state

@@ -98,11 +98,6 @@ class QwenShape(StockShape):
     def vision(self, model: Any) -> nn.Module:
         return model.model.visual
 
-    def trained_vision(self, folder: Path) -> nn.Module:
-        """The encoder of a trained model."""
-        whole = Qwen3VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-        return whole.model.visual.requires_grad_(True)
-
     def _packed(self, frames: Tensor, clips: int = 1) -> tuple[Tensor, Tensor]:
         """uint8 (F, S, S, 3) -> patches as the processor packs them (N, 3*2*8*8), and the grid of each clip."""
         x = normalize(frames.permute(0, 3, 1, 2), SIDE)  # (F, 3, S, S)

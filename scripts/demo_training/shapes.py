@@ -85,6 +85,11 @@ class StockShape:
     def vision(self, model: Any) -> nn.Module:
         return model.model.vision_tower
 
+    def trained_vision(self, folder: Path) -> nn.Module:
+        """The encoder of a trained model."""
+        whole = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+        return self.vision(whole).requires_grad_(True)
+
     def fixed(self, model: Any, embeds: Tensor) -> Tensor:
         """The prompt's embeddings with what stands at visual places but is no visual token."""
         return embeds

@@ -1,4 +1,4 @@
-"""Clips that are encoded in one call, against each alone: stock models of every family, and several encoders."""
+"""Clips that are encoded in one call, against each alone: stock models of every family."""
 
 from __future__ import annotations
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from videoprune.neighbours import neighbours
+from videoprune.plug.llm_door import visual_places
 from videoprune.plug.settings import own_settings
 from videoprune.types import VideoFrames
 
@@ -49,10 +51,9 @@ class Clip:
         """Frames of the encoder, before pixels are gone."""
         grids = [grid for name, grid in self.tensors.items() if name.endswith("grid_thw")]
         if grids:
-            return int(sum(int(grid[:, 0].sum()) for grid in grids))
-        pixels = next(
-            self.tensors[name] for name in PIXELS if name in self.tensors
-        )  # (F, 3, H, W), (1, F, 3, H, W)
+            return sum(int(grid[:, 0].sum()) for grid in grids)
+        # (F, 3, H, W) or (1, F, 3, H, W)
+        pixels = next(self.tensors[name] for name in PIXELS if name in self.tensors)
         return pixels.shape[:-3].numel()
 
     def fits(self, other: Clip) -> bool:
@@ -76,8 +77,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 def beginnings(inputs: dict[str, Tensor], placeholders: Sequence[int]) -> dict[str, Tensor]:
     """`TEXT` of prompts up to the last visual token of each, padded on the left. placeholders: ids of visual tokens."""
     ids = inputs["input_ids"]
-    visual = torch.isin(ids, torch.tensor(placeholders, device=ids.device))
-    end = ids.shape[1] - visual.flip(1).int().argmax(1)  # (B,)
+    end = ids.shape[1] - visual_places(ids, placeholders).flip(1).int().argmax(1)  # (B,)
     start = inputs["attention_mask"].int().argmax(1)
     place = torch.arange(-int((end - start).max()), 0, device=ids.device) + end[:, None]  # (B, S')
     padding = place < start[:, None]
@@ -92,15 +92,12 @@ def joined_tensors(clips: Sequence[Clip]) -> dict[str, Tensor]:
 
 def groups_of(clips: Sequence[Clip], tokens: Sequence[int], at_once: int) -> Iterator[list[Clip]]:
     """Neighbours that fit together, up to `at_once` tokens, or one with more. tokens: of each clip."""
-    group, room = list[Clip](), 0
-    for clip, count in zip(clips, tokens, strict=True):
-        if group and (count > room or not group[0].fits(clip)):
-            yield group
-            group = []
-        room = (room if group else at_once) - count
-        group.append(clip)
-    if group:
-        yield group
+
+    def fits(group: list[tuple[Clip, int]], one: tuple[Clip, int]) -> bool:
+        return sum(count for _, count in group) + one[1] <= at_once and group[0][0].fits(one[0])
+
+    for group in neighbours(zip(clips, tokens, strict=True), fits):
+        yield [clip for clip, _ in group]
 
 
 class PlainInputs:

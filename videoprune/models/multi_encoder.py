@@ -9,13 +9,12 @@ Shapes: B clips, T frames, F frames of all clips, N tokens, D encoder width, W w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModel, AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from videoprune.clock import Stopwatch
@@ -34,7 +33,7 @@ from videoprune.plug.families.tower import Tower
 from videoprune.plug.joints import text_joints
 from videoprune.plug.llm_door import LlmDoor
 from videoprune.plug.packing import plan_by_frame
-from videoprune.plug.prefix import Prefix, Reached
+from videoprune.plug.prefix import Prefix
 from videoprune.plug.settings import Settings, calibration_key
 from videoprune.prune.counts import fused_count, lambda_is_open, retained_counts
 from videoprune.prune.merge import apply_plan, identity_plan, merged_size
@@ -233,16 +232,13 @@ class MultiEncoderVLM(PreTrainedModel):
         """What all questions about each clip share."""
         no_text = torch.zeros(len(tokens.x), 0, dtype=torch.int64, device=tokens.x.device)
         embeds, mask, visual = self.assemble(tokens, no_text, no_text)
-        found: list[Prefix] = []
-        with passing(Pass(self, settings, visual=visual, marked=0, beginnings=found)), suppress(Reached):
-            self.language_model.base_model(
-                inputs_embeds=embeds,
-                attention_mask=mask,
-                position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
-                use_cache=True,
-                **{self.door.joints.cache_names[0]: DynamicCache()},
-            )
-        return found[0]
+        return self.door.begin(
+            Pass(self, settings, visual=visual, marked=0),
+            self.language_model.base_model,
+            inputs_embeds=embeds,
+            attention_mask=mask,
+            position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
+        )
 
     def assemble(
         self, tokens: VisualTokens, input_ids: Tensor, attention_mask: Tensor

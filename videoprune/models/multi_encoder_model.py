@@ -15,7 +15,7 @@ from videoprune.config import PruneConfig
 from videoprune.models.encoded_frames import EncodedFrames, batch_of, clip_of
 from videoprune.models.loading import clip_shape, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM
-from videoprune.models.shared_prefix import prefix_of_rows
+from videoprune.models.shared_prefix import prefilled, prefix_of_rows
 from videoprune.models.survivors import fused_survivors
 from videoprune.plug.current_pass import trace
 from videoprune.plug.prefix import Prefix
@@ -79,7 +79,8 @@ class MultiEncoderModel:
     def answer(
         self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
     ) -> tuple[list[str], list[Trace]]:
-        tokens = batch_of([e.features for e in encoded])
+        same = all(e is encoded[0] for e in encoded)
+        tokens = batch_of([e.features for e in (encoded[:1] if same else encoded)])
         text = self.tokenizer(list(prompts), return_tensors="pt", padding=True).to(self.device)
         started = now(self.device)
         prefix = prefix_of_rows(
@@ -103,8 +104,7 @@ class MultiEncoderModel:
         return texts, with_seconds(found, spent)
 
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
-        begun = self._prefix(encoded, settings)
-        return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]
+        return prefilled(encoded, self._prefix(encoded, settings))
 
     def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix:
         return self.model.beginnings(batch_of([e.features for e in encoded]), settings)

@@ -6,6 +6,7 @@ Shapes: B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -25,18 +26,21 @@ def prefix_of_rows(
 
     encoded: of each row. compute: makes those of some clips; None where the first layer is cut already.
     """
-    first: dict[int, int] = {}
-    for row, clip in enumerate(encoded):
-        first.setdefault(id(clip), row)
-    clips = [encoded[row] for row in first.values()]
+    clips = list({id(clip): clip for clip in encoded}.values())
     held = [c.prefix for c in clips if c.prefix is not None and c.prefix.made_with == llm]
+    begun: Prefix | None = None
     if len(held) == len(clips):
-        begun: Prefix | None = Prefix.joined(held)
+        begun = Prefix.joined(held)
     elif len(clips) < len(encoded):
         begun = compute(clips)
-    else:
-        return None
     if begun is None:
         return None
-    number = {clip: i for i, clip in enumerate(first)}
+    number = {id(clip): i for i, clip in enumerate(clips)}
     return begun.rows(torch.tensor([number[id(clip)] for clip in encoded], device=device))
+
+
+def prefilled(encoded: Sequence[Encoded], begun: Prefix | None) -> list[Encoded]:
+    """The clips, each with its own of the beginnings `begun`; as they are where there are none."""
+    if begun is None:
+        return list(encoded)
+    return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]

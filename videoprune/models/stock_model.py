@@ -6,14 +6,12 @@ Shapes: F frames of the encoder, B prompts, V visual places of a prompt.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForImageTextToText, AutoTokenizer, DynamicCache
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from videoprune.clock import now
 from videoprune.config import PruneConfig
@@ -22,14 +20,14 @@ from videoprune.models.inputs import Clip, PlainInputs, beginnings, groups_of, j
 from videoprune.models.loading import RANDOM, clip_shape, place_of
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
-from videoprune.models.shared_prefix import prefix_of_rows
+from videoprune.models.shared_prefix import prefilled, prefix_of_rows
 from videoprune.models.survivors import EncoderRecord, record_of, stock_survivors
 from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.installed import Installed
 from videoprune.plug.llm_door import overflowed, visual_places
-from videoprune.plug.prefix import Prefix, Reached, shared_layers
+from videoprune.plug.prefix import Prefix, shared_layers
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
 from videoprune.prune.registry import draws
@@ -137,33 +135,26 @@ class StockVideoModel:
 
     @torch.no_grad()
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
-        begun = self._prefix(encoded, settings)
-        if begun is None:
-            return list(encoded)
-        return [replace(clip, prefix=begun.one(i)) for i, clip in enumerate(encoded)]
+        return prefilled(encoded, self._prefix(encoded, settings))
 
     def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix | None:
         """What the LLM makes of the beginning of prompts about each clip; None where its first layer is cut already."""
         if not shared_layers(settings.config.llm, len(self.hooks.door.layers)):
             return None
         features: list[Features] = [e.features for e in encoded]
-        found: list[Prefix] = []
         inputs = self._moved(self.inputs([f.clip for f in features], [""] * len(features)))
         call = Pass(
             self.hooks,
             settings,
             marked=sum(f.marked for f in features),
             frames=[n for f in features for n in f.frames],
-            beginnings=found,
         )
-        with passing(call), suppress(Reached):
-            self.model.model(
-                **inputs | beginnings(inputs, self.hooks.family.placeholders),
-                mm_encoder_outputs={features[0].kind: joined([f.output for f in features])},
-                **{self.hooks.door.joints.cache_names[0]: DynamicCache()},
-                use_cache=True,
-            )
-        return found[0]
+        return self.hooks.door.begin(
+            call,
+            self.model.model,
+            **inputs | beginnings(inputs, self.hooks.family.placeholders),
+            mm_encoder_outputs={features[0].kind: joined([f.output for f in features])},
+        )
 
     def survivors(self, encoded: Encoded, answered: Trace) -> dict[str, Survivors]:
         record: EncoderRecord = encoded.survivors

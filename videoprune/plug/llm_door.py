@@ -10,21 +10,22 @@ Shapes: B rows, S tokens of the prompt, n tokens left, W width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from videoprune.plug.current_pass import Pass, current
+from videoprune.plug.current_pass import Pass, current, passing
 from videoprune.plug.frame_places import places_in_frames
 from videoprune.plug.joints import Joints, decoder_layers
 from videoprune.plug.kept_keys import PrunedCache
 from videoprune.plug.llm_attention import attention_kind
 from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt
 from videoprune.plug.llm_step import Step
-from videoprune.plug.prefix import Prefix
+from videoprune.plug.prefix import Prefix, Reached
 from videoprune.plug.prompt_trace import dense_traces, pruned_traces
 from videoprune.prune.registry import LLM
 
@@ -47,6 +48,16 @@ class LlmDoor:
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
+
+    def begin(self, call: Pass, model: Callable[..., Any], **inputs: Any) -> Prefix:
+        """What `model` makes in the pass `call` of prompts that end where a question would begin.
+
+        model: the inner model, called with `inputs`; its run ends at the first cut."""
+        call.beginnings = found = list[Prefix]()
+        cache = {self.joints.cache_names[0]: DynamicCache()}
+        with passing(call), suppress(Reached):
+            model(**inputs, **cache, use_cache=True)
+        return found[0]
 
     def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LayerCall | None:
         now = current(self.owner)

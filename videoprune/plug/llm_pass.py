@@ -30,7 +30,7 @@ from videoprune.plug.llm_attention import (
     scaling,
     text_attention,
 )
-from videoprune.plug.prefix import Prefix, Reached, shared_layers
+from videoprune.plug.prefix import Prefix, Reached
 from videoprune.plug.ragged_rows import RaggedRows
 from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
 from videoprune.prune.merge import apply_rows
@@ -86,7 +86,8 @@ class Prefill:
         self.clock = Stopwatch()  # of choosing
         # Without a method nothing leaves: a cut would only be ignored in silence otherwise.
         self.cuts = cut_layers(config, num_layers) if config.method != "none" else ()
-        self.shared, self.beginning = shared_layers(config, num_layers), beginning
+        self.shared = self.cuts[0] if self.cuts else num_layers  # layers that know of no question
+        self.beginning = beginning
         self.prefix = prompt.prefix  # until what it knows has been taken in
         self.arrived: Tensor | None = None  # of a beginning, at the first cut
         # What the layer before a cut computed on, where the cut asks for it.

@@ -204,10 +204,10 @@ class FakeEngine:
     def __init__(self) -> None:
         self.asked: list[tuple[int, int]] = []
 
-    def encode(self, frames: list[VideoFrames]) -> list[VideoFrames]:
-        return frames
+    def encode(self, frames: list[VideoFrames]) -> list[Encoded]:
+        return [Encoded(Trace(20, {}, 20), None) for _ in frames]
 
-    def answer(self, encoded: list[VideoFrames], questions: list[Sample], *, max_new_tokens: int) -> None:
+    def answer(self, encoded: list[Encoded], questions: list[Sample], *, max_new_tokens: int) -> None:
         self.asked.append((len(questions), max_new_tokens))
 
 
@@ -216,6 +216,9 @@ def test_the_warm_up_takes_decoding_steps_at_the_batch_size_of_the_run() -> None
     stage = ModelStage.around(fake, batch=5, max_new_tokens=1)  # type: ignore[arg-type]
     stage.setup()
     assert fake.asked == [(5, 3)]  # the first token comes from the prefill
+    stage.tokens = 40
+    stage.setup()
+    assert fake.asked[1:] == [(2, 3)]  # no call of the run is larger
 
 
 def test_calls_of_the_llm_have_a_budget_of_questions_and_of_tokens() -> None:
