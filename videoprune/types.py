@@ -80,15 +80,15 @@ class KeepPlan:
     weight: (B, N), what each token counts in the sum that its survivor becomes; None: the mean of the group, by size.
     also: survivor, token, weight, each (M,), of tokens that count in further survivors' sums; survivors 0..B*K-1 and
     tokens 0..B*N-1 are numbered through the rows. Only beside `weight`.
-    pairs: source, survivor, int64 (B, r) each, of the tokens that merge, where the method knows them: then the plan is
-    carried out without asking the device which they are.
+    drops, merges: False promises that `into` holds no -1, or that each survivor is alone, which spares the device work.
     """
 
     keep: Tensor
     into: Tensor
     weight: Tensor | None = None
     also: tuple[Tensor, Tensor, Tensor] | None = None
-    pairs: tuple[Tensor, Tensor] | None = None
+    drops: bool = True
+    merges: bool = True
 
     def __post_init__(self) -> None:
         if self.keep.ndim != 2 or self.into.ndim != 2 or self.keep.shape[0] != self.into.shape[0]:
@@ -101,17 +101,6 @@ class KeepPlan:
             shapes = [tuple(part.shape) for part in self.also]
             if self.weight is None or len(shapes) != 3 or shapes != [shapes[0][:1]] * 3:
                 raise ValueError(f"also {shapes}; allowed: three of one length, beside weight")
-
-        if self.pairs is not None:
-            shapes = [tuple(part.shape) for part in self.pairs]
-            rows = self.into.shape[0]
-            if (
-                len(shapes) != 2
-                or shapes[0] != shapes[1]
-                or shapes[0][:1] != (rows,)
-                or self.weight is not None
-            ):
-                raise ValueError(f"pairs {shapes}; allowed: two of shape ({rows}, r), without weight")
 
     @property
     def num_kept(self) -> int:

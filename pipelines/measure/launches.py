@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# Memory without numbers in it, and names for what is there.
+# Memory without numbers in it, names for what is there, and what no device does.
 _FREE = {
     f"aten::{name}"
     for name in (
@@ -30,6 +30,7 @@ _FREE = {
         "lift_fresh",
         "new_empty",
         "new_empty_strided",
+        "promote_types",
     )
 }
 # The size of what they give, or where they go on, depends on numbers.

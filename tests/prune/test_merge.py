@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from pipelines.measure.launches import launches
 from videoprune.prune.merge import (
     apply_plan,
     apply_rows,
+    apply_sized,
     compose,
     concatenate,
     gather,
@@ -170,27 +171,29 @@ def test_more_dimensions_and_integers() -> None:
 
 
 @FEW
-@given(plans(), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_known_pairs_change_nothing_and_ask_nothing(plan: KeepPlan, dtype: torch.dtype) -> None:
-    """Several tokens may merge into one survivor."""
-    rows = [
-        [(i, int(j)) for i, j in enumerate(into) if j >= 0 and i not in keep]
-        for into, keep in zip(plan.into.tolist(), plan.keep.tolist(), strict=True)
-    ]
-    shortest = min(map(len, rows))
-    assume(all(len(row) == shortest for row in rows))
-    source, survivor = (
-        torch.tensor([[pair[k] for pair in row] for row in rows], dtype=torch.int64).view(len(rows), shortest)
-        for k in (0, 1)
+@given(plans(), st.sampled_from([torch.float32, torch.bfloat16]), st.data())
+def test_what_a_plan_promises_changes_nothing_and_nothing_asks(
+    plan: KeepPlan, dtype: torch.dtype, data: st.DataObject
+) -> None:
+    alone = all(len(set(i) - {-1}) == len([j for j in i if j >= 0]) for i in plan.into.tolist())
+    drops, merges = bool((plan.into < 0).any()), not alone
+    known = replace(
+        plan, drops=drops or data.draw(st.booleans()), merges=merges or data.draw(st.booleans())
     )
-    known = replace(plan, pairs=(source, survivor))
-    x = numbers(*plan.into.shape, 3).to(dtype)
+    x, y = numbers(*plan.into.shape, 3).to(dtype), numbers(*plan.into.shape, 2, 2).to(dtype)
     size = numbers(*plan.into.shape, seed=1).abs().float() + 0.5
     with launches() as found:
-        y, total = apply_plan(x, known, size), merged_size(size, known)
+        (mine, others), total = apply_sized([x, y], known, size)
     assert not found.waits
-    assert torch.equal(y, apply_plan(x, plan, size))
-    torch.testing.assert_close(total, merged_size(size, plan))
+    assert torch.equal(mine, apply_plan(x, plan, size))
+    assert torch.equal(others, apply_plan(y, plan, size))
+    assert total is not None
+    torch.testing.assert_close(total, merged_size(size, plan).to(total))
+    torch.testing.assert_close(merged_size(size, known), merged_size(size, plan))
+    for first, second in ((known, identity_plan(*plan.keep.shape)), (identity_plan(*plan.into.shape), known)):
+        both = compose(first, second)
+        assert torch.equal(both.into, plan.into)
+        assert (both.drops, both.merges) == (known.drops, known.merges)
 
 
 def test_gradients_are_those_of_the_mean() -> None:

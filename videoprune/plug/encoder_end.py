@@ -13,7 +13,7 @@ from torch import Tensor
 from videoprune.plug.packing import unit_means
 from videoprune.prune.counts import kept_of_clip
 from videoprune.prune.fusion import fuse_clips
-from videoprune.prune.merge import apply_plan, compose, gather, identity_plan
+from videoprune.prune.merge import apply_plan, compose, drop_others, gather, identity_plan
 from videoprune.prune.registry import BY_FRAME, OVER_CLIP, ClipTokens
 from videoprune.prune.rivals.tokens import plan_of_kept
 from videoprune.types import KeepPlan
@@ -103,5 +103,4 @@ class EncoderEnd:
 
 def own_places(plan: KeepPlan) -> KeepPlan:
     """The plan as if it merged nothing: only the survivors' own places hold something."""
-    every = torch.arange(plan.num_kept, device=plan.keep.device).expand_as(plan.keep)
-    return KeepPlan(plan.keep, torch.full_like(plan.into, -1).scatter(1, plan.keep, every))
+    return drop_others(plan.keep, plan.num_tokens)

@@ -25,7 +25,7 @@ from videoprune.plug.over_time import comparing_block, merge_over_time
 from videoprune.plug.packing import PackedUnits, unit_means
 from videoprune.prune.counts import kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
-from videoprune.prune.merge import apply_plan, compose, gather, identity_plan, merged_size, unmerge
+from videoprune.prune.merge import apply_plan, apply_sized, compose, gather, identity_plan, unmerge
 from videoprune.prune.registry import INSIDE, BlockTokens, Depth, OrderedPlan
 from videoprune.types import KeepPlan
 
@@ -52,6 +52,7 @@ class EncoderPass:
         self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
+        self.bias: Tensor | None = None  # (N,) what is added to the logits of each key, in proportion to merged sizes
         self.order: Tensor | None = None  # (U,) each unit's place in its frame's `OrderedPlan`
         self.window: Tensor | None = None  # (N,) window of each token
         if layout.windows is not None:
@@ -111,7 +112,7 @@ class EncoderPass:
         """Attention of one block on packed (H, N, d), within frames or windows, in proportion to size."""
         if block in self.wanted and self.looks:
             self.heads = (q, k, scale)
-        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=self._log_size(), kind=kind)
+        return attend(q, k, v, self.stretches(windowed), scale=scale, bias=self.bias, kind=kind)
 
     def attend_frames(
         self, block: int, qkv: tuple[Tensor, Tensor, Tensor], scale: float, *, kind: str
@@ -120,13 +121,9 @@ class EncoderPass:
         q, k, v = qkv
         if block in self.wanted and self.looks:
             self.heads = (q.transpose(0, 1).flatten(1, 2), k.transpose(0, 1).flatten(1, 2), scale)
-        bias = self._log_size()
+        bias = self.bias
         mask = None if bias is None else bias.view(q.shape[0], 1, 1, -1)
         return sdpa(q, k, v, mask, scale, kind).transpose(1, 2)
-
-    def _log_size(self) -> Tensor | None:
-        """What is added to the logits of each key, (N,): attention in proportion to merged sizes; None: nothing."""
-        return self.size.log() if self.size is not None and self.config.proportional_attention else None
 
     def stretches(self, windowed: bool) -> Sequence[int]:
         """Lengths of the stretches that attend to themselves now; windows that lost all tokens are gone."""
@@ -164,20 +161,32 @@ class EncoderPass:
                 step, rows = self.rows.whole(plans), self.rows.after(plans)
                 self._order_by(plans)
         narrowed = [self._narrow(e, step, rows) for e in extra]
-        size = xs[0].new_ones(self.rows.tokens.total, dtype=torch.float32) if self.size is None else self.size
-        front, sizes = self.rows.split(size)
-        weight = sizes[None, :, 0]  # (1, U): the patches of a unit share one size
-        left = [rows.join(f, self._merged(u, step, weight)) for f, u in zip(fronts, parts, strict=True)]
+        left = self._sized(fronts, parts, step, rows)
         self._pass_on(step, rows)
-        self.size = rows.join(front, merged_size(weight, step)[0, :, None].expand(-1, self.unit))
         if block == self.compared:
             self._schedule(block + 1)
         return [*left, *narrowed]
 
+    def _sized(
+        self, fronts: Sequence[Tensor | None], parts: Sequence[Tensor], step: KeepPlan, rows: PackedUnits
+    ) -> list[Tensor]:
+        """Packed rows after a step of prefixes (F, P, D) and units (U, u, D), and the sizes of what is left."""
+        size = self.size
+        if size is None:
+            size = parts[0].new_ones(self.rows.tokens.total, dtype=torch.float32)
+        front, sizes = self.rows.split(size)
+        # (1, U): the patches of a unit share one size.
+        units, total = apply_sized([u.flatten(1)[None] for u in parts], step, sizes[None, :, 0])
+        assert total is not None
+        self.size = rows.join(front, total[0, :, None].expand(-1, self.unit))
+        self.bias = self.size.log() if self.config.proportional_attention else None
+        joined = [u[0].unflatten(1, parts[0].shape[1:]) for u in units]
+        return [rows.join(f, u) for f, u in zip(fronts, joined, strict=True)]
+
     @staticmethod
-    def _merged(units: Tensor, step: KeepPlan, weight: Tensor | None) -> Tensor:
+    def _merged(units: Tensor, step: KeepPlan) -> Tensor:
         """Units (U, u, D) after a step, patch by patch."""
-        return apply_plan(units.flatten(1)[None], step, weight)[0].unflatten(1, units.shape[1:])
+        return apply_plan(units.flatten(1)[None], step)[0].unflatten(1, units.shape[1:])
 
     def _pass_on(self, step: KeepPlan, rows: PackedUnits) -> None:
         """The step is done: what is kept by token becomes that of `rows`."""
@@ -203,7 +212,9 @@ class EncoderPass:
         remove = self.remove[group][block]
         if not remove:
             same = identity_plan(frames, count, units.device)
-            return OrderedPlan(same.keep, same.into, order=self._order_of(group))
+            return OrderedPlan(
+                same.keep, same.into, drops=False, merges=False, order=self._order_of(group)
+            )
         assert self.inside is not None
         first = block == min(i for i, r in enumerate(self.remove[group]) if r)
         q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
@@ -223,7 +234,7 @@ class EncoderPass:
 
     def importance(self, group: int, q: Tensor, k: Tensor, scale: float) -> Tensor:
         """Attention to each unit of a group, (F, n), scaled so that 1 is the average at every depth."""
-        tokens, bias = self.rows.tokens, self._log_size()
+        tokens, bias = self.rows.tokens, self.bias
         bias = None if bias is None else tokens.split(bias)[group]
         q, k = (tokens.split(t.transpose(0, 1))[group].transpose(1, 2) for t in (q, k))  # (F, H, n, d)
         if self.rows.prefix:

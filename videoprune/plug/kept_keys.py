@@ -21,13 +21,21 @@ from videoprune.plug.current_pass import current_keys
 
 
 class KeptKeys:
-    """masks: by layer, which of the keys that the prompt left are real, bool (B, n). length: S. tail: tokens behind
-    the prompt's last visual one, which every layer holds."""
+    """masks: by layer, which of the keys that the prompt left are real, bool (B, n). length: S. visual: bool (B, n),
+    visual tokens in the last layer."""
 
-    def __init__(self, masks: Sequence[Tensor], padded: Sequence[bool], length: int, tail: int) -> None:
+    def __init__(self, masks: Sequence[Tensor], padded: Sequence[bool], length: int, visual: Tensor) -> None:
         self.masks, self.padded = list(masks), list(padded)
-        self.length, self.tail = length, tail
+        self.length, self._last_visual = length, visual
+        self._tail: int | None = None
         self.later_padded = False  # whether a row has padding behind the prompt
+
+    @property
+    def tail(self) -> int:
+        """Tokens behind the prompt's last visual one, which every layer holds."""
+        if self._tail is None:
+            self._tail = int(self._last_visual.flip(1).long().cumsum(1).eq(0).sum(1).min())
+        return self._tail
 
     @property
     def missing(self) -> int:
@@ -84,7 +92,7 @@ class KeptKeys:
                 "the tokens behind the last visual one"
             )
         self.rows(lambda mask: mask[:, :-into])
-        self.length, self.tail = self.length - into, self.tail - into
+        self.length, self._tail = self.length - into, self.tail - into
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> None:
         """Reorder, repeat, choose or shorten rows; layers that share a mask go on sharing one."""

@@ -35,15 +35,16 @@ def question_tokens(valid: Tensor, visual: Tensor) -> Tensor:
     return asks
 
 
-def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None) -> Tensor:
+def text_attention(
+    at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None, rows: int = 1
+) -> Tensor:
     """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
 
-    valid, visual: bool (B, n). asks: bool (B, n), the tokens that ask; None: the last one alone. Exact: the softmax
-    runs over all that the layer's tokens see.
+    valid, visual: bool (B, n). asks: bool (B, n), the tokens that ask, all among the last `rows`; None: the last one
+    alone. Exact: the softmax runs over all that the layer's tokens see.
     """
     n = at.hidden.shape[1]
     place = torch.arange(n, device=at.hidden.device).expand_as(valid)
-    rows = 1 if asks is None else n - int(asks.int().argmax(1).min())
     q, k = queries_keys(at, rows)
     return text_to_visual_attention(
         q,
@@ -81,7 +82,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     half = turned.shape[-1] // 2
     swapped = torch.cat([-turned[..., half:], turned[..., :half]], -1)
-    return torch.cat([turned * cos + swapped * sin, rest], -1)
+    found = turned * cos + swapped * sin
+    return torch.cat([found, rest], -1) if rest.shape[-1] else found
 
 
 def attention_kind(language_model: nn.Module) -> str:

@@ -94,13 +94,15 @@ class Prefill:
         self.before: LayerInput | None = None
         self.generator = torch.Generator().manual_seed(seed)
         self.askers: Tensor | None = None  # (B, n), whose attention counts
+        self.asking = 1  # how many of the last tokens hold them all
         self.counts: list[list[int]] = []  # by layer
-        self.start: list[int] = []  # visual tokens that enter, where a cut has asked for them
+        self.start: list[int] = []  # visual tokens that enter
         self.key_masks: list[Tensor] = []
         self.padded: list[bool] = []
-        # From the last cut on; asked of the GPU once a cut, since each answer makes it wait.
+        # From the last cut on.
         self.bias: Tensor | None = None
-        self.counts_now: list[int] = []
+        self.counts_now: list[int] = []  # visual tokens of each row
+        self.lengths: list[int] = []  # all of its tokens
         self.padded_now = False
         self.stale = True
         self.rope: tuple[Tensor, Tensor] | None = None  # at the tokens that are left, until the next cut
@@ -116,8 +118,8 @@ class Prefill:
             hidden = self._at_first_cut(hidden, kwargs["position_embeddings"])
         if 1 <= index <= len(self.prompt.deepstack) and self.prefix is None:
             hidden = hidden + self._at_survivors(self.prompt.deepstack[index - 1])
-        if index == 0 and self.cuts and not self.beginning:
-            self.askers = self._askers(self._behind_prefix("embeds", hidden))
+        if index == 0:
+            self._count(hidden)
         if index in self.cuts:
             with self.clock.on(hidden.device):
                 hidden = self._cut(self.cuts.index(index), module, hidden, kwargs["position_embeddings"])
@@ -161,8 +163,7 @@ class Prefill:
 
     def kept_keys(self) -> KeptKeys:
         """What the cache holds after the last layer."""
-        behind = self.visual.flip(1).long().cumsum(1).eq(0).sum(1)  # (B,), tokens behind the last visual one
-        return KeptKeys(self.key_masks, self.padded, self.prompt.dense.shape[1], int(behind.min()))
+        return KeptKeys(self.key_masks, self.padded, self.prompt.dense.shape[1], self.visual)
 
     def whole(self, hidden: Tensor) -> Tensor:
         """Hidden states of the last layer (B, n', W) at their places in the prompt, (B, S, W)."""
@@ -172,15 +173,24 @@ class Prefill:
         full = hidden.new_zeros(*self.prompt.dense.shape, hidden.shape[2])
         return full.scatter(1, at, hidden * self.valid[..., None])
 
+    def _count(self, hidden: Tensor) -> None:
+        """What a GPU is asked before the first layer, all at once, since an answer makes it wait. hidden: (B, n, W)."""
+        asked = [self.fused, self.valid.sum(1)]
+        if self.cuts and not self.beginning:
+            self.askers = self._askers(self._behind_prefix("embeds", hidden))
+            asked.append(self.askers.shape[1] - self.prompt.drafted - self.askers.int().argmax(1))
+        self.counts_now, self.lengths, *rows = torch.stack(asked).tolist()
+        self.start = self.counts_now
+        self.asking = max(rows[0]) if rows else 1
+
     def _look(self, hidden: Tensor) -> None:
-        """Counts and mask until the next cut. None as mask where the kernel's own causal one is enough; otherwise flash
+        """The mask until the next cut. None as mask where the kernel's own causal one is enough; otherwise flash
         kernels take the key mask (B, n), and `sdpa` the lengths of the rows."""
         kind = attention_kind(self.language_model)
-        self.counts_now, lengths = torch.stack([self.visual.sum(1), self.valid.sum(1)]).tolist()
-        self.padded_now = min(lengths) < self.valid.shape[1]
+        self.padded_now = min(self.lengths) < self.valid.shape[1]
         self.bias, self.stale = None, False
         if self.padded_now and self.aligned and kind == "sdpa":
-            self.bias = RaggedRows(lengths)
+            self.bias = RaggedRows(self.lengths)
         # Without a mask a kernel takes the first query for the first key's.
         elif self.padded_now or kind == "eager" or (self.prefix is not None and kind not in FLASH):
             queries = hidden.shape[1]
@@ -205,13 +215,16 @@ class Prefill:
         if at is None:
             at = LayerInput(layer, hidden, self._narrow(rope))
         choice = self._choose(cut, at, hidden)
-        if choice is None or torch.equal(choice.kept, self.visual[:, self._seen()]):
+        left = None if choice is None else self._left(cut, choice)
+        if choice is None or left is None or left == self.counts_now:
             return hidden
         drafted = self.prompt.drafted
-        keep = (self.valid & ~self.visual) | torch.nn.functional.pad(choice.kept, (0, drafted))
+        kept_visual = torch.nn.functional.pad(choice.kept, (0, drafted)) if drafted else choice.kept
+        keep = (self.valid & ~self.visual) | kept_visual
         if choice.into is not None:
             hidden = self._merged(hidden, keep, choice)
-        length = int(keep.sum(1).max())
+        self.lengths = [n - v + k for n, v, k in zip(self.lengths, self.counts_now, left, strict=True)]
+        self.counts_now, length = left, max(self.lengths)
         # Survivors in their order, at the right end; what is left over on the left is padding.
         kept = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n')
         kept_valid = keep.gather(1, kept)
@@ -221,6 +234,14 @@ class Prefill:
         self.askers = self.askers.gather(1, kept)
         self.stale, self.rope, self.aligned = True, None, True
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+
+    def _left(self, cut: int, choice: LayerChoice) -> list[int]:
+        """Visual tokens of each row that a choice leaves; asked of a GPU only where the cut does not say."""
+        method = LLM[self.config.method]
+        if method.by_lambda or method.by_content:
+            found: list[int] = choice.kept.sum(1).tolist()
+            return found
+        return self._fixed_counts(cut)
 
     def _merged(self, hidden: Tensor, keep: Tensor, choice: LayerChoice) -> Tensor:
         """Hidden states (B, n, W) in which visual tokens have merged into others; the rest as it was."""
@@ -242,14 +263,13 @@ class Prefill:
         visual, valid = self.visual[:, seen], self.valid[:, seen]
         assert self.askers is not None
         asks, places = self.askers[:, seen], self.prompt.in_frame
-        self.start = self.start or (self.counts[0] if self.counts else self.fused.tolist())
         tokens = LayerTokens(
             visual=visual,
             valid=valid,
-            wanted=self._fixed_counts(cut),
+            wanted=torch.tensor(self._fixed_counts(cut), device=visual.device),
             scale=self.prompt.scale,
             generator=self.generator,
-            text_attention=lambda last: text_attention(at, valid, visual, None if last else asks),
+            text_attention=lambda last: self._asked(at, valid, visual, None if last else asks),
             queries_keys=lambda: (*queries_keys(at, at.hidden.shape[1]), scaling(at.layer)),
             hidden=lambda: hidden[:, seen],
             in_frame=None if places is None else places.gather(1, self.order)[:, seen],
@@ -258,15 +278,16 @@ class Prefill:
         )
         return LLM[self.config.method].choose(tokens, self.config)
 
-    def _fixed_counts(self, cut: int) -> Tensor:
-        """What the cut's share leaves of each row, (B,); all where lambda says how many."""
+    def _asked(self, at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None) -> Tensor:
+        return text_attention(at, valid, visual, asks, 1 if asks is None else self.asking)
+
+    def _fixed_counts(self, cut: int) -> list[int]:
+        """What the cut's share leaves of each row; all where lambda says how many."""
         if by_lambda(self.config):
-            return self.visual.sum(1)
+            return self.counts_now
         ratio = cut_ratios(self.config, self.num_layers)[cut]
-        wanted = torch.tensor(
-            [kept_at_cut(n, ratio, self.config) for n in self.start], device=self.visual.device
-        )
-        return torch.minimum(wanted, self.visual.sum(1))
+        wanted = (kept_at_cut(n, ratio, self.config) for n in self.start)
+        return [min(n, now) for n, now in zip(wanted, self.counts_now, strict=True)]
 
     def _narrow(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """cos and sin (1 or B, S, r) at the surviving places: (B, n, r)."""

@@ -34,6 +34,13 @@ class FrameRows:
     def total(self) -> int:
         return self.starts[-1]
 
+    def starts_of(self, group: Sequence[int], device: torch.device) -> Tensor:
+        """Where the frames of a group begin: (F_g, 1)."""
+        if len(self.groups) == 1:
+            starts = torch.arange(0, max(1, self.total), max(1, self.lengths[0]), device=device)
+            return starts[: len(group), None]
+        return torch.tensor([self.starts[f] for f in group], device=device)[:, None]
+
     def split(self, x: Tensor) -> list[Tensor]:
         """(N, ...) -> one (F_g, n_g, ...) per group."""
         if len(self.groups) == 1:
@@ -121,22 +128,16 @@ class PackedUnits:
     def whole(self, plans: Sequence[KeepPlan]) -> KeepPlan:
         """One plan for each group (F_g, n) -> one row over the units of all frames."""
         after = self.after(plans)
-        keeps, intos, pairs = [], [], list[tuple[Tensor, Tensor]]()
+        keeps, intos = [], []
         for group, plan in zip(self.units.groups, plans, strict=True):
-            device = plan.keep.device
-            old = torch.tensor([self.units.starts[f] for f in group], device=device)[:, None]
-            new = torch.tensor([after.units.starts[f] for f in group], device=device)[:, None]
+            old, new = (rows.starts_of(group, plan.keep.device) for rows in (self.units, after.units))
             keeps.append(plan.keep + old)
-            intos.append((plan.into + new).where(plan.into >= 0, -1))
-            if plan.pairs is not None:
-                source, survivor = plan.pairs
-                pairs.append(((source + old).flatten(), (survivor + new).flatten()))
-        known = len(pairs) == sum(plan.num_kept < plan.num_tokens for plan in plans)
-        both = [torch.cat(part)[None] for part in zip(*pairs, strict=True)] if known and pairs else []
+            intos.append((plan.into + new).where(plan.into >= 0, -1) if plan.drops else plan.into + new)
         return KeepPlan(
             self.units.join(keeps)[None],
             self.units.join(intos)[None],
-            pairs=(both[0], both[1]) if both else None,
+            drops=any(plan.drops for plan in plans),
+            merges=any(plan.merges for plan in plans),
         )
 
     def _prefix_places(self, device: torch.device) -> Tensor:

@@ -32,12 +32,30 @@ def adaptive_counts(
     `top_heads`, all count. -> counts int64 (B,), at least `minimum` and at most the row's visual tokens;
     scores (B, S), zero outside visual tokens.
     """
+    if not lambda_ >= 0:
+        raise ValueError(f"lambda_={lambda_}; allowed: 0 or more")
+    visual, vav = _asked_heads(attention, visual_mask, top_heads, heads)
+    available = visual_mask.sum(dim=1)
+    wanted = (lambda_ * vav.double().sum(dim=1)).round().clamp(max=float(visual_mask.shape[1])).long()
+    return wanted.clamp(min=minimum).minimum(available), visual.sum(dim=1)
+
+
+@torch.no_grad()
+def text_scores(
+    attention: Tensor, visual_mask: Tensor, *, top_heads: int, heads: Literal["top", "all"] = "top"
+) -> Tensor:
+    """The scores of `adaptive_counts` alone, (B, S), zero outside visual tokens."""
+    return _asked_heads(attention, visual_mask, top_heads, heads)[0].sum(dim=1)
+
+
+def _asked_heads(
+    attention: Tensor, visual_mask: Tensor, top_heads: int, heads: str
+) -> tuple[Tensor, Tensor]:
+    """Attention of the heads that count, zero outside visual tokens (B, H', S), and the sum of each (B, H')."""
     if heads not in ("top", "all"):
         raise ValueError(f"heads={heads!r}; allowed: top, all")
     if top_heads < 1:
         raise ValueError(f"top_heads={top_heads}; allowed: 1 or more")
-    if not lambda_ >= 0:
-        raise ValueError(f"lambda_={lambda_}; allowed: 0 or more")
     if attention.ndim != 3 or attention[:, 0].shape != visual_mask.shape:
         raise ValueError(
             f"attention {tuple(attention.shape)}, visual_mask {tuple(visual_mask.shape)}; "
@@ -49,9 +67,7 @@ def adaptive_counts(
         chosen = vav.argsort(dim=1, descending=True, stable=True)[:, :top_heads]
         visual = visual.gather(1, chosen[..., None].expand(-1, -1, visual.shape[2]))
         vav = vav.gather(1, chosen)
-    available = visual_mask.sum(dim=1)
-    wanted = (lambda_ * vav.double().sum(dim=1)).round().clamp(max=float(visual_mask.shape[1])).long()
-    return wanted.clamp(min=minimum).minimum(available), visual.sum(dim=1)
+    return visual, vav
 
 
 def geometric_ratios(average: float, layers: Sequence[int], num_layers: int) -> tuple[float, ...]:

@@ -26,7 +26,7 @@ from videoprune.prune.kinds import (
     attention_products,
     pair_products,
 )
-from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
+from videoprune.prune.merge import apply_sized, compose, identity_plan
 from videoprune.prune.schedule import merge_counts, smallest_count
 from videoprune.prune.similarity import products_of
 from videoprune.types import KeepPlan
@@ -79,7 +79,9 @@ class EvoPrune(InsideEncoder):
         while x.shape[1] > final:
             r = min(x.shape[1] - final, x.shape[1] // 2)
             step = bipartite_plan(x, r, lambda_div=config.lambda_div, neighbors=config.neighbors)
-            x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
+            (x,), total = apply_sized([x], step, size)
+            assert total is not None
+            size, plan = total, compose(plan, step)
         return x, size, plan
 
     def at_end_operations(self, config: EncoderPrune, size: BlockSize, final: int) -> list[Product]:
@@ -135,40 +137,37 @@ def bipartite_plan(
         raise ValueError(f"importance=None; needed for critical={critical}, lambda_att={lambda_att}")
     if remove == 0:
         return identity_plan(batch, tokens, metric.device)
-    source_x, other_x = (metric[:, first::2] for first in (protect_first, protect_first + 1))
-    score, partner = best_pairs(source_x, other_x, diversity_sign * lambda_div, neighbors)  # (B, S)
-    late = torch.zeros_like(score, dtype=torch.bool)
+    sources, destinations = (slice(first, None, 2) for first in (protect_first, protect_first + 1))
+    score, partner = best_pairs(metric, sources, destinations, diversity_sign * lambda_div, neighbors)  # (B, S)
+    late = None
     if importance is not None:
         weight = _without_first(importance, batch, tokens, protect_first)  # (B, n)
         score = score - lambda_att * weight[:, ::2] if lambda_att else score
-        late = _top(weight, critical)[:, ::2]
+        late = _top(weight, critical)[:, ::2] if critical > 0 else None
     chosen = _best_sources(score, late, remove)  # (B, remove)
-    source = protect_first + 2 * chosen
-    destination = protect_first + 2 * partner.gather(1, chosen) + 1
-    return merge_pairs(source, destination, tokens)
+    source, destination = 2 * chosen, 2 * partner.gather(1, chosen) + (protect_first + 1)
+    return merge_pairs(source + protect_first if protect_first else source, destination, tokens)
 
 
 def best_pairs(
-    source: Tensor, destination: Tensor, lambda_div: float, neighbors: int
+    metric: Tensor, sources: slice, destinations: slice, lambda_div: float, neighbors: int
 ) -> tuple[Tensor, Tensor]:
     """Each source's best pair: its score, and its destination's number, both (B, S).
 
-    source: (B, S, D). destination: (B, E, D), at least one. The score is the cosine, less lambda_div times the
-    diversity of `bipartite_plan`.
+    metric: (B, N, D). sources, destinations: which of its tokens, at least one of each. The score is the cosine, less
+    lambda_div times the diversity of `bipartite_plan`.
     """
-    given, device = source.dtype, source.device
-    dtype = torch.promote_types(given, torch.float32)
-    source, destination = source.detach().to(dtype), destination.detach().to(dtype)
-    with products_of(given, device):
-        rows = source @ destination.transpose(1, 2)  # (B, S, E)
-    rows /= destination.norm(dim=-1).clamp(min=1e-12)[:, None]
-    scale = 1 / source.norm(dim=-1).clamp(min=1e-12)  # (B, S): last, where few numbers are left of each row
+    given, x = metric.dtype, metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
+    length = x.norm(dim=-1).clamp(min=1e-12)  # (B, N)
+    with products_of(given, x.device):
+        rows = x[:, sources] @ x[:, destinations].transpose(1, 2)  # (B, S, E)
+    rows /= length[:, None, destinations]
+    scale = length[:, sources]  # last, where few numbers are left of each row
     best, partner = rows.max(dim=-1)  # the first of equals
-    best = best * scale
     if lambda_div == 0:
-        return best, partner
-    density = mean_of_largest(rows, min(neighbors, rows.shape[2])) * scale
-    return best - lambda_div * (1 - density), partner
+        return best / scale, partner
+    density = mean_of_largest(rows, min(neighbors, rows.shape[2]))
+    return best.add(density, alpha=lambda_div) / scale - lambda_div, partner
 
 
 def _without_first(importance: Tensor, batch: int, tokens: int, protect_first: int) -> Tensor:
@@ -185,18 +184,19 @@ def _top(weight: Tensor, count: int) -> Tensor:
     return torch.zeros_like(weight, dtype=torch.bool).scatter(1, order, True)
 
 
-def _best_sources(score: Tensor, late: Tensor, remove: int) -> Tensor:
+def _best_sources(score: Tensor, late: Tensor | None, remove: int) -> Tensor:
     """The `remove` sources that merge: (B, remove). Two stable sorts: `late` ones follow all others."""
     order = score.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, late.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
+    if late is not None:
+        order = order.gather(1, late.gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
     return order[:, :remove]
 
 
 def merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
     """The plan that merges positions source (B, r) into destination (B, r); no token is both."""
     batch, remove = source.shape
-    gone = torch.zeros(batch, tokens, dtype=torch.bool, device=source.device).scatter(1, source, True)
-    keep = gone.to(torch.uint8).argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending
-    index = (~gone).cumsum(dim=1) - 1  # a survivor's place among the survivors
-    survivor = index.gather(1, destination)
-    return KeepPlan(keep=keep, into=index.scatter(1, source, survivor), pairs=(source, survivor))
+    gone = torch.zeros(batch, tokens, dtype=torch.uint8, device=source.device).scatter_(1, source, 1)
+    keep = gone.argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending
+    # A survivor's place among the survivors.
+    index = torch.arange(tokens, device=source.device) - gone.cumsum(dim=1)
+    return KeepPlan(keep, index.scatter(1, source, index.gather(1, destination)), drops=False)

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from videoprune.prune.budget import allocate
 from videoprune.prune.controls import evenly_spaced, random_plan, uniform_plan
+from videoprune.prune.farthest import LONGEST_STRETCH, farthest_plan
 from videoprune.prune.kinds import Product
 from videoprune.prune.merge import concatenate
-from videoprune.prune.rivals.max_min import max_min_mask
-from videoprune.prune.rivals.tokens import plan_of_kept
 from videoprune.prune.select import top_k_per_group
 from videoprune.prune.similarity import cross_encoder_redundancy, own_redundancy
 from videoprune.types import KeepPlan
@@ -51,13 +51,13 @@ class Fusion(ABC):
     def across(self, tokens: FusionTokens) -> KeepPlan:
         """Several encoders: counts[g] tokens of every group stay, the others are dropped."""
 
-    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
+    def within(self, x: Tensor, keep: int, frame: np.ndarray, generator: torch.Generator | None) -> KeepPlan:
         """One encoder: `keep` of one clip's tokens x (N, D) of frames frame (N,), ascending, stay: one row.
 
-        There is no other encoder to compare with, so the tokens that differ most from each other stay: greedy max-min
-        of the cosine distance (DivPrune, arXiv 2503.02175), in stretches where there are thousands (`max_min_mask`).
+        There is no other encoder to compare with, so the tokens that differ most from each other stay (as in DivPrune,
+        arXiv 2503.02175), in stretches where there are thousands: `farthest_plan`.
         """
-        return plan_of_kept(max_min_mask(x, keep)[None])
+        return farthest_plan(x, keep)
 
     def across_operations(self, encoders: int, groups: int, width: int) -> list[Product]:
         """The matrix products of `across`."""
@@ -65,7 +65,8 @@ class Fusion(ABC):
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
         """The matrix products of `within`."""
-        return [(1, tokens, width, tokens)]
+        stretches = max(1, -(-tokens // LONGEST_STRETCH))
+        return [(stretches, -(-tokens // stretches), width, -(-tokens // stretches))]
 
 
 class Cooperative(Fusion):
@@ -81,8 +82,8 @@ class Cooperative(Fusion):
         )
         return top_k_per_group(-alike, tokens.group, tokens.counts)
 
-    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
-        return plan_of_kept(max_min_mask(x, keep, frame=frame, time_weight=TIME_WEIGHT)[None])
+    def within(self, x: Tensor, keep: int, frame: np.ndarray, generator: torch.Generator | None) -> KeepPlan:
+        return farthest_plan(x, keep, frame=frame, time_weight=TIME_WEIGHT)
 
     def across_operations(self, encoders: int, groups: int, width: int) -> list[Product]:
         return [(1, encoders, encoders, groups * width)]
@@ -114,7 +115,7 @@ class RandomFusion(Fusion):
         drawn = torch.rand(tokens.z.shape[:2], generator=tokens.generator, device=device)
         return top_k_per_group(drawn.to(tokens.z.device), tokens.group, tokens.counts)
 
-    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
+    def within(self, x: Tensor, keep: int, frame: np.ndarray, generator: torch.Generator | None) -> KeepPlan:
         return random_plan(1, len(x), keep, generator=generator, device=x.device)
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
@@ -135,7 +136,7 @@ class UniformFusion(Fusion):
             scores[members[evenly_spaced(len(members), count)]] = 1.0
         return top_k_per_group(scores.expand(tokens.z.shape[:2]), tokens.group, tokens.counts)
 
-    def within(self, x: Tensor, keep: int, frame: Tensor, generator: torch.Generator | None) -> KeepPlan:
+    def within(self, x: Tensor, keep: int, frame: np.ndarray, generator: torch.Generator | None) -> KeepPlan:
         return uniform_plan(1, len(x), keep, device=x.device)
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
@@ -196,7 +197,7 @@ def fuse_clips(
     _check_method(method)
     plans, parts = [], x.split([sum(counts) for counts in frames])
     for part, count, counts in zip(parts, keep, frames, strict=True):
-        frame = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(x.device)
+        frame = np.repeat(np.arange(len(counts)), counts)
         plans.append(FUSION[method].within(part, count, frame, generator))
     return concatenate(plans)
 

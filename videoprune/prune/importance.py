@@ -8,6 +8,8 @@ Shapes: B rows, H heads, Hq query heads, Hk key heads, N tokens, Q queries, S ke
 
 from __future__ import annotations
 
+from functools import reduce
+
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -89,7 +91,7 @@ def text_to_visual_attention(
     dtype = torch.promote_types(q_text.dtype, torch.float32)
     grouped = rearrange(q_text, "b (k g) q d -> b k g q d", k=k_heads)  # the g query heads of a key head
     k_t = k.to(dtype).transpose(2, 3)  # (B, Hk, d, S)
-    paid = torch.zeros(batch, k_heads, q_heads // k_heads, keys, dtype=dtype, device=k.device)
+    parts = []
     for start in range(0, queries, chunk):
         rows = slice(start, start + chunk)
         seen = key_mask[:, None] & (key_positions[:, None] <= query_positions[:, rows, None])  # (B, chunk, S)
@@ -98,8 +100,10 @@ def text_to_visual_attention(
         logits = rearrange(part, "b k g q d -> b k (g q) d") @ k_t
         logits = rearrange(logits, "b k (g q) s -> b k g q s", q=part.shape[3])
         logits.masked_fill_(~seen[:, None, None], torch.finfo(dtype).min)
-        paid += (counts[:, None, None, None] @ logits.softmax(dim=-1)).squeeze(3)
-    mean = paid.flatten(1, 2) / query_mask.sum(dim=1).clamp(min=1)[:, None, None]
+        parts.append((counts[:, None, None, None] @ logits.softmax(dim=-1)).squeeze(3))
+    if not parts:
+        return k.new_zeros(batch, q_heads, keys, dtype=dtype)
+    mean = reduce(torch.add, parts).flatten(1, 2) / query_mask.sum(dim=1).clamp(min=1)[:, None, None]
     return mean.where(visual_mask[:, None], 0.0)
 
 

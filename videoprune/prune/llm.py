@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from videoprune.config import LLMPrune
-from videoprune.prune.adaptive import adaptive_counts
+from videoprune.prune.adaptive import adaptive_counts, text_scores
 from videoprune.prune.kinds import Product
 from videoprune.prune.llm_kinds import CutSize, LayerTokens, Ranking
 from videoprune.prune.rivals.llm import AIM_ITERATIONS, aim_scores
@@ -24,7 +24,7 @@ class Fixed(Ranking):
     needs_attention = True
 
     def rank(self, tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
-        return tokens.wanted, by_text(tokens, config)[1]
+        return tokens.wanted, scores_by_text(tokens, config)
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:
         return asking_products(config, size)
@@ -96,8 +96,15 @@ def by_text(tokens: LayerTokens, config: LLMPrune) -> tuple[Tensor, Tensor]:
     )
 
 
+def scores_by_text(tokens: LayerTokens, config: LLMPrune) -> Tensor:
+    """The text's attention to each token, (B, n), of the heads that count."""
+    attention = tokens.text_attention(config.queries == "last")
+    heads = min(config.top_heads, attention.shape[1])
+    return text_scores(attention, tokens.visual, top_heads=heads, heads=config.heads)
+
+
 def asking_products(config: LLMPrune, size: CutSize) -> list[Product]:
-    """What `by_text` multiplies: the logits of those that ask, and the mean over them."""
+    """What `scores_by_text` multiplies: the logits of those that ask, and the mean over them."""
     q = 1 if config.queries == "last" else size.asking
     return [*_logits(size, q), (size.heads, 1, q, size.tokens)]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product, missing
-from videoprune.prune.select import top_k_mask
+from videoprune.prune.select import top_mask
 
 _NO_TEXT, _NO_QUERIES = missing("text_attention"), missing("queries_keys")
 _NO_HIDDEN = missing("hidden")
@@ -134,4 +134,4 @@ class Ranking(InsideLLM):
     def decide(self, tokens: LayerTokens, config: LLMPrune) -> LayerChoice | None:
         counts, scores = self.rank(tokens, config)
         assert scores.shape == tokens.visual.shape, f"{type(self).__name__}: scores {tuple(scores.shape)}"
-        return LayerChoice(top_k_mask(scores, counts, tokens.visual))
+        return LayerChoice(top_mask(scores, counts, tokens.visual))

@@ -15,13 +15,14 @@ from torch import Tensor
 
 from videoprune.types import KeepPlan
 
+_SPARE = 64
 _AT_ONCE = 2**24  # numbers of what survivors take besides: 64 MiB in float32
 
 
 def identity_plan(batch: int, num_tokens: int, device: torch.device | str | None = None) -> KeepPlan:
     """The plan that keeps all `num_tokens` tokens of `batch` rows."""
     every = torch.arange(num_tokens, device=device).expand(batch, num_tokens)  # (B, N)
-    return KeepPlan(keep=every, into=every)
+    return KeepPlan(keep=every, into=every, drops=False, merges=False)
 
 
 def plan_from_keep(keep: Tensor, num_tokens: int) -> KeepPlan:
@@ -45,7 +46,8 @@ def drop_others(keep: Tensor, num_tokens: int) -> KeepPlan:
     """`plan_from_keep` without its checks: they would make a GPU wait. For positions known to be in order."""
     batch, kept = keep.shape
     into = torch.full((batch, num_tokens), -1, dtype=torch.int64, device=keep.device)
-    return KeepPlan(keep, into.scatter(1, keep, torch.arange(kept, device=keep.device).expand(batch, kept)))
+    into = into.scatter_(1, keep, torch.arange(kept, device=keep.device).expand(batch, kept))
+    return KeepPlan(keep, into, merges=False)
 
 
 def gather(x: Tensor, plan: KeepPlan) -> Tensor:
@@ -53,6 +55,8 @@ def gather(x: Tensor, plan: KeepPlan) -> Tensor:
     _check_tokens("x", x, plan.into)
     if plan.num_kept == plan.num_tokens:
         return x
+    if len(x) == 1:
+        return x.index_select(1, plan.keep[0])
     return x[_rows(plan.keep), plan.keep]  # (B, K, ...)
 
 
@@ -65,33 +69,41 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     makes weighted sums instead, whatever the sizes are.
     Raises ValueError if the shapes disagree or x holds no floating numbers.
     """
-    _check_tokens("x", x, plan.into)
-    if not x.is_floating_point():
-        raise ValueError(f"x: {x.dtype}; allowed: a floating dtype (`gather` takes any)")
+    return apply_sized([x], plan, size)[0][0]
+
+
+def apply_sized(
+    xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None = None
+) -> tuple[list[Tensor], Tensor | None]:
+    """`apply_plan` for several tensors of the same tokens, of one dtype, and `merged_size`; None where a plan has weights or no sizes
+    are given and it keeps all."""
+    for x in xs:
+        _check_tokens("x", x, plan.into)
+        if not x.is_floating_point():
+            raise ValueError(f"x: {x.dtype}; allowed: a floating dtype (`gather` takes any)")
     if size is not None:
         _check_tokens("size", size, plan.into, ndim=2)
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    if plan.weight is not None:
-        weight = plan.weight.to(dtype).view(*plan.into.shape, *[1] * (x.ndim - 2))
-        return _add_also(_sum_into(x.to(dtype) * weight, plan), x, plan).to(x.dtype)
-    if plan.num_kept == plan.num_tokens:
-        return x
-    sources, target = _merging(plan)
-    y = gather(x, plan).flatten(0, 1)  # (B * K, ...)
-    kept_size = (
-        x.new_ones(y.shape[:1], dtype=dtype) if size is None else gather(size, plan).flatten().to(dtype)
-    )
-    added = x.new_ones(sources.shape, dtype=dtype) if size is None else size.flatten()[sources].to(dtype)
-    total = kept_size.index_add(0, target, added)[target]  # (M,)
-    # Only the tokens that merge and those that take them in are touched, in as many rows as there are of the first:
-    # of several that merge into one survivor the row of one, whichever it is, takes the sum.
-    place = torch.arange(target.shape[0], device=target.device)
-    row = target.new_zeros(y.shape[0]).scatter(0, target, place)[target]
-    tail = [1] * (x.ndim - 2)
-    mine = y[target].to(dtype) * (kept_size[target] / total).view(-1, *tail)
-    theirs = x.flatten(0, 1)[sources].to(dtype) * (added / total).view(-1, *tail)
-    merged = mine.index_add(0, row, theirs).where((row == place).view(-1, *tail), 0).to(x.dtype)
-    return y.index_fill(0, target, 0).index_add(0, target, merged).unflatten(0, plan.keep.shape)
+    if plan.weight is None and (not plan.merges or plan.num_kept == plan.num_tokens):
+        return [gather(x, plan) for x in xs], None if size is None else gather(size, plan)
+    return _applied(xs, plan, size)
+
+
+def _applied(
+    xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None
+) -> tuple[list[Tensor], Tensor | None]:
+    dtype = torch.promote_types(xs[0].dtype, torch.float32)
+    index, total, part = _index(plan), None, plan.weight
+    if part is None:
+        size = xs[0].new_ones(plan.into.shape, dtype=dtype) if size is None else size.to(dtype)
+        sums = _binned(size, index, plan)
+        total = sums.unflatten(0, (len(size), -1))[:, : plan.num_kept]
+        part = size / sums[index].view(size.shape)  # 1 where a token is alone
+    part, found = part.to(dtype), []
+    for x in xs:
+        y = _binned(x * part.view(*part.shape, *[1] * (x.ndim - 2)), index, plan)
+        y = y.unflatten(0, (len(x), -1))[:, : plan.num_kept]
+        found.append(_add_also(y, x, plan).to(x.dtype))
+    return found, total
 
 
 def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -102,28 +114,18 @@ def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
     -> (B, N, ...): survivors hold what they have become; at all other places x. Raises ValueError as `apply_plan`.
     """
     _check_tokens("x", x, into)
-    flat = (into + into.shape[1] * _rows(into)).where(into >= 0, -1).flatten()
-    own = (flat == torch.arange(flat.shape[0], device=flat.device)).nonzero()[:, 0]  # (K,) of all rows
-    slot = torch.zeros_like(flat).index_put((own,), torch.arange(own.shape[0], device=own.device))
-    plan = KeepPlan(
-        own[None],
-        slot[flat.clamp(min=0)].where(flat >= 0, -1)[None],
-        None if weight is None else weight.flatten()[None],
-    )
-    merged = apply_plan(x.flatten(0, 1)[None], plan)[0]
-    return x.flatten(0, 1).index_put((own,), merged).unflatten(0, into.shape)
+    every = torch.arange(into.shape[1], device=into.device).expand_as(into)
+    merged = _applied([x], KeepPlan(every, into, weight), None)[0][0]
+    stays = (into == every).view(*into.shape, *[1] * (x.ndim - 2))
+    return merged.where(stays, x)
 
 
 def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
     """Sizes after the plan, size (B, N) -> (B, K): each survivor's own and all that merged into it."""
     _check_tokens("size", size, plan.into, ndim=2)
-    if plan.num_kept == plan.num_tokens:
-        return size
-    if plan.pairs is None:
-        return _sum_into(size, plan)
-    sources, target = _merging(plan)
-    kept = gather(size, plan)
-    return kept.flatten().index_add(0, target, size.flatten()[sources]).view(kept.shape)
+    if not plan.merges or plan.num_kept == plan.num_tokens:
+        return gather(size, plan)
+    return _binned(size, _index(plan), plan).unflatten(0, (len(size), -1))[:, : plan.num_kept]
 
 
 def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
@@ -136,19 +138,28 @@ def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
         raise ValueError(
             f"second takes {tuple(second.into.shape)} tokens; allowed: {tuple(first.keep.shape)}"
         )
-    return KeepPlan(keep=gather(first.keep, second), into=_pick(second.into, first, fill=-1))
+    keep = first.keep.gather(1, second.keep)
+    if not first.drops:
+        into = second.into.gather(1, first.into)
+    else:
+        into = _pick(second.into, first, fill=-1)
+    drops, merges = first.drops or second.drops, first.merges or second.merges
+    return KeepPlan(keep, into, drops=drops, merges=merges)
 
 
 def concatenate(plans: Sequence[KeepPlan]) -> KeepPlan:
     """Plans of one row each, for stretches that follow each other -> one row over all of them. Raises ValueError if
     some have weights and others merge by means."""
+    if len(plans) == 1:
+        return plans[0]
     keeps, intos = [], []
     tokens = kept = 0
     for plan in plans:
         keeps.append(plan.keep + tokens)
-        intos.append((plan.into + kept).where(plan.into >= 0, -1))
+        intos.append((plan.into + kept).where(plan.into >= 0, -1) if plan.drops else plan.into + kept)
         tokens, kept = tokens + plan.num_tokens, kept + plan.num_kept
-    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans), _also(plans))
+    drops, merges = any(plan.drops for plan in plans), any(plan.merges for plan in plans)
+    return KeepPlan(torch.cat(keeps, 1), torch.cat(intos, 1), _weights(plans), _also(plans), drops, merges)
 
 
 def _also(plans: Sequence[KeepPlan]) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -192,24 +203,24 @@ def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
     return torch.cat((y, spare), dim=1)[_rows(index), index]
 
 
-def _merging(plan: KeepPlan) -> tuple[Tensor, Tensor]:
-    """The tokens that merge, and the survivors that take them in, int64 (M,) both, numbered through the rows."""
-    if plan.pairs is not None:
-        source, survivor = plan.pairs
-        row = _rows(plan.into) if plan.into.shape[0] > 1 else 0
-        return (source + plan.num_tokens * row).flatten(), (survivor + plan.num_kept * row).flatten()
-    own = torch.zeros_like(plan.into, dtype=torch.bool).scatter(1, plan.keep, True)
-    row, source = ((plan.into >= 0) & ~own).nonzero(as_tuple=True)
-    return source + plan.num_tokens * row, plan.into[row, source] + plan.num_kept * row
+def _bins(plan: KeepPlan) -> int:
+    """Of each row: one for each survivor, and behind them some for what is dropped, so that it touches nothing."""
+    return plan.num_kept + (_SPARE if plan.drops else 0)
 
 
-def _sum_into(x: Tensor, plan: KeepPlan) -> Tensor:
-    """x (B, N, ...) -> (B, K, ...): sums over each survivor's group."""
-    # The last bin takes what is dropped, so that it touches nothing.
-    batch, bins = x.shape[0], plan.num_kept + 1
-    index = plan.into.where(plan.into >= 0, plan.num_kept) + bins * _rows(plan.into)
-    total = x.new_zeros((batch * bins, *x.shape[2:])).index_add(0, index.flatten(), x.flatten(0, 1))
-    return total.unflatten(0, (batch, bins))[:, :-1]
+def _index(plan: KeepPlan) -> Tensor:
+    """(B * N,): the bin of each token, numbered through the rows."""
+    index = plan.into
+    if plan.drops:  # one bin for all would make a GPU add them one after another
+        spare = plan.num_kept + torch.arange(plan.num_tokens, device=index.device) % _SPARE
+        index = index.where(index >= 0, spare)
+    return (index if len(index) == 1 else index + _bins(plan) * _rows(index)).flatten()
+
+
+def _binned(x: Tensor, index: Tensor, plan: KeepPlan) -> Tensor:
+    """x (B, N, ...) -> (B * bins, ...): the sum of each bin."""
+    total = x.new_zeros((len(x) * _bins(plan), *x.shape[2:]))
+    return total.index_add_(0, index, x.flatten(0, 1))
 
 
 def _add_also(total: Tensor, x: Tensor, plan: KeepPlan) -> Tensor:

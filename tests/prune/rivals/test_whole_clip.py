@@ -21,31 +21,21 @@ from tests.prune.rivals.clips import (
     mean,
     targets,
 )
-from videoprune.prune.budget import allocate
 from videoprune.prune.rivals.divprune import divprune
 from videoprune.prune.rivals.evs import evs
-from videoprune.prune.rivals.max_min import max_min_mask, max_min_order
+from videoprune.prune.rivals.max_min import max_min_order
 from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.prune.rivals.vidcom2 import vidcom2
 
 
-def max_min_oracle(
-    tokens: list[list[float]],
-    count: int,
-    weight: list[float],
-    frame: list[int] | None = None,
-    step: float = 0.0,
-) -> list[int]:
-    """step: how far two frames in a row are apart."""
-    frame = frame or [0] * len(tokens)
+def max_min_oracle(tokens: list[list[float]], count: int, weight: list[float]) -> list[int]:
     chosen: list[int] = []
     for _ in range(count):
         free = [i for i in range(len(tokens)) if i not in chosen]
 
         def score(i: int) -> float:
             against = chosen or [j for j in range(len(tokens)) if j != i]
-            apart = (1 - cosine(tokens[i], tokens[j]) + step * abs(frame[i] - frame[j]) for j in against)
-            return weight[i] * min(apart, default=2.0)
+            return weight[i] * min((1 - cosine(tokens[i], tokens[j]) for j in against), default=2.0)
 
         chosen.append(best(free, score, 1)[0])
     return chosen
@@ -80,39 +70,6 @@ def test_weighted_order_and_blocks(case: tuple[ClipTokens, int]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("videoprune.prune.rivals.max_min.ENTRIES", 1)
         assert max_min_order(clip.x, clip.per_frame, clip.attention).tolist() == found
-
-
-@FEW
-@given(clips_and_counts(), st.integers(1, 9), st.sampled_from([0.0, 0.5, 3.0]))
-def test_long_clips_choose_in_stretches(
-    case: tuple[ClipTokens, int], longest: int, time_weight: float
-) -> None:
-    clip, keep = case
-    x = clip.x.flatten(0, 1)
-    frame = [i // clip.per_frame for i in range(len(x))]
-    pieces = -(-len(x) // longest)
-    lengths = even(len(x), pieces)
-    counts = allocate(keep, lengths, lengths, minimum=0)
-    expected, start = set(), 0
-    for length, count in zip(lengths, counts, strict=True):
-        stretch, when = x[start : start + length].tolist(), frame[start : start + length]
-        step = time_weight / (when[-1] - when[0] + 1)
-        expected |= {start + i for i in max_min_oracle(stretch, count, [1.0] * length, when, step)}
-        start += length
-    for entries in (1, 2**24):  # distances in blocks, one stretch at a time; all at once
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("videoprune.prune.rivals.max_min.ENTRIES", entries)
-            found = max_min_mask(x, keep, frame=torch.tensor(frame), time_weight=time_weight, longest=longest)
-        assert set(found.nonzero()[:, 0].tolist()) == expected
-    assert len(expected) == keep
-
-
-def test_time_tells_what_features_cannot() -> None:
-    still = torch.eye(2).repeat(6, 1)  # two things that stay as they are for six frames
-    frame = torch.arange(6).repeat_interleave(2)
-    for weight, expected in ((0.0, {0, 1, 2, 3}), (0.5, {0, 1, 10, 11})):
-        kept = max_min_mask(still, 4, frame=frame, time_weight=weight)
-        assert set(kept.nonzero()[:, 0].tolist()) == expected
 
 
 def test_divprune_takes_one_of_each_kind_first() -> None:

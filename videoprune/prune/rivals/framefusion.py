@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import asking_products, by_text
+from videoprune.prune.llm import asking_products, scores_by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 
 
@@ -60,7 +60,7 @@ class FrameFusion(InsideLLM):
             return None
         kept = tokens.visual.clone()
         into = torch.arange(kept.shape[1], device=kept.device).where(kept, -1)
-        scores = by_text(tokens, config)[1] if any(s.what == "prune" for s in steps) else None
+        scores = scores_by_text(tokens, config) if any(s.what == "prune" for s in steps) else None
         x = tokens.hidden() if any(s.what == "merge" for s in steps) else None
         for row, step in enumerate(steps):
             places = tokens.visual[row].nonzero()[:, 0]

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import asking_products, by_text
+from videoprune.prune.llm import asking_products, scores_by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
-from videoprune.prune.select import top_k_mask
+from videoprune.prune.select import top_mask
 from videoprune.prune.similarity import unit
 
 
@@ -29,7 +29,7 @@ class HoliTomMerging(InsideLLM):
     needs_attention = True
 
     def decide(self, tokens: LayerTokens, config: LLMPrune) -> LayerChoice:
-        kept = top_k_mask(by_text(tokens, config)[1], tokens.wanted, tokens.visual)
+        kept = top_mask(scores_by_text(tokens, config), tokens.wanted, tokens.visual)
         return into_most_similar(tokens.hidden(), tokens.visual, kept)
 
     def operations(self, config: LLMPrune, size: CutSize) -> list[Product]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product
-from videoprune.prune.llm import asking_products, by_text
+from videoprune.prune.llm import asking_products, scores_by_text
 from videoprune.prune.llm_kinds import CutSize, InsideLLM, LayerChoice, LayerTokens
 from videoprune.prune.rivals.density_peaks import density_peaks
 
@@ -49,7 +49,7 @@ class SparseVLM(InsideLLM):
         return found
 
     def decide(self, tokens: LayerTokens, config: LLMPrune) -> LayerChoice | None:
-        x, scores = tokens.hidden(), by_text(tokens, config)[1]
+        x, scores = tokens.hidden(), scores_by_text(tokens, config)
         kept = torch.zeros_like(tokens.visual)
         into = torch.full_like(kept, -1, dtype=torch.int64)
         for row, wanted in enumerate(tokens.wanted.tolist()):

@@ -19,7 +19,7 @@ from einops import rearrange
 from torch import Tensor
 
 from videoprune.prune.kinds import Product
-from videoprune.prune.merge import concatenate, identity_plan
+from videoprune.prune.merge import concatenate, drop_others, identity_plan
 from videoprune.types import KeepPlan
 
 Need = Literal["attention", "keys"]
@@ -248,5 +248,4 @@ def plan_of_sums(kept: Tensor, taker: Tensor, token: Tensor, weight: Tensor) -> 
 
 def plan_of_kept(kept: Tensor) -> KeepPlan:
     """The plan that keeps the True tokens of bool (T, n) and drops the others."""
-    place = torch.arange(kept.numel(), device=kept.device).view_as(kept)
-    return plan_of(place.where(kept, -1))
+    return drop_others(kept.flatten().nonzero().T, kept.numel())

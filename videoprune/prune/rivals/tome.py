@@ -84,7 +84,7 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     frames, tokens = metric.shape[:2]
     if remove == 0:
         every = identity_plan(frames, tokens, metric.device)
-        return OrderedPlan(every.keep, every.into, order=order)
+        return OrderedPlan(every.keep, every.into, drops=False, merges=False, order=order)
     row = (
         torch.arange(tokens, device=metric.device).expand(frames, tokens)
         if order is None
@@ -92,8 +92,9 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     )
     x = metric.gather(1, row[..., None].expand_as(metric))
     first = prefix % 2
-    sources, destinations = row[:, first::2], row[:, 1 - first :: 2]  # (F, S), (F, E)
-    score, partner = best_pairs(x[:, first::2], x[:, 1 - first :: 2], 0.0, 1)
+    own, other = slice(first, None, 2), slice(1 - first, None, 2)
+    sources, destinations = row[:, own], row[:, other]  # (F, S), (F, E)
+    score, partner = best_pairs(x, own, other, 0.0, 1)
     ranked = score.argsort(dim=1, descending=True, stable=True)
     merged, stayed = ranked[:, :remove], ranked[:, remove:]
     if prefix:
@@ -103,4 +104,4 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     left = torch.cat([sources.gather(1, stayed), destinations], 1)  # (F, K): places, in the next row's order
     index = plan.into.gather(1, left)  # of survivors: their own
     number = torch.arange(left.shape[1], device=left.device).expand_as(left)
-    return OrderedPlan(plan.keep, plan.into, order=torch.empty_like(index).scatter(1, index, number))
+    return OrderedPlan(plan.keep, plan.into, drops=False, order=torch.empty_like(index).scatter(1, index, number))
