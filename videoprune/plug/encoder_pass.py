@@ -266,6 +266,8 @@ class EncoderPass:
         """Units of each frame that left the encoder, or that leave it by the schedule."""
         if self.plan is None:
             return self.final
+        if self.size is not None and self.frames is None and self.end.chosen is None and self.end.fused is None:
+            return list(self.rows.units.lengths)  # all left on the way, by plans whose counts are known
         edges = torch.tensor([0, *self.dense]).cumsum(0).to(self.plan.keep.device)
         return torch.searchsorted(self.plan.keep[0], edges).diff().tolist()
 
