@@ -28,7 +28,12 @@ MC_PER_CLIP, OPEN_PER_CLIP, LOOK_UPS_PER_CLIP = {False: 3, True: 4}, {False: 4, 
 NAMES_LOOKED_UP = 8  # in one text
 # How often each category is asked: those that come late, more.
 WEIGHTS = dict.fromkeys(CATEGORIES, 1.0) | {"relation": 3.0, "order": 1.5, "direction": 1.5}
-HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {"count": 2.0, "order": 1.3, "shot": 1.3, "present": 0.8}
+HARD_WEIGHTS = dict.fromkeys(hard_questions.CATEGORIES, 1.0) | {
+    "count": 2.0,
+    "order": 1.3,
+    "shot": 1.3,
+    "present": 0.8,
+}
 _NOT_SHOWN_WEIGHT = 0.5
 # Of a labelled token in the loss: the answers that are wanted are short beside listings and look-ups.
 _TOKEN_WEIGHTS = {"options": 3.0, "open": 3.0}

@@ -47,9 +47,7 @@ def frames_of(clip: ClipTokens) -> np.ndarray:
 @given(
     clips_and_counts(), st.integers(1, 40), st.sampled_from([0.0, 0.5, 3.0]), st.sampled_from([1, 2, 4, 40])
 )
-def test_against_loops(
-    case: tuple[ClipTokens, int], longest: int, time_weight: float, rounds: int
-) -> None:
+def test_against_loops(case: tuple[ClipTokens, int], longest: int, time_weight: float, rounds: int) -> None:
     clip, keep = case
     x, frame = clip.x.flatten(0, 1), frames_of(clip)
     length = -(-len(x) // -(-len(x) // longest))
@@ -133,7 +131,9 @@ def test_as_much_at_once_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> No
     x = numbers(101, 4)
     whole = farthest_plan(x, 37, longest=9, frame=np.arange(101), time_weight=1.0)
     monkeypatch.setattr("videoprune.prune.farthest.ENTRIES", 250)  # three stretches
-    assert torch.equal(farthest_plan(x, 37, longest=9, frame=np.arange(101), time_weight=1.0).keep, whole.keep)
+    assert torch.equal(
+        farthest_plan(x, 37, longest=9, frame=np.arange(101), time_weight=1.0).keep, whole.keep
+    )
 
 
 @pytest.mark.parametrize("keep", [5, 600, 1990])

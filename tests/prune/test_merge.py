@@ -177,9 +177,7 @@ def test_what_a_plan_promises_changes_nothing_and_nothing_asks(
 ) -> None:
     alone = all(len(set(i) - {-1}) == len([j for j in i if j >= 0]) for i in plan.into.tolist())
     drops, merges = bool((plan.into < 0).any()), not alone
-    known = replace(
-        plan, drops=drops or data.draw(st.booleans()), merges=merges or data.draw(st.booleans())
-    )
+    known = replace(plan, drops=drops or data.draw(st.booleans()), merges=merges or data.draw(st.booleans()))
     x, y = numbers(*plan.into.shape, 3).to(dtype), numbers(*plan.into.shape, 2, 2).to(dtype)
     size = numbers(*plan.into.shape, seed=1).abs().float() + 0.5
     with launches() as found:

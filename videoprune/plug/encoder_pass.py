@@ -52,7 +52,9 @@ class EncoderPass:
         self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
-        self.bias: Tensor | None = None  # (N,) what is added to the logits of each key, in proportion to merged sizes
+        self.bias: Tensor | None = (
+            None  # (N,) what is added to the logits of each key, in proportion to merged sizes
+        )
         self.order: Tensor | None = None  # (U,) each unit's place in its frame's `OrderedPlan`
         self.window: Tensor | None = None  # (N,) window of each token
         if layout.windows is not None:
@@ -212,9 +214,7 @@ class EncoderPass:
         remove = self.remove[group][block]
         if not remove:
             same = identity_plan(frames, count, units.device)
-            return OrderedPlan(
-                same.keep, same.into, drops=False, merges=False, order=self._order_of(group)
-            )
+            return OrderedPlan(same.keep, same.into, drops=False, merges=False, order=self._order_of(group))
         assert self.inside is not None
         first = block == min(i for i, r in enumerate(self.remove[group]) if r)
         q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
@@ -266,7 +266,12 @@ class EncoderPass:
         """Units of each frame that left the encoder, or that leave it by the schedule."""
         if self.plan is None:
             return self.final
-        if self.size is not None and self.frames is None and self.end.chosen is None and self.end.fused is None:
+        if (
+            self.size is not None
+            and self.frames is None
+            and self.end.chosen is None
+            and self.end.fused is None
+        ):
             return list(self.rows.units.lengths)  # all left on the way, by plans whose counts are known
         edges = torch.tensor([0, *self.dense]).cumsum(0).to(self.plan.keep.device)
         return torch.searchsorted(self.plan.keep[0], edges).diff().tolist()

@@ -48,9 +48,7 @@ def text_scores(
     return _asked_heads(attention, visual_mask, top_heads, heads)[0].sum(dim=1)
 
 
-def _asked_heads(
-    attention: Tensor, visual_mask: Tensor, top_heads: int, heads: str
-) -> tuple[Tensor, Tensor]:
+def _asked_heads(attention: Tensor, visual_mask: Tensor, top_heads: int, heads: str) -> tuple[Tensor, Tensor]:
     """Attention of the heads that count, zero outside visual tokens (B, H', S), and the sum of each (B, H')."""
     if heads not in ("top", "all"):
         raise ValueError(f"heads={heads!r}; allowed: top, all")

@@ -138,7 +138,9 @@ def bipartite_plan(
     if remove == 0:
         return identity_plan(batch, tokens, metric.device)
     sources, destinations = (slice(first, None, 2) for first in (protect_first, protect_first + 1))
-    score, partner = best_pairs(metric, sources, destinations, diversity_sign * lambda_div, neighbors)  # (B, S)
+    score, partner = best_pairs(
+        metric, sources, destinations, diversity_sign * lambda_div, neighbors
+    )  # (B, S)
     late = None
     if importance is not None:
         weight = _without_first(importance, batch, tokens, protect_first)  # (B, n)

@@ -41,8 +41,8 @@ def farthest_plan(
     """Keep `keep` tokens of x (m, D) that differ most from each other, by 1 - cosine; the others are dropped: one row.
 
     frame: whole numbers (m,), ascending; two tokens are `time_weight` times the share of the clip's frames between them
-    farther apart. More than `longest` tokens are cut into stretches of one length, but for the last, each of which chooses its
-    share by itself, and measures time as if it were the clip. Ties go to the earlier token.
+    farther apart. More than `longest` tokens are cut into stretches of one length, but for the last, each of which
+    chooses its share by itself, and measures time as if it were the clip. Ties go to the earlier token.
     Raises ValueError if `keep` is not in 0..m, or for `rounds` or `longest` below 1.
     """
     tokens = len(x)
@@ -122,7 +122,9 @@ def _rounds(far: Tensor, ends: Sequence[int], missing: int) -> Tensor:
             score = distance = torch.minimum(distance, near).scatter_(1, chosen[-1], -1)
         order = score.argsort(dim=1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))
-        later = rank[:, None] >= rank[:, :, None]  # (G, L, L), whether the second of the two is nearer or the same
+        later = (
+            rank[:, None] >= rank[:, :, None]
+        )  # (G, L, L), whether the second of the two is nearer or the same
         alone = torch.minimum(far.masked_fill(later, _BEYOND).amin(2), distance)
         chosen.append(alone.argsort(dim=1, descending=True, stable=True)[:, : end - start])
     return torch.cat(chosen, 1)

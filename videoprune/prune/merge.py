@@ -75,8 +75,8 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
 def apply_sized(
     xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None = None
 ) -> tuple[list[Tensor], Tensor | None]:
-    """`apply_plan` for several tensors of the same tokens, of one dtype, and `merged_size`; None where a plan has weights or no sizes
-    are given and it keeps all."""
+    """`apply_plan` for several tensors of the same tokens, of one dtype, and `merged_size`; None where a plan has
+    weights, or merges nothing and no sizes are given."""
     for x in xs:
         _check_tokens("x", x, plan.into)
         if not x.is_floating_point():
@@ -88,9 +88,7 @@ def apply_sized(
     return _applied(xs, plan, size)
 
 
-def _applied(
-    xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None
-) -> tuple[list[Tensor], Tensor | None]:
+def _applied(xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
     dtype = torch.promote_types(xs[0].dtype, torch.float32)
     index, total, part = _index(plan), None, plan.weight
     if part is None:
@@ -139,10 +137,7 @@ def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
             f"second takes {tuple(second.into.shape)} tokens; allowed: {tuple(first.keep.shape)}"
         )
     keep = first.keep.gather(1, second.keep)
-    if not first.drops:
-        into = second.into.gather(1, first.into)
-    else:
-        into = _pick(second.into, first, fill=-1)
+    into = _pick(second.into, first, fill=-1) if first.drops else second.into.gather(1, first.into)
     drops, merges = first.drops or second.drops, first.merges or second.merges
     return KeepPlan(keep, into, drops=drops, merges=merges)
 

@@ -38,10 +38,7 @@ def max_min_order(x: Tensor, count: int, weight: Tensor | None = None) -> Tensor
         latest = score.argmax(dim=1) if step else _first_of_most(score)  # (G,), the first of equals
         order.append(latest)
         distance[group, latest] = -torch.inf
-        if far is None:
-            near = _distances(u @ u[group, latest][:, :, None])[..., 0]
-        else:
-            near = far[group, latest]
+        near = _distances(u @ u[group, latest][:, :, None])[..., 0] if far is None else far[group, latest]
         torch.minimum(distance, near, out=distance)
     return torch.stack(order, 1) if order else first.new_zeros(u.shape[0], 0, dtype=torch.int64)
 
@@ -68,10 +65,7 @@ def _to_nearest_other(u: Tensor, far: Tensor | None) -> Tensor:
     for start in range(0, tokens, step):
         rows = torch.arange(start, min(start + step, tokens), device=u.device)
         # (G, rows, m)
-        if far is None:
-            near = _distances(u[:, rows] @ u.transpose(1, 2))
-        else:
-            near = far[:, rows].clone()
+        near = _distances(u[:, rows] @ u.transpose(1, 2)) if far is None else far[:, rows].clone()
         near[:, rows - start, rows] = _BEYOND
         found[:, rows] = near.amin(dim=2)
     return found

@@ -104,4 +104,6 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     left = torch.cat([sources.gather(1, stayed), destinations], 1)  # (F, K): places, in the next row's order
     index = plan.into.gather(1, left)  # of survivors: their own
     number = torch.arange(left.shape[1], device=left.device).expand_as(left)
-    return OrderedPlan(plan.keep, plan.into, drops=False, order=torch.empty_like(index).scatter(1, index, number))
+    return OrderedPlan(
+        plan.keep, plan.into, drops=False, order=torch.empty_like(index).scatter(1, index, number)
+    )
