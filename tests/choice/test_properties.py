@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from videoprune.choice import parse_choice
@@ -65,6 +65,7 @@ WORDS = st.from_regex(r"[a-zA-Z][a-z]{1,8}", fullmatch=True).filter(lambda w: pl
     st.lists(st.sampled_from(WRAPPERS), max_size=2),
     st.sampled_from(TURNS),
 )
+@example(0, "{0}.", ["{{{}}}".format, r"$\boxed{{\text{{{}}}}}$".format], "{}".format)
 def test_wrappers_change_nothing(
     index: int, form: str, wrappers: list[Callable[[str], str]], turn: Callable[[str], str]
 ) -> None:

@@ -128,8 +128,7 @@ def test_log_size_makes_a_merged_token_count_as_its_copies(name: str, proportion
     x = first_input(model, frames(1))
     n = x.shape[1]
     run = EncoderPass(name, Layout([n], prefix=one.prefix), EncoderGoal(6, config, cuts=(36, 36, 36)))
-    run.size = torch.ones(n)
-    run.size[-1] = 3
+    run.take_sizes(torch.ones(n).index_fill(0, torch.tensor(n - 1), 3.0))
     with torch.no_grad():
         full = run_block(one, 1, torch.cat([x, x[:, -1:], x[:, -1:]], 1))
         with passing(Pass(model, Settings(PruneConfig(encoder=config)))) as call:

@@ -180,10 +180,13 @@ class EncoderPass:
         # (1, U): the patches of a unit share one size.
         units, total = apply_sized([u.flatten(1)[None] for u in parts], step, sizes[None, :, 0])
         assert total is not None
-        self.size = rows.join(front, total[0, :, None].expand(-1, self.unit))
-        self.bias = self.size.log() if self.config.proportional_attention else None
+        self.take_sizes(rows.join(front, total[0, :, None].expand(-1, self.unit)))
         joined = [u[0].unflatten(1, parts[0].shape[1:]) for u in units]
         return [rows.join(f, u) for f, u in zip(fronts, joined, strict=True)]
+
+    def take_sizes(self, size: Tensor) -> None:
+        """From now on tokens stand for `size` patches, (N,)."""
+        self.size, self.bias = size, size.log() if self.config.proportional_attention else None
 
     @staticmethod
     def _merged(units: Tensor, step: KeepPlan) -> Tensor:
