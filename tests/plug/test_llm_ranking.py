@@ -13,6 +13,8 @@ from videoprune.plug.apply import apply, remove
 from videoprune.plug.current_pass import trace
 from videoprune.plug.llm_pass import Prefill
 from videoprune.prune.counts import cut_layers, cut_ratios
+from videoprune.prune.llm import Fixed
+from videoprune.prune.registry import LLM
 
 CUT = 3
 FASTV = LLMPrune(
@@ -68,6 +70,36 @@ def test_a_language_model_keeps_what_the_layer_before_the_cut_ranks_highest(name
     assert [list(t.places.last) for t in traces] == expected
     assert [list(t.places.fused) for t in traces] == [list(range(n)) for n in (20, 7, 31, 12)]
     assert best(score(stock[CUT], mask), visual, 0.4) != expected, "any layer would do: the test says nothing"
+
+
+class Own(Fixed):
+    """So many times the cut's share."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def rank(self, tokens, config):
+        wanted, scores = super().rank(tokens, config)
+        return (self.factor * wanted).long(), scores
+
+
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_a_method_may_count_for_itself(kernel, monkeypatch):
+    """Each row as if it were alone, where the method leaves less than the cut's share."""
+    x, mask, visual, positions = prompt([20, 7, 31, 12], [5, 9, 3, 6])
+    model = language_model(next(iter(CONFIGS)), kernel)
+    monkeypatch.setitem(LLM, "fixed", Own(0.5))
+    with pruning(model, FASTV, visual) as traces, torch.no_grad():
+        found = model(inputs_embeds=x, attention_mask=mask, position_ids=positions).logits
+    assert [t.llm_layers[-1] for t in traces] == [round(0.4 * n) // 2 for n in (20, 7, 31, 12)]
+    for row, valid in enumerate(mask.bool()):
+        one = {"inputs_embeds": x[row, valid][None], "position_ids": positions[row, valid][None]}
+        with pruning(model, FASTV, visual[row, valid][None]), torch.no_grad():
+            alone = model(**one).logits[0, -1]
+        torch.testing.assert_close(found[row, -1], alone, atol=1e-5, rtol=1e-4)
+    monkeypatch.setitem(LLM, "fixed", Own(3.0))
+    with pruning(model, FASTV, visual), pytest.raises(ValueError, match=r"counts=.*allowed: 0 up to"):
+        model(inputs_embeds=x, attention_mask=mask, position_ids=positions)
 
 
 @pytest.mark.parametrize("name", SCORES)

@@ -35,13 +35,11 @@ def question_tokens(valid: Tensor, visual: Tensor) -> Tensor:
     return asks
 
 
-def text_attention(
-    at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None, rows: int = 1
-) -> Tensor:
+def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None, rows: int) -> Tensor:
     """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
 
-    valid, visual: bool (B, n). asks: bool (B, n), the tokens that ask, all among the last `rows`; None: the last one
-    alone. Exact: the softmax runs over all that the layer's tokens see.
+    valid, visual: bool (B, n). asks: bool (B, n), which of the last `rows` tokens ask; None: all of them. Exact: the
+    softmax runs over all that the layer's tokens see.
     """
     n = at.hidden.shape[1]
     place = torch.arange(n, device=at.hidden.device).expand_as(valid)
@@ -53,7 +51,7 @@ def text_attention(
         query_positions=place[:, -rows:],
         key_positions=place,
         key_mask=valid,
-        query_mask=torch.ones_like(place[:, -1:], dtype=torch.bool) if asks is None else asks[:, -rows:],
+        query_mask=torch.ones_like(place[:, -rows:], dtype=torch.bool) if asks is None else asks[:, -rows:],
         visual_mask=visual,
     )
 

@@ -30,7 +30,7 @@ from videoprune.plug.llm_attention import (
     scaling,
     text_attention,
 )
-from videoprune.plug.prefix import Prefix, Reached
+from videoprune.plug.prefix import Prefix, Reached, shared_layers
 from videoprune.plug.ragged_rows import RaggedRows
 from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
 from videoprune.prune.merge import apply_rows
@@ -86,8 +86,7 @@ class Prefill:
         self.clock = Stopwatch()  # of choosing
         # Without a method nothing leaves: a cut would only be ignored in silence otherwise.
         self.cuts = cut_layers(config, num_layers) if config.method != "none" else ()
-        self.shared = self.cuts[0] if self.cuts else num_layers  # layers that know of no question
-        self.beginning = beginning
+        self.shared, self.beginning = shared_layers(config, num_layers), beginning
         self.prefix = prompt.prefix  # until what it knows has been taken in
         self.arrived: Tensor | None = None  # of a beginning, at the first cut
         # What the layer before a cut computed on, where the cut asks for it.
@@ -215,12 +214,13 @@ class Prefill:
         if at is None:
             at = LayerInput(layer, hidden, self._narrow(rope))
         choice = self._choose(cut, at, hidden)
-        left = None if choice is None else self._left(cut, choice)
-        if choice is None or left is None or left == self.counts_now:
+        if choice is None:
+            return hidden
+        left = self._left(cut, choice)
+        if left == self.counts_now:
             return hidden
         drafted = self.prompt.drafted
-        kept_visual = torch.nn.functional.pad(choice.kept, (0, drafted)) if drafted else choice.kept
-        keep = (self.valid & ~self.visual) | kept_visual
+        keep = (self.valid & ~self.visual) | torch.nn.functional.pad(choice.kept, (0, drafted))
         if choice.into is not None:
             hidden = self._merged(hidden, keep, choice)
         self.lengths = [n - v + k for n, v, k in zip(self.lengths, self.counts_now, left, strict=True)]
@@ -236,12 +236,11 @@ class Prefill:
         return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
 
     def _left(self, cut: int, choice: LayerChoice) -> list[int]:
-        """Visual tokens of each row that a choice leaves; asked of a GPU only where the cut does not say."""
-        method = LLM[self.config.method]
-        if method.by_lambda or method.by_content:
-            found: list[int] = choice.kept.sum(1).tolist()
-            return found
-        return self._fixed_counts(cut)
+        """Visual tokens of each row that a choice leaves; asked of a GPU only where the choice does not say."""
+        if choice.as_wanted:
+            return self._fixed_counts(cut)
+        found: list[int] = choice.kept.sum(1).tolist()
+        return found
 
     def _merged(self, hidden: Tensor, keep: Tensor, choice: LayerChoice) -> Tensor:
         """Hidden states (B, n, W) in which visual tokens have merged into others; the rest as it was."""
@@ -269,7 +268,9 @@ class Prefill:
             wanted=torch.tensor(self._fixed_counts(cut), device=visual.device),
             scale=self.prompt.scale,
             generator=self.generator,
-            text_attention=lambda last: self._asked(at, valid, visual, None if last else asks),
+            text_attention=lambda last: text_attention(
+                at, valid, visual, None if last else asks, 1 if last else self.asking
+            ),
             queries_keys=lambda: (*queries_keys(at, at.hidden.shape[1]), scaling(at.layer)),
             hidden=lambda: hidden[:, seen],
             in_frame=None if places is None else places.gather(1, self.order)[:, seen],
@@ -277,9 +278,6 @@ class Prefill:
             num_layers=self.num_layers,
         )
         return LLM[self.config.method].choose(tokens, self.config)
-
-    def _asked(self, at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None) -> Tensor:
-        return text_attention(at, valid, visual, asks, 1 if asks is None else self.asking)
 
     def _fixed_counts(self, cut: int) -> list[int]:
         """What the cut's share leaves of each row; all where lambda says how many."""

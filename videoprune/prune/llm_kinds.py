@@ -18,7 +18,7 @@ from torch import Tensor
 
 from videoprune.config import LLMPrune
 from videoprune.prune.kinds import Product, missing
-from videoprune.prune.select import top_mask
+from videoprune.prune.select import top_k_mask, top_mask
 
 _NO_TEXT, _NO_QUERIES = missing("text_attention"), missing("queries_keys")
 _NO_HIDDEN = missing("hidden")
@@ -73,11 +73,13 @@ class LayerTokens:
 class LayerChoice:
     """What a cut leaves. kept: bool (B, n), the visual tokens that stay. into: int64 (B, n), for each visual token the
     place of the one that it ends in, itself if it stays, or -1: dropped; None: all others are dropped. weight: (B, n),
-    what each counts in the sum that its survivor becomes; None: the mean of the group."""
+    what each counts in the sum that its survivor becomes; None: the mean of the group. as_wanted: True promises that as
+    many stay as `LayerTokens.wanted` says, so that nobody has to ask the device."""
 
     kept: Tensor
     into: Tensor | None = None
     weight: Tensor | None = None
+    as_wanted: bool = False
 
 
 class InsideLLM(ABC):
@@ -134,4 +136,6 @@ class Ranking(InsideLLM):
     def decide(self, tokens: LayerTokens, config: LLMPrune) -> LayerChoice | None:
         counts, scores = self.rank(tokens, config)
         assert scores.shape == tokens.visual.shape, f"{type(self).__name__}: scores {tuple(scores.shape)}"
-        return LayerChoice(top_mask(scores, counts, tokens.visual))
+        as_wanted = counts is tokens.wanted
+        choose = top_mask if as_wanted else top_k_mask  # counts of its own are checked
+        return LayerChoice(choose(scores, counts, tokens.visual), as_wanted=as_wanted)

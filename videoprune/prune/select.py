@@ -67,18 +67,15 @@ def top_k_mask(scores: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
         raise ValueError(
             f"counts={counts.tolist()}; allowed: 0 up to {mask.sum(dim=1).tolist()}, the masks' tokens"
         )
-    # Two stable sorts: what is not True follows.
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    order = order.gather(1, (~mask).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
-    return first_mask(order, counts, tokens)
+    return top_mask(scores, counts, mask)
 
 
 def top_mask(scores: Tensor, counts: Tensor, among: Tensor | None = None) -> Tensor:
-    """`top_k_mask` without its checks: they would make a GPU wait. For finite scores and counts known to fit; among:
-    None: all tokens."""
-    if among is not None:
-        scores = scores.where(among, -torch.inf)
-    return first_mask(scores.argsort(dim=1, descending=True, stable=True), counts, scores.shape[1])
+    """`top_k_mask` without its checks: they would make a GPU wait. For counts known to fit; among: None: all tokens."""
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    if among is not None:  # a second stable sort: the others follow
+        order = order.gather(1, (~among).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
+    return first_mask(order, counts, scores.shape[1])
 
 
 def first_mask(order: Tensor, counts: Tensor, tokens: int) -> Tensor:
