@@ -39,7 +39,7 @@ from demo_training.shapes import (
 )
 from videoprune.prune.counts import kept_units
 from videoprune.prune.evoprune import bipartite_plan
-from videoprune.prune.merge import apply_plan, compose, identity_plan, merged_size
+from videoprune.prune.merge import apply_sized, compose, identity_plan
 
 _KERNEL, _PLACES = "embeddings.patch_embedding.weight", "embeddings.position_embedding.weight"
 
@@ -152,5 +152,6 @@ def _merge_alike(x: Tensor, keep: int) -> Tensor:
     plan = identity_plan(x.shape[0], x.shape[1], x.device)
     while x.shape[1] > keep:
         step = bipartite_plan(x, min(x.shape[1] - keep, x.shape[1] // 2), lambda_div=0.0)
-        x, size, plan = apply_plan(x, step, size), merged_size(size, step), compose(plan, step)
+        (x,), size = apply_sized([x], step, size)
+        plan = compose(plan, step)
     return full.scatter(1, plan.keep[..., None].expand_as(x), x)

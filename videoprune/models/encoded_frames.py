@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from videoprune.config import PruneConfig
 from videoprune.prune.fusion import fuse_plan
-from videoprune.prune.merge import apply_plan, gather, merged_size
+from videoprune.prune.merge import apply_sized, gather
 from videoprune.prune.registry import OVER_CLIP, ClipTokens
 from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 
@@ -98,7 +98,7 @@ def _fuse_clip(
     if method is not None:
         count = max(1, round(config.encoder.keep * frames * kept))
         plan = method(ClipTokens(z), count, generator=generator)
-        x, total = apply_plan(row[0][None], plan), merged_size(row[1][None], plan)
+        (x,), total = apply_sized([row[0][None]], plan, row[1][None])
         row = (x[0], total[0], gather(row[2][None], plan)[0], gather(row[3][None], plan)[0])
         frame = frame[plan.keep[0]]
     fusion, arrived = config.fusion, len(row[0])

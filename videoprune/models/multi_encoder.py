@@ -36,7 +36,7 @@ from videoprune.plug.packing import plan_by_frame
 from videoprune.plug.prefix import Prefix
 from videoprune.plug.settings import Settings, calibration_key
 from videoprune.prune.counts import fused_count, lambda_is_open, retained_counts
-from videoprune.prune.merge import apply_plan, identity_plan, merged_size
+from videoprune.prune.merge import apply_sized, identity_plan
 from videoprune.prune.registry import BY_FRAME, INSIDE, LLM, OVER_CLIP, names
 from videoprune.types import VideoFrames, VisualTokens
 
@@ -278,4 +278,5 @@ def _reduced(
     plan = BY_FRAME[config.method].plan(
         frames, dense, final, grid=tower.grid, generator=generator, device=x.device
     )
-    return apply_plan(x, plan, size), merged_size(size, plan), plan
+    (x,), size = apply_sized([x], plan, size)
+    return x, size, plan

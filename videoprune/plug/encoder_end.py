@@ -60,7 +60,7 @@ class EncoderEnd:
                 self.chosen = self.over_clips(unit_means(units), *run.last_heads())
             run.plan = self.chosen if run.plan is None else compose(run.plan, self.chosen)
             run.heads = None
-        return apply_plan(units.flatten(1)[None], self.chosen)[0].unflatten(1, units.shape[1:])
+        return apply_plan(units[None], self.chosen)[0]
 
     def over_clips(self, x: Tensor, attention: Tensor | None, keys: Tensor | None) -> KeepPlan:
         """What the method keeps of x (all units, D) of the frames that reach the end. attention, keys: (F, n, ...)."""

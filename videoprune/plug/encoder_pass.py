@@ -25,7 +25,7 @@ from videoprune.plug.over_time import comparing_block, merge_over_time
 from videoprune.plug.packing import PackedUnits, unit_means
 from videoprune.prune.counts import kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
-from videoprune.prune.merge import apply_plan, apply_sized, compose, gather, identity_plan, unmerge
+from videoprune.prune.merge import apply_sized, compose, gather, identity_plan, unmerge
 from videoprune.prune.registry import INSIDE, BlockTokens, Depth, OrderedPlan
 from videoprune.types import KeepPlan
 
@@ -52,9 +52,7 @@ class EncoderPass:
         self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
-        self.bias: Tensor | None = (
-            None  # (N,) what is added to the logits of each key, in proportion to merged sizes
-        )
+        self.bias: Tensor | None = None  # (N,) log of the sizes, added to the logits of each key
         self.order: Tensor | None = None  # (U,) each unit's place in its frame's `OrderedPlan`
         self.window: Tensor | None = None  # (N,) window of each token
         if layout.windows is not None:
@@ -178,20 +176,13 @@ class EncoderPass:
             size = parts[0].new_ones(self.rows.tokens.total, dtype=torch.float32)
         front, sizes = self.rows.split(size)
         # (1, U): the patches of a unit share one size.
-        units, total = apply_sized([u.flatten(1)[None] for u in parts], step, sizes[None, :, 0])
-        assert total is not None
+        units, total = apply_sized([u[None] for u in parts], step, sizes[None, :, 0])
         self.take_sizes(rows.join(front, total[0, :, None].expand(-1, self.unit)))
-        joined = [u[0].unflatten(1, parts[0].shape[1:]) for u in units]
-        return [rows.join(f, u) for f, u in zip(fronts, joined, strict=True)]
+        return [rows.join(f, u[0]) for f, u in zip(fronts, units, strict=True)]
 
     def take_sizes(self, size: Tensor) -> None:
         """From now on tokens stand for `size` patches, (N,)."""
         self.size, self.bias = size, size.log() if self.config.proportional_attention else None
-
-    @staticmethod
-    def _merged(units: Tensor, step: KeepPlan) -> Tensor:
-        """Units (U, u, D) after a step, patch by patch."""
-        return apply_plan(units.flatten(1)[None], step)[0].unflatten(1, units.shape[1:])
 
     def _pass_on(self, step: KeepPlan, rows: PackedUnits) -> None:
         """The step is done: what is kept by token becomes that of `rows`."""
@@ -216,8 +207,7 @@ class EncoderPass:
         frames, count = units.shape[:2]
         remove = self.remove[group][block]
         if not remove:
-            same = identity_plan(frames, count, units.device)
-            return OrderedPlan(same.keep, same.into, drops=False, merges=False, order=self._order_of(group))
+            return OrderedPlan.of(identity_plan(frames, count, units.device), self._order_of(group))
         assert self.inside is not None
         first = block == min(i for i, r in enumerate(self.remove[group]) if r)
         q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
@@ -269,12 +259,7 @@ class EncoderPass:
         """Units of each frame that left the encoder, or that leave it by the schedule."""
         if self.plan is None:
             return self.final
-        if (
-            self.size is not None
-            and self.frames is None
-            and self.end.chosen is None
-            and self.end.fused is None
-        ):
+        if self.size is not None and self.end.fused is None:
             return list(self.rows.units.lengths)  # all left on the way, by plans whose counts are known
         edges = torch.tensor([0, *self.dense]).cumsum(0).to(self.plan.keep.device)
         return torch.searchsorted(self.plan.keep[0], edges).diff().tolist()

@@ -57,7 +57,7 @@ class FrameMerges:
                 self._keep_attention(step)
         rows = PackedUnits(lengths, unit=run.unit, prefix=old.prefix)
         left = [
-            rows.join(_merged_prefix(front, frames), run._merged(units, step))
+            rows.join(_merged_prefix(front, frames), apply_plan(units[None], step)[0])
             for front, units in zip(fronts, parts, strict=True)
         ]
         narrowed = [rows.join(None, gather(old.split(e)[1][None], step)[0]) for e in extra]

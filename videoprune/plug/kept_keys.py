@@ -10,6 +10,7 @@ Shapes: B rows, S tokens of the prompt, n tokens of it left in a layer, m tokens
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,15 +28,12 @@ class KeptKeys:
     def __init__(self, masks: Sequence[Tensor], padded: Sequence[bool], length: int, visual: Tensor) -> None:
         self.masks, self.padded = list(masks), list(padded)
         self.length, self._last_visual = length, visual
-        self._tail: int | None = None
         self.later_padded = False  # whether a row has padding behind the prompt
 
-    @property
+    @cached_property
     def tail(self) -> int:
         """Tokens behind the prompt's last visual one, which every layer holds."""
-        if self._tail is None:
-            self._tail = int(self._last_visual.flip(1).long().cumsum(1).eq(0).sum(1).min())
-        return self._tail
+        return int(self._last_visual.flip(1).long().cumsum(1).eq(0).sum(1).min())
 
     @property
     def missing(self) -> int:
@@ -92,7 +90,7 @@ class KeptKeys:
                 "the tokens behind the last visual one"
             )
         self.rows(lambda mask: mask[:, :-into])
-        self.length, self._tail = self.length - into, self.tail - into
+        self.length, self.tail = self.length - into, self.tail - into
 
     def rows(self, change: Callable[[Tensor], Tensor]) -> None:
         """Reorder, repeat, choose or shorten rows; layers that share a mask go on sharing one."""

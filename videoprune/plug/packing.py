@@ -36,9 +36,8 @@ class FrameRows:
 
     def starts_of(self, group: Sequence[int], device: torch.device) -> Tensor:
         """Where the frames of a group begin: (F_g, 1)."""
-        if len(self.groups) == 1:
-            starts = torch.arange(0, max(1, self.total), max(1, self.lengths[0]), device=device)
-            return starts[: len(group), None]
+        if len(self.groups) == 1:  # made on the device, which takes it without a wait
+            return torch.arange(len(group), device=device)[:, None] * self.lengths[0]
         return torch.tensor([self.starts[f] for f in group], device=device)[:, None]
 
     def split(self, x: Tensor) -> list[Tensor]:

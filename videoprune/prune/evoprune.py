@@ -79,9 +79,8 @@ class EvoPrune(InsideEncoder):
         while x.shape[1] > final:
             r = min(x.shape[1] - final, x.shape[1] // 2)
             step = bipartite_plan(x, r, lambda_div=config.lambda_div, neighbors=config.neighbors)
-            (x,), total = apply_sized([x], step, size)
-            assert total is not None
-            size, plan = total, compose(plan, step)
+            (x,), size = apply_sized([x], step, size)
+            plan = compose(plan, step)
         return x, size, plan
 
     def at_end_operations(self, config: EncoderPrune, size: BlockSize, final: int) -> list[Product]:
@@ -138,17 +137,16 @@ def bipartite_plan(
     if remove == 0:
         return identity_plan(batch, tokens, metric.device)
     sources, destinations = (slice(first, None, 2) for first in (protect_first, protect_first + 1))
-    score, partner = best_pairs(
-        metric, sources, destinations, diversity_sign * lambda_div, neighbors
-    )  # (B, S)
+    # (B, S)
+    score, partner = best_pairs(metric, sources, destinations, diversity_sign * lambda_div, neighbors)
     late = None
     if importance is not None:
         weight = _without_first(importance, batch, tokens, protect_first)  # (B, n)
         score = score - lambda_att * weight[:, ::2] if lambda_att else score
         late = _top(weight, critical)[:, ::2] if critical > 0 else None
     chosen = _best_sources(score, late, remove)  # (B, remove)
-    source, destination = 2 * chosen, 2 * partner.gather(1, chosen) + (protect_first + 1)
-    return merge_pairs(source + protect_first if protect_first else source, destination, tokens)
+    destination = 2 * partner.gather(1, chosen) + (protect_first + 1)
+    return merge_pairs(2 * chosen + protect_first, destination, tokens)
 
 
 def best_pairs(

@@ -51,11 +51,11 @@ def farthest_plan(
     for name, value in (("rounds", rounds), ("longest", longest)):
         if value < 1:
             raise ValueError(f"{name}={value}; allowed: 1 or more")
-    longest = -(-tokens // max(1, -(-tokens // longest)))  # the last stretch alone may be shorter
-    lengths = [min(longest, tokens - start) for start in range(0, tokens, longest or 1)]
-    counts = allocate(keep, lengths, lengths, minimum=0)
     if not keep:
         return drop_others(torch.empty(1, 0, dtype=torch.int64, device=x.device), tokens)
+    longest = stretches(tokens, longest)[1]
+    lengths = [min(longest, tokens - start) for start in range(0, tokens, longest)]
+    counts = allocate(keep, lengths, lengths, minimum=0)
     missing = longest * len(lengths) - tokens
     u = F.pad(unit(x), (0, 0, 0, missing)).unflatten(0, (-1, longest))  # (G, L, D)
     moment = None
@@ -68,6 +68,12 @@ def farthest_plan(
         far = _distances(u[some], None if moment is None else moment[some])
         order.append(_rounds(far, ends, missing if some.stop >= len(lengths) else 0))
     return drop_others(_places(torch.cat(order), longest, counts)[None], tokens)
+
+
+def stretches(tokens: int, longest: int = LONGEST_STRETCH) -> tuple[int, int]:
+    """How many stretches of one length so many tokens are cut into, and that length; the last may be shorter."""
+    count = -(-tokens // longest)
+    return count, -(-tokens // max(1, count))
 
 
 def _moments(frame: np.ndarray, longest: int, time_weight: float) -> np.ndarray:
@@ -122,9 +128,8 @@ def _rounds(far: Tensor, ends: Sequence[int], missing: int) -> Tensor:
             score = distance = torch.minimum(distance, near).scatter_(1, chosen[-1], -1)
         order = score.argsort(dim=1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))
-        later = (
-            rank[:, None] >= rank[:, :, None]
-        )  # (G, L, L), whether the second of the two is nearer or the same
+        # (G, L, L), whether the second of the two is nearer or the same.
+        later = rank[:, None] >= rank[:, :, None]
         alone = torch.minimum(far.masked_fill(later, _BEYOND).amin(2), distance)
         chosen.append(alone.argsort(dim=1, descending=True, stable=True)[:, : end - start])
     return torch.cat(chosen, 1)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from videoprune.prune.budget import allocate
 from videoprune.prune.controls import evenly_spaced, random_plan, uniform_plan
-from videoprune.prune.farthest import LONGEST_STRETCH, farthest_plan
+from videoprune.prune.farthest import farthest_plan, stretches
 from videoprune.prune.kinds import Product
 from videoprune.prune.merge import concatenate
 from videoprune.prune.select import top_k_per_group
@@ -65,8 +65,8 @@ class Fusion(ABC):
 
     def within_operations(self, tokens: int, width: int) -> list[Product]:
         """The matrix products of `within`."""
-        stretches = max(1, -(-tokens // LONGEST_STRETCH))
-        return [(stretches, -(-tokens // stretches), width, -(-tokens // stretches))]
+        count, length = stretches(tokens)
+        return [(count, length, width, length)]
 
 
 class Cooperative(Fusion):

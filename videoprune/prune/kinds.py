@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from videoprune.config import EncoderPrune
-from videoprune.prune.merge import apply_plan, merged_size
+from videoprune.prune.merge import apply_sized
 from videoprune.types import KeepPlan
 
 Product = tuple[int, int, int, int]  # b products of (m, k) with (k, n): b, m, k, n
@@ -98,6 +98,11 @@ class OrderedPlan(KeepPlan):
 
     order: Tensor | None = None
 
+    @classmethod
+    def of(cls, plan: KeepPlan, order: Tensor | None) -> OrderedPlan:
+        """`plan` with an order."""
+        return cls(**{f.name: getattr(plan, f.name) for f in fields(KeepPlan)}, order=order)
+
 
 class InsideEncoder(ABC):
     """Removes units between the blocks of an encoder. source: the paper. merges: nothing is dropped, so every place has
@@ -152,7 +157,8 @@ class InsideEncoder(ABC):
         """
         plan = self.plan(BlockTokens(x), x.shape[1] - final, config)
         size = x.new_ones(x.shape[:2])
-        return apply_plan(x, plan, size), merged_size(size, plan), plan
+        (x,), size = apply_sized([x], plan, size)
+        return x, size, plan
 
 
 class ByFrame(ABC):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from videoprune.types import KeepPlan
 
-_SPARE = 64
+_SPARE = 64  # bins of a row for what is dropped
 _AT_ONCE = 2**24  # numbers of what survivors take besides: 64 MiB in float32
 
 
@@ -69,39 +69,35 @@ def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
     makes weighted sums instead, whatever the sizes are.
     Raises ValueError if the shapes disagree or x holds no floating numbers.
     """
-    return apply_sized([x], plan, size)[0][0]
+    return apply_sized([x], plan, _ones(x, plan) if size is None else size)[0][0]
 
 
-def apply_sized(
-    xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None = None
-) -> tuple[list[Tensor], Tensor | None]:
-    """`apply_plan` for several tensors of the same tokens, of one dtype, and `merged_size`; None where a plan has
-    weights, or merges nothing and no sizes are given."""
+def apply_sized(xs: Sequence[Tensor], plan: KeepPlan, size: Tensor) -> tuple[list[Tensor], Tensor]:
+    """`apply_plan` for several tensors of the same tokens, of one dtype, and `merged_size`."""
     for x in xs:
         _check_tokens("x", x, plan.into)
         if not x.is_floating_point():
             raise ValueError(f"x: {x.dtype}; allowed: a floating dtype (`gather` takes any)")
-    if size is not None:
-        _check_tokens("size", size, plan.into, ndim=2)
+    _check_tokens("size", size, plan.into, ndim=2)
     if plan.weight is None and (not plan.merges or plan.num_kept == plan.num_tokens):
-        return [gather(x, plan) for x in xs], None if size is None else gather(size, plan)
+        return [gather(x, plan) for x in xs], gather(size, plan)
     return _applied(xs, plan, size)
 
 
-def _applied(xs: Sequence[Tensor], plan: KeepPlan, size: Tensor | None) -> tuple[list[Tensor], Tensor | None]:
+def _applied(xs: Sequence[Tensor], plan: KeepPlan, size: Tensor) -> tuple[list[Tensor], Tensor]:
     dtype = torch.promote_types(xs[0].dtype, torch.float32)
-    index, total, part = _index(plan), None, plan.weight
+    index = _index(plan)
+    sums = _binned(size, index, plan)
+    # Of means, 1 where a token is alone.
+    part = plan.weight
     if part is None:
-        size = xs[0].new_ones(plan.into.shape, dtype=dtype) if size is None else size.to(dtype)
-        sums = _binned(size, index, plan)
-        total = sums.unflatten(0, (len(size), -1))[:, : plan.num_kept]
-        part = size / sums[index].view(size.shape)  # 1 where a token is alone
-    part, found = part.to(dtype), []
+        part = size.to(dtype) / sums[index].to(dtype).view(size.shape)
+    found = []
     for x in xs:
-        y = _binned(x * part.view(*part.shape, *[1] * (x.ndim - 2)), index, plan)
-        y = y.unflatten(0, (len(x), -1))[:, : plan.num_kept]
+        weight = part.to(dtype).view(*part.shape, *[1] * (x.ndim - 2))
+        y = _survivors(_binned(x * weight, index, plan), plan)
         found.append(_add_also(y, x, plan).to(x.dtype))
-    return found, total
+    return found, _survivors(sums, plan)
 
 
 def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -113,7 +109,8 @@ def apply_rows(x: Tensor, into: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     _check_tokens("x", x, into)
     every = torch.arange(into.shape[1], device=into.device).expand_as(into)
-    merged = _applied([x], KeepPlan(every, into, weight), None)[0][0]
+    plan = KeepPlan(every, into, weight)
+    merged = _applied([x], plan, _ones(x, plan))[0][0]
     stays = (into == every).view(*into.shape, *[1] * (x.ndim - 2))
     return merged.where(stays, x)
 
@@ -123,7 +120,7 @@ def merged_size(size: Tensor, plan: KeepPlan) -> Tensor:
     _check_tokens("size", size, plan.into, ndim=2)
     if not plan.merges or plan.num_kept == plan.num_tokens:
         return gather(size, plan)
-    return _binned(size, _index(plan), plan).unflatten(0, (len(size), -1))[:, : plan.num_kept]
+    return _survivors(_binned(size, _index(plan), plan), plan)
 
 
 def compose(first: KeepPlan, second: KeepPlan) -> KeepPlan:
@@ -210,6 +207,15 @@ def _index(plan: KeepPlan) -> Tensor:
         spare = plan.num_kept + torch.arange(plan.num_tokens, device=index.device) % _SPARE
         index = index.where(index >= 0, spare)
     return (index if len(index) == 1 else index + _bins(plan) * _rows(index)).flatten()
+
+
+def _ones(x: Tensor, plan: KeepPlan) -> Tensor:
+    return x.new_ones(plan.into.shape, dtype=torch.promote_types(x.dtype, torch.float32))
+
+
+def _survivors(sums: Tensor, plan: KeepPlan) -> Tensor:
+    """Bins (B * bins, ...) -> those of the survivors (B, K, ...)."""
+    return sums.unflatten(0, (len(plan.keep), -1))[:, : plan.num_kept]
 
 
 def _binned(x: Tensor, index: Tensor, plan: KeepPlan) -> Tensor:

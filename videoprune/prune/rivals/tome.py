@@ -83,8 +83,7 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     """
     frames, tokens = metric.shape[:2]
     if remove == 0:
-        every = identity_plan(frames, tokens, metric.device)
-        return OrderedPlan(every.keep, every.into, drops=False, merges=False, order=order)
+        return OrderedPlan.of(identity_plan(frames, tokens, metric.device), order)
     row = (
         torch.arange(tokens, device=metric.device).expand(frames, tokens)
         if order is None
@@ -104,6 +103,4 @@ def matching_round(metric: Tensor, remove: int, *, order: Tensor | None, prefix:
     left = torch.cat([sources.gather(1, stayed), destinations], 1)  # (F, K): places, in the next row's order
     index = plan.into.gather(1, left)  # of survivors: their own
     number = torch.arange(left.shape[1], device=left.device).expand_as(left)
-    return OrderedPlan(
-        plan.keep, plan.into, drops=False, order=torch.empty_like(index).scatter(1, index, number)
-    )
+    return OrderedPlan.of(plan, torch.empty_like(index).scatter(1, index, number))
