@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerFast
 
 from demo_training.asking import asked, by_category, encode, question_blocks
 from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group
-from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of
+from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of, kept_first
 from demo_training.dense import (
     IGNORE,
     LATER,
@@ -37,6 +37,7 @@ from demo_training.multi_encoder import build_model
 from demo_training.optim import Run
 from demo_training.text import build_tokenizer, mc_prompt
 from videoprune.config import EncoderPrune
+from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS
 from videoprune.eval.benchmarks.moving_shapes.questions import with_options
 from videoprune.models.encoded_frames import EncodedFrames
 from videoprune.models.multi_encoder import MultiEncoderVLM
@@ -44,41 +45,60 @@ from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
-HARD_TOKENS = 2.5  # visual tokens of a hard clip, over those of a standard one
+HARD_TOKENS = (
+    0.6  # share of its tokens that a hard clip keeps, over a standard one's: it has four times as many
+)
+EVERY = 10**9
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How visual tokens are thinned: an encoder setting, then `keep` of them at most, chosen by `pick`."""
+    """How visual tokens are thinned: an encoder setting, then a share of the dense ones at most, chosen by `pick`.
+
+    keep: that share is drawn between these two. `pick` is random, cooperative or objects; random and objects leave
+    what is shown for a moment: what has no token left cannot be answered.
+    """
 
     encoder: str
     pick: str
-    keep: tuple[int, int]
+    keep: tuple[float, float]
+
+    def tokens(self, dense: int, hard: bool, rng: np.random.Generator) -> int:
+        if self.keep == _ALL:
+            return dense
+        return round(dense * float(rng.uniform(*self.keep)) * (HARD_TOKENS if hard else 1))
+
+
+_ALL = (1.0, 1.0)
+
+
+def _merging(keep: float) -> EncoderPrune:
+    return EncoderPrune(method="evoprune", keep=keep, critical_ratio=0.0)
 
 
 ENCODER_MODES = {
     "none": EncoderPrune(),
-    "evo50": EncoderPrune(method="evoprune", keep=0.5),
-    "evo25": EncoderPrune(method="evoprune", keep=0.25),
+    "evo50": _merging(0.5),
+    "evo37": _merging(0.375),
     "meteor50": EncoderPrune(method="meteor", keep=0.5),
 }
-CURRICULUM = [(1.0, Mode("none", "objects", (64, 128)))]
+CURRICULUM = [(1.0, Mode("none", "objects", (0.05, 0.1)))]
 UNMERGED = [
-    (0.55, Mode("none", "objects", (64, 160))),
-    (0.28, Mode("none", "random", (160, 500))),
-    (0.12, Mode("none", "cooperative", (160, 400))),
-    (0.05, Mode("none", "random", (1296, 1296))),
+    (0.55, Mode("none", "objects", (0.05, 0.12))),
+    (0.28, Mode("none", "random", (0.12, 0.4))),
+    (0.12, Mode("none", "cooperative", (0.12, 0.3))),
+    (0.05, Mode("none", "random", _ALL)),
 ]
 MIXTURE = [
-    (0.08, Mode("none", "random", (1296, 1296))),
-    (0.17, Mode("none", "random", (130, 500))),
-    (0.10, Mode("none", "cooperative", (130, 400))),
-    (0.20, Mode("evo50", "cooperative", (160, 500))),
-    (0.15, Mode("evo50", "random", (160, 648))),
-    (0.22, Mode("evo25", "cooperative", (110, 324))),
-    (0.08, Mode("meteor50", "cooperative", (160, 400))),
+    (0.08, Mode("none", "random", _ALL)),
+    (0.22, Mode("none", "random", (0.1, 0.4))),
+    (0.10, Mode("none", "cooperative", (0.1, 0.3))),
+    (0.20, Mode("evo50", "cooperative", (0.12, 0.4))),
+    (0.15, Mode("evo50", "random", (0.12, 0.5))),
+    (0.17, Mode("evo37", "cooperative", (0.1, 0.37))),
+    (0.08, Mode("meteor50", "cooperative", (0.12, 0.3))),
 ]
 
 
@@ -114,6 +134,7 @@ def train_llm(
         for hard in (False, True)
         for clip in encode_group(model, next(iter(RenderedClips(24, SIZE, 2**31, hard))), EncoderPrune())
     ]
+    dense = sum(one.dense for one in model.towers)
     store, started, shown = ClipStore(400), time.perf_counter(), []
     while step < steps:
         modes = CURRICULUM if step < curriculum else UNMERGED if step < curriculum + unmerged else MIXTURE
@@ -123,19 +144,19 @@ def train_llm(
             store.add(name, new, encode_group(model, next(loaders[new]), ENCODER_MODES[name]))
             continue
         hard = bool(rng.random() < HARD_SHARE)
-        keep = round(int(rng.integers(mode.keep[0], mode.keep[1] + 1)) * (HARD_TOKENS if hard else 1))
+        keep = mode.tokens(dense * (SLOTS if hard else NUM_FRAMES), hard, rng)
         rows = max(1, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
         drawn = store.draw(mode.encoder, hard, rows, rng)
-        loss, facts = clip_loss(model, heads, tokenizer, drawn, mode.pick, keep, rng)
+        loss, answers, facts = clip_loss(model, heads, tokenizer, drawn, mode.pick, keep, rng)
         run.update(loss)
         step += 1
         store.owed += NEW_GROUPS_PER_STEP
-        shown.append({("hard" if hard else "standard"): facts.pop("answers"), **facts})
+        shown.append({f"{'hard' if hard else 'standard'} {k}": v for k, v in answers.items()} | facts)
         if step % 25 == 0:
             print(f"{step} {means(shown[-25:])} {time.perf_counter() - started:.0f}s", flush=True)
-        if step % 200 == 0 or step == steps:
+        if step % 300 == 0 or step == steps:
             print(step, evaluate(model, tokenizer, held_out), flush=True)
-        if step % 100 == 0 or step == steps:
+        if step % 50 == 0 or step == steps:
             run.save(out / "llm.pt", step)
         if step == curriculum + unmerged:
             run.save(out / "llm_unmerged.pt", step)
@@ -194,7 +215,9 @@ def visual_prefix(
         encoder = torch.cat(encoders).repeat(frames)
         plan = fuse_plan(z.detach(), encoder, keep, method="cooperative", group=frame)
     else:
-        score = torch.rand(z.shape[:2])
+        score = torch.rand(z.shape[:2]) + torch.stack(
+            [kept_first(c.scene, o) for c, o in zip(clips, owner, strict=True)]
+        )
         if pick == "objects":
             score = score + 0.8 * (owner >= 0)
         plan = drop_others(score.topk(keep, 1).indices.sort(1).values.to(z.device), z.shape[1])
@@ -238,8 +261,8 @@ def clip_loss(
     pick: str,
     keep: int,
     rng: np.random.Generator,
-) -> tuple[Tensor, dict[str, float]]:
-    """The answers' loss with the dense ones, and what there is to show of them."""
+) -> tuple[Tensor, dict[str, float], dict[str, float]]:
+    """The answers' loss with the dense ones, what there is to show of the answers, and of the visual tokens."""
     texts = question_blocks(tokenizer, clips, rng)
     labels = texts.labels
     z, targets, places = visual_prefix(model, clips, pick, keep)
@@ -248,25 +271,24 @@ def clip_loss(
     words = model.language_model.get_input_embeddings().weight
     aligned, _ = alignment_loss(z, words, tokenizer, targets)
     known, right = heads.loss(z, hidden, targets, places)
-    return answers + ALIGNMENT * aligned + KNOWN * known, {"answers": answers.item(), **right}
+    told = {"loss": answers.item(), **texts.right(logits)}
+    return answers + ALIGNMENT * aligned + KNOWN * known, told, right
 
 
 @torch.no_grad()
 def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: list[EncodedClip]) -> str:
-    """Exact answers by split and category on held-out clips, at a random quarter of the tokens."""
+    """Exact answers by split and category on held-out clips, with every token."""
     rng = np.random.default_rng(3)
-    torch.manual_seed(0)
 
     def right(clip: EncodedClip) -> Iterator[tuple[str, bool]]:
-        z, _, _ = visual_prefix(model, [clip], "random", 324 * frames_of(clip.scene) // NUM_FRAMES)
-        for q in asked(clip.scene, rng):
-            options, _ = with_options(q, rng)
-            encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
-            ids, labels = (torch.tensor([part]) for part in encoded)
-            logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), [ids.shape[1]])
-            said, true = logits.argmax(-1).cpu(), labels[labels != IGNORE]
-            yield q.category, bool((said == true).all())
+        z, _, _ = visual_prefix(model, [clip], "random", EVERY)
+        found = [*asked(clip.scene, rng)]
+        texts = [encode(tokenizer, mc_prompt(q.text, with_options(q, rng)[0]), q.answer) for q in found]
+        ids, labels = (torch.tensor([[i for text in texts for i in text[part]]]) for part in (0, 1))
+        lengths = [len(ids) for ids, _ in texts]
+        logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
+        hits = logits.argmax(-1).cpu() == labels[labels != IGNORE]
+        known = [sum(i != IGNORE for i in text) for _, text in texts]
+        yield from zip((q.category for q in found), (bool(h.all()) for h in hits.split(known)), strict=True)
 
-    shown = by_category(clips, right)
-    torch.seed()
-    return shown
+    return by_category(clips, right)

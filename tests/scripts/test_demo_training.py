@@ -18,7 +18,7 @@ from demo_training.clips import RenderedClips
 from demo_training.clips import encode_group as encode_multi
 from demo_training.data import frames_of, kept_first
 from demo_training.dense import IGNORE, KINDS, STATES, SUMS, DenseHeads, alignment_loss, token_labels
-from demo_training.llm import ENCODER_MODES, clip_loss
+from demo_training.llm import ENCODER_MODES, clip_loss, visual_prefix
 from demo_training.shapes import checkpoint
 from demo_training.stock import build_tokenizers
 from demo_training.stock_prompt import Encoded, answer_logits, encode_group, prefix
@@ -61,14 +61,28 @@ def test_a_step_of_a_stock_model(qwen, hard, keep):
     model.zero_grad()
 
 
-def test_a_step_of_the_model_with_several_encoders():
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_step_of_the_model_with_several_encoders(hard):
     model = MultiEncoderVLM.from_pretrained(DEMO, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
-    clips = encode_multi(model, next(iter(RenderedClips(2, 112, 5, False))), ENCODER_MODES["evo25"])
+    clips = encode_multi(model, next(iter(RenderedClips(2, 112, 5, hard))), ENCODER_MODES["evo50"])
     heads, rng = DenseHeads(model.config.text_config["hidden_size"]), np.random.default_rng(0)
-    loss, facts = clip_loss(model, heads, tokenizer, clips, "cooperative", 120, rng)
+    loss, answers, known = clip_loss(model, heads, tokenizer, clips, "cooperative", 120, rng)
     assert loss.isfinite()
-    assert facts["answers"] < 1  # a trained model: what it is asked is what it learned
+    assert ("rank" in known) == hard
+    if not hard:
+        assert answers["loss"] < 1  # a trained model: what it is asked is what it learned
+
+
+@pytest.mark.parametrize("pick", ["random", "objects"])
+def test_the_model_with_several_encoders_is_left_what_is_shown_for_a_moment(pick):
+    model = MultiEncoderVLM.from_pretrained(DEMO, dtype=torch.float32)
+    clips = encode_multi(model, next(iter(RenderedClips(2, 112, 7, True))), ENCODER_MODES["none"])
+    _, labels, _ = visual_prefix(model, clips, pick, 300)
+    for clip, told in zip(clips, labels, strict=True):
+        brief = sum(int(kept_first(clip.scene, o).sum()) for o in clip.owner.values())
+        assert 0 < brief < 300
+        assert int((told[:, MOMENT] == 1).sum()) == brief
 
 
 def test_what_is_shown_for_a_moment_is_never_dropped(qwen):
