@@ -185,6 +185,24 @@ def test_each_engine_keeps_its_own_setting(engines, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_beginnings_of_clips_of_two_lengths_are_those_of_each_alone(kind, tmp_path):
+    """Padding in front of the shorter one moves nothing."""
+    engine = Engine(small(tmp_path, kind), "balanced", device="cpu", dtype=torch.float32, num_frames=4)
+    spread(engine)
+    shown = engine.encode([clip(engine, n, n) for n in (4, 2)])
+    for together, one in zip(engine.prefill(shown), shown, strict=True):
+        (alone,) = engine.prefill([one])
+        assert together.prefix.length == alone.prefix.length
+        for name in ("places", "visual", "cos", "sin", "arrived"):
+            assert torch.allclose(
+                getattr(together.prefix, name).float(), getattr(alone.prefix, name).float(), atol=1e-4
+            ), name
+        for name in ("keys", "values"):
+            for a, b in zip(getattr(together.prefix, name), getattr(alone.prefix, name), strict=True):
+                assert torch.allclose(a, b, atol=1e-4), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_keep_all_is_the_stock_model_token_for_token(kind, tmp_path):
     """Over a random shape; what `generate` is given is made by the family's own inputs."""
     engine = Engine(small(tmp_path, kind), "none", device="cpu", dtype=torch.float32, num_frames=2)

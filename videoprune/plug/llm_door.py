@@ -167,7 +167,9 @@ class LlmDoor:
             for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
                 cache.update(keys, values, index)
         positions = kwargs.get("position_ids")
-        if positions is None:
+        if positions is None and now.shared()[1] is not None:
+            positions = attended.int().cumsum(1).sub(1).clamp(min=0)  # as `generate`, which beginnings do without
+        elif positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         at = places.expand(*positions.shape[:-2], -1, -1)
         return {
