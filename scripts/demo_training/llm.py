@@ -87,13 +87,13 @@ ENCODER_MODES = {
 CURRICULUM = [(1.0, Mode("none", "objects", (0.05, 0.1)))]
 UNMERGED = [
     (0.55, Mode("none", "objects", (0.05, 0.12))),
-    (0.28, Mode("none", "random", (0.12, 0.4))),
+    (0.30, Mode("none", "random", (0.12, 0.4))),
     (0.12, Mode("none", "cooperative", (0.12, 0.3))),
-    (0.05, Mode("none", "random", _ALL)),
+    (0.03, Mode("none", "random", _ALL)),
 ]
 MIXTURE = [
-    (0.08, Mode("none", "random", _ALL)),
-    (0.22, Mode("none", "random", (0.1, 0.4))),
+    (0.06, Mode("none", "random", _ALL)),
+    (0.24, Mode("none", "random", (0.1, 0.4))),
     (0.10, Mode("none", "cooperative", (0.1, 0.3))),
     (0.20, Mode("evo50", "cooperative", (0.12, 0.4))),
     (0.15, Mode("evo50", "random", (0.12, 0.5))),

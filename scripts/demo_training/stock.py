@@ -142,5 +142,7 @@ def export_stock(shape: StockShape, out: Path, demo: Path, folder: Path) -> None
     tokenizer.save_pretrained(folder)
     if importlib.util.find_spec("torchvision"):
         shape.processor(tokenizer).save_pretrained(folder)
+    else:
+        print(f"{folder}: no processor_config.json written (an older one stays): that needs torchvision")
     size = sum(f.stat().st_size for f in folder.glob("*.safetensors"))
     print(f"{folder}: step {state['step']}, {size / 2**20:.1f} MiB of weights")
