@@ -33,8 +33,9 @@ class EncoderPrune:
     neighbors: k of the local density, among destinations.
     proportional_attention: add log(size) to later attention logits (ToMe).
     frames: every frame keeps the same share, or one exact budget for the clip goes where something new is.
-    temporal: share of all removals that merge a token into the same place of the frame before, after a quarter of
-    the blocks. Both need `evoprune` and a stock model.
+    temporal: share of all removals, at most, that merge a token into the same place of the frame before, after a
+    quarter of the blocks: the stillest of the clip, none whose cosine with that place is below `still`. One of the
+    two, with `evoprune` and a stock model.
     """
 
     method: str = "none"
@@ -50,6 +51,7 @@ class EncoderPrune:
     proportional_attention: bool = True
     frames: Literal["equal", "novelty"] = "equal"
     temporal: float = 0.0
+    still: float = 0.98
 
     def __post_init__(self) -> None:
         _known("encoder", self.method)
@@ -58,10 +60,16 @@ class EncoderPrune:
         _in_range("encoder.neighbors", self.neighbors, 1, 10_000)
         _in_range("encoder.merges", self.merges, 0, 1_000)
         _in_range("encoder.temporal", self.temporal, 0.0, 1.0)
+        _in_range("encoder.still", self.still, -1.0, 1.0, open_low=True)
         if self.merges and self.schedule == "constant":
             raise ValueError(
                 f"encoder.merges={self.merges} with encoder.schedule='constant', which merges in every block; "
                 "allowed: 0"
+            )
+        if self.temporal and self.frames != "equal":
+            raise ValueError(
+                f"encoder.frames={self.frames!r} with encoder.temporal={self.temporal}, which follows the content by "
+                "itself; allowed: equal"
             )
         for name, value in (("frames", self.frames != "equal"), ("temporal", self.temporal)):
             if value and self.method != "none" and self.method not in (allowed := _by_content()):

@@ -55,6 +55,7 @@ CONFIGS = {
         "encoder": {"method": "uniform", "keep": 0.5},
         "fusion": {"method": "cooperative", "keep": 0.5},
     },
+    "over time, where nothing stands still": {"encoder": {**EVO, "keep": 0.5, "temporal": 1.0, "still": 1.0}},
     "as two stages": {"encoder": {**EVO, "keep": 0.5}, "fusion": {"method": "cooperative", "keep": 0.6}},
 }
 

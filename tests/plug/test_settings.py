@@ -43,7 +43,8 @@ FIELDS: dict[str, list[tuple[dict[str, Any], Any, Any]]] = {
     "encoder.neighbors": [({**EVO, "encoder.lambda_div": 2.0}, 1, 3)],
     "encoder.proportional_attention": [(EVO, True, False)],
     "encoder.frames": [(EVO, "equal", "novelty")],
-    "encoder.temporal": [(EVO, 0.0, 0.7)],
+    "encoder.temporal": [({**EVO, "encoder.still": -0.9}, 0.0, 0.7)],
+    "encoder.still": [({**EVO, "encoder.temporal": 0.7}, -0.9, 0.999)],
     "fusion.method": [
         ({"fusion.keep": 0.5}, "none", "cooperative"),
         ({"fusion.keep": 0.5}, "random", "uniform"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from videoprune.prune.merge import apply_plan, identity_plan
-from videoprune.prune.temporal import frame_counts, novelty, stillness, temporal_plan
+from videoprune.prune.temporal import frame_counts, novelty, still_counts, stillness, temporal_plan
 
 
 def cosine(a, b) -> float:
@@ -86,6 +86,25 @@ def test_frame_counts_follow_novelty():
     assert counts == (4, 4, 32, 4)
     assert frame_counts([0.1, 0.1, 0.8, 0.1], 44, 100, even=1.0) == (11, 11, 11, 11)
     assert frame_counts([0.0, 0.0], 6, 5) == (3, 3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 5), st.floats(-0.9, 1), st.data())
+def test_only_still_tokens_merge_over_time_and_the_stillest_first(frames, units, levels, least, data):
+    still = (
+        torch.rand(frames, units, generator=torch.Generator().manual_seed(data.draw(st.integers(0, 99)))) * 2
+        - 1
+    )
+    still[0] = -1
+    most = data.draw(st.integers(0, frames * units))
+    counts = still_counts(still, most, least, levels=levels)
+    ranked = sorted(((still[t, u].item(), t) for t in range(1, frames) for u in range(units)), reverse=True)
+    taken = [t for value, t in ranked[:most] if value >= torch.tensor(least).item()]
+    free = [min(taken.count(t), units - 1) for t in range(frames)]  # without levels
+    assert counts[0] == 0
+    assert all(c <= f for c, f in zip(counts, free, strict=True))
+    assert len(set(counts[1:])) <= levels
+    assert still_counts(still, most, least, levels=max(1, frames - 1)) == tuple(free)
 
 
 def test_mistakes_are_named():

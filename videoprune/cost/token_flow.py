@@ -24,6 +24,7 @@ from videoprune.cost.shapes import (
 )
 from videoprune.prune.budget import allocate
 from videoprune.prune.counts import (
+    comparing_block,
     cut_layers,
     cut_ratios,
     fused_count,
@@ -55,7 +56,9 @@ def token_flow(
     frames in pixels, for encoders that take any. question_tokens: text behind the clip, which the LLM's cuts look
     at; None: all text. visual_by_layer: measured visual tokens of each LLM layer (for adaptive pruning); None: as
     the configuration wants. frames_left: measured frames behind each block behind which whole frames merge; None: as
-    in a clip that stands still. Raises ValueError for what does not fit the shape.
+    in a clip that stands still. Where tokens merge over time (`encoder.temporal`) or frames get budgets by what is
+    new, that depends on the clip: reckoned is one in which nothing stands still and all frames get the same, which
+    costs most. Raises ValueError for what does not fit the shape.
     """
     if shape.fuses:
         encoders, dense, arrived = _fused_encoders(shape, config, frames)
@@ -95,8 +98,13 @@ def _only_encoder(
     units = (rows // side) * (columns // side)
     inside = config.encoder.keep if config.encoder.method != "none" else 1.0
     fuse = config.fusion.keep if config.fusion.method != "none" else 1.0
-    depth = Depth(vision.used_blocks, units, kept_units(units, inside), vision.prefix)
-    remove = removals(config.encoder, depth)
+    compared = comparing_block(config.encoder, inside, vision.used_blocks)
+    start = 0 if compared is None else compared + 1
+    final = kept_units(units, inside)
+    if compared is not None:  # one budget for the clip, whose frames differ by a token
+        final = math.ceil(kept_of_clip(frames, units, inside) / frames)
+    depth = Depth(vision.used_blocks - start, units, final, vision.prefix)
+    remove = (0,) * start + removals(config.encoder, depth)
     merged = _frames_left(vision, config.encoder, frames, frames_left)
     flow = _vision_flow(
         vision, config.encoder, frames, units, remove, windows=_windows(vision, rows, columns), merged=merged
@@ -109,6 +117,8 @@ def _only_encoder(
     last = steps[-1]
     arrived = last * pooled if vision.pool > 1 or over_clip else frames * each
     left = frames * each
+    if compared is not None and vision.pool == 1:
+        arrived = left = kept_of_clip(frames, units, inside)
     if fuse < 1 or vision.pool > 1 or over_clip:
         left = kept_of_clip(frames, pooled, inside * fuse)
     if over_clip:
@@ -116,6 +126,8 @@ def _only_encoder(
     choosing = [] if left == arrived else _clip_products(vision, shape.language, config, last, arrived, left)
     if merged:  # attention is looked at once, before the last of the merges
         choosing = attention_products(_last_block(vision, steps[-2], units))
+    if compared is not None:  # each place with itself one frame before
+        choosing = [*choosing, (frames * units, 1, vision.width, 1)]
     flow = replace(flow, pruning=(*flow.pruning, *choosing))
     return [flow], frames * pooled + shape.extra, left + shape.extra
 

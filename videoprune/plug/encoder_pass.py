@@ -21,9 +21,9 @@ from videoprune.plug.attention import attend, sdpa
 from videoprune.plug.encoder_end import EncoderEnd, own_places
 from videoprune.plug.encoder_goal import EncoderGoal, Layout
 from videoprune.plug.frame_merges import FrameMerges
-from videoprune.plug.over_time import comparing_block, merge_over_time
+from videoprune.plug.over_time import merge_over_time
 from videoprune.plug.packing import PackedUnits, unit_means
-from videoprune.prune.counts import kept_units, removals
+from videoprune.prune.counts import comparing_block, kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_sized, compose, gather, identity_plan, unmerge
 from videoprune.prune.registry import INSIDE, BlockTokens, Depth, OrderedPlan
@@ -98,9 +98,12 @@ class EncoderPass:
         return [(end - n, n) for n, end in zip(self.clips, accumulate(self.clips), strict=True)]
 
     def _schedule(self, start: int) -> None:
-        """Removals of each group after the blocks from `start` on."""
-        self.remove = []
-        for group in self.rows.units.groups:
+        """Removals of each group after the blocks from `start` on. The groups stay apart from here on, also where two
+        come to the same length on their ways."""
+        self.remove, groups = [], self.rows.units.groups
+        number = {f: g for g, group in enumerate(groups) for f in group}
+        self.rows = self.rows.changed(self.rows.units.lengths, [number[f] for f in range(len(number))])
+        for group in groups:
             now, final = self.rows.units.lengths[group[0]], self.final[group[0]]
             depth = Depth(self.goal.blocks - start, now, final, cuts=self.goal.cuts)
             self.remove.append((0,) * start + removals(self.config, depth))
@@ -164,6 +167,8 @@ class EncoderPass:
         left = self._sized(fronts, parts, step, rows)
         self._pass_on(step, rows)
         if block == self.compared:
+            # A token stands for one patch of its own frame, however many frames merged into it.
+            self.size, self.bias = left[0].new_ones(self.rows.tokens.total, dtype=torch.float32), None
             self._schedule(block + 1)
         return [*left, *narrowed]
 

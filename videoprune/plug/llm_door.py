@@ -168,7 +168,8 @@ class LlmDoor:
                 cache.update(keys, values, index)
         positions = kwargs.get("position_ids")
         if positions is None and now.shared()[1] is not None:
-            positions = attended.int().cumsum(1).sub(1).clamp(min=0)  # as `generate`, which beginnings do without
+            # As `generate` has them, which beginnings do without.
+            positions = attended.int().cumsum(1).sub(1).clamp(min=0)
         elif positions is None:
             positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
         at = places.expand(*positions.shape[:-2], -1, -1)

@@ -16,6 +16,8 @@ from videoprune.prune.kinds import Depth
 from videoprune.prune.meteor import NUM_CUTS
 from videoprune.prune.registry import INSIDE, LLM, OVER_CLIP
 
+_COMPARED_AT = 0.25
+
 
 class Encoder(Protocol):
     """What the budget needs to know of an encoder."""
@@ -43,6 +45,15 @@ def removals(config: EncoderPrune, depth: Depth) -> tuple[int, ...]:
     if config.method not in INSIDE or depth.final == depth.units:
         return (0,) * depth.num_blocks
     return INSIDE[config.method].removals(config, depth)
+
+
+def comparing_block(config: EncoderPrune, keep: float, blocks: int) -> int | None:
+    """The block after which frames are compared with each other; None: never. Tokens merge over time after a quarter of
+    the blocks; budgets alone are made after the first."""
+    wanted = config.temporal or config.frames == "novelty"
+    if config.method not in INSIDE or not INSIDE[config.method].by_content or keep == 1 or not wanted:
+        return None
+    return math.floor(_COMPARED_AT * blocks) if config.temporal else 0
 
 
 def retained_counts(

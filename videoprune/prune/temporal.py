@@ -69,6 +69,29 @@ def frame_counts(
     return tuple(smooth)
 
 
+def still_counts(still: Tensor, most: int, least: float, *, levels: int = 4) -> tuple[int, ...]:
+    """How many tokens of each frame merge into the frame before: the stillest of the clip, at most `most` of them.
+
+    still: (T, U), as `stillness` gives it. least: tokens below it stay. Every frame keeps one token. Frames are joined
+    to `levels` groups of similar counts, and all of a group merge as many as the one with fewest: equal lengths are
+    what a batch wants, and none merges a token that is not still.
+    """
+    frames, units = still.shape
+    score = still.masked_fill(still < least, -2.0)
+    score[0] = -2.0
+    found = score.flatten().topk(min(most, score.numel()))
+    held = (found.values >= least).to(torch.int64)
+    merging = torch.zeros(frames, dtype=torch.int64, device=still.device)
+    counts: list[int] = merging.scatter_add_(0, found.indices // units, held).clamp(max=units - 1).tolist()
+    order = sorted(range(1, frames), key=lambda f: (-counts[f], f))
+    size = max(1, -(-len(order) // levels))
+    for start in range(0, len(order), size):
+        group = order[start : start + size]
+        for f in group:
+            counts[f] = counts[group[-1]]
+    return tuple(counts)
+
+
 @torch.no_grad()
 def temporal_plan(x: Tensor, remove: Sequence[int]) -> KeepPlan:
     """Merge the `remove[t]` tokens of frame t that changed least into the same place of the frame before.
