@@ -64,6 +64,26 @@ def asked(scene: Scene, rng: np.random.Generator) -> Iterator[Question]:
         yield from [q for q in pool if q.category == category][:2]
 
 
+def exam(
+    tokenizer: PreTrainedTokenizerFast,
+    scene: Scene,
+    rng: np.random.Generator,
+    answer: Callable[[Tensor, Tensor, list[int]], Tensor],
+) -> Iterator[tuple[str, bool]]:
+    """The category of each question of `asked`, with options, and whether all of its answer is told.
+
+    answer: ids and labels (1, Q) of all texts side by side, and their lengths -> logits of the labelled tokens (n, V).
+    """
+    found = [*asked(scene, rng)]
+    texts = [_with_options(tokenizer, q, rng) for q in found]
+    ids, labels = (torch.tensor([[i for text in texts for i in text[part]]]) for part in (0, 1))
+    logits = answer(ids, labels, [len(ids) for ids, _ in texts])
+    hits = logits.argmax(-1).cpu() == labels[labels != IGNORE]
+    known = [sum(i != IGNORE for i in text) for _, text in texts]
+    for q, told in zip(found, hits.split(known), strict=True):
+        yield q.category, bool(told.all())
+
+
 def by_category(clips: Sequence[C], right: Callable[[C], Iterable[tuple[str, bool]]]) -> str:
     """Shares that are right, by split and category."""
     found: dict[tuple[bool, str], list[bool]] = {}
@@ -129,9 +149,7 @@ def question_blocks(
             q = pool[i]
             # "Which of these" needs its options.
             if kinds[b] == "options" or "of these" in q.text:
-                # The option's text, not its letter: binding letters stayed at chance for 1,400 steps.
-                options, _ = with_options(q, rng)
-                blocks[b].append(encode(tokenizer, mc_prompt(q.text, options), q.answer))
+                blocks[b].append(_with_options(tokenizer, q, rng))
             else:
                 blocks[b].append(encode(tokenizer, open_prompt(q.text), q.answer))
     listed = [listing(c.scene, rng) for c in clips]
@@ -214,6 +232,14 @@ def _fact(scene: HardScene, name: str) -> str:
         return hard_questions.NOT_SHOWN
     first = min((o for o in scene.objects if o.name == name), key=lambda o: o.appears)
     return f"{shots[0] if len(shots) == 1 else 'both'} {hard_questions.quarter(first)}"
+
+
+def _with_options(
+    tokenizer: PreTrainedTokenizerFast, q: Question, rng: np.random.Generator
+) -> tuple[list[int], list[int]]:
+    """Labelled is the option's text, not its letter: binding letters stayed at chance for 1,400 steps."""
+    options, _ = with_options(q, rng)
+    return encode(tokenizer, mc_prompt(q.text, options), q.answer)
 
 
 def encode(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> tuple[list[int], list[int]]:

@@ -129,6 +129,11 @@ def encode_group(model: MultiEncoderVLM, group: Group, encoder: EncoderPrune) ->
     return clips
 
 
+def merging(keep: float) -> EncoderPrune:
+    """EvoPrune's merging to this share, as the presets have it: no token is protected."""
+    return EncoderPrune(method="evoprune", keep=keep, critical_ratio=0.0)
+
+
 class ClipStore:
     """The newest `capacity` clips of each encoder setting and split."""
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
-from demo_training.asking import asked, by_category, encode, question_blocks
-from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group
+from demo_training.asking import by_category, exam, question_blocks
+from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group, merging
 from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of, kept_first
 from demo_training.dense import (
     IGNORE,
@@ -35,22 +35,20 @@ from demo_training.dense import (
 from demo_training.encoders import SIZE
 from demo_training.multi_encoder import build_model
 from demo_training.optim import Run
-from demo_training.text import build_tokenizer, mc_prompt
+from demo_training.text import build_tokenizer
 from videoprune.config import EncoderPrune
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import SLOTS
-from videoprune.eval.benchmarks.moving_shapes.questions import with_options
 from videoprune.models.encoded_frames import EncodedFrames
 from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
-HARD_TOKENS = (
-    0.6  # share of its tokens that a hard clip keeps, over a standard one's: it has four times as many
-)
-EVERY = 10**9
+# Share of its tokens that a hard clip keeps, over a standard one's: it has four times as many.
+HARD_TOKENS = 0.6
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
+_ALL = (1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -71,17 +69,10 @@ class Mode:
         return round(dense * float(rng.uniform(*self.keep)) * (HARD_TOKENS if hard else 1))
 
 
-_ALL = (1.0, 1.0)
-
-
-def _merging(keep: float) -> EncoderPrune:
-    return EncoderPrune(method="evoprune", keep=keep, critical_ratio=0.0)
-
-
 ENCODER_MODES = {
     "none": EncoderPrune(),
-    "evo50": _merging(0.5),
-    "evo37": _merging(0.375),
+    "evo50": merging(0.5),
+    "evo37": merging(0.375),
     "meteor50": EncoderPrune(method="meteor", keep=0.5),
 }
 CURRICULUM = [(1.0, Mode("none", "objects", (0.05, 0.1)))]
@@ -187,10 +178,10 @@ def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> tuple[st
 
 
 def visual_prefix(
-    model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int
+    model: MultiEncoderVLM, clips: list[EncodedClip], pick: str, keep: int | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`keep` projected tokens of each clip by `pick`, frame by frame, encoder by encoder: (B, K, W), and their
-    dense targets: labels (B, K, 10) and places (B, K, 4)."""
+    """`keep` projected tokens of each clip by `pick`, or all for None, frame by frame, encoder by encoder: (B, K, W),
+    and their dense targets: labels (B, K, 10) and places (B, K, 4)."""
     names, frames = list(clips[0].x), frames_of(clips[0].scene)
     when = torch.linspace(0, 1, frames).repeat(len(clips)).to(model.device)
     parts, owners, encoders = [], [], []
@@ -209,7 +200,7 @@ def visual_prefix(
         torch.stack([f(c.scene, o, frame) for c, o in zip(clips, owner, strict=True)]).to(z.device)
         for f in (token_labels, token_places)
     ]
-    if keep >= z.shape[1]:
+    if keep is None or keep >= z.shape[1]:
         return z, known[0], known[1]
     if pick == "cooperative":
         encoder = torch.cat(encoders).repeat(frames)
@@ -281,14 +272,14 @@ def evaluate(model: MultiEncoderVLM, tokenizer: PreTrainedTokenizerFast, clips: 
     rng = np.random.default_rng(3)
 
     def right(clip: EncodedClip) -> Iterator[tuple[str, bool]]:
-        z, _, _ = visual_prefix(model, [clip], "random", EVERY)
-        found = [*asked(clip.scene, rng)]
-        texts = [encode(tokenizer, mc_prompt(q.text, with_options(q, rng)[0]), q.answer) for q in found]
-        ids, labels = (torch.tensor([[i for text in texts for i in text[part]]]) for part in (0, 1))
-        lengths = [len(ids) for ids, _ in texts]
-        logits, _ = answer_logits(model, z, ids.to(z.device), labels.to(z.device), lengths)
-        hits = logits.argmax(-1).cpu() == labels[labels != IGNORE]
-        known = [sum(i != IGNORE for i in text) for _, text in texts]
-        yield from zip((q.category for q in found), (bool(h.all()) for h in hits.split(known)), strict=True)
+        z, _, _ = visual_prefix(model, [clip], "random", None)
+        return exam(
+            tokenizer,
+            clip.scene,
+            rng,
+            lambda ids, labels, lengths: answer_logits(
+                model, z, ids.to(z.device), labels.to(z.device), lengths
+            )[0],
+        )
 
     return by_category(clips, right)

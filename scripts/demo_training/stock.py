@@ -17,17 +17,16 @@ import torch
 from torch import nn
 from transformers import AddedToken, PreTrainedTokenizerFast
 
-from demo_training.asking import asked, by_category, encode, question_blocks
+from demo_training.asking import by_category, exam, question_blocks
 from demo_training.clips import RenderedClips
 from demo_training.data import NUM_FRAMES, frames_of
-from demo_training.dense import IGNORE, DenseHeads, alignment_loss
+from demo_training.dense import DenseHeads, alignment_loss
 from demo_training.llm import ALIGNMENT, KNOWN, means
 from demo_training.optim import Run
 from demo_training.shapes import SPECIAL, StockShape
 from demo_training.stock_prompt import DROPS, MODES, Encoded, Store, answer_logits, encode_group, prefix
-from demo_training.text import build_tokenizer, mc_prompt
+from demo_training.text import build_tokenizer
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import HardScene
-from videoprune.eval.benchmarks.moving_shapes.questions import with_options
 
 
 def build_tokenizers() -> PreTrainedTokenizerFast:
@@ -116,12 +115,15 @@ def evaluate(shape: StockShape, model: Any, tokenizer: Any, clips: list[Encoded]
     def right(clip: Encoded) -> Iterator[tuple[str, bool]]:
         layout = shape.layout(tokenizer, clip.scene.duration, frames_of(clip.scene))
         start = prefix(shape, model, layout, [clip], 1.0, 0.0)
-        for q in asked(clip.scene, rng):
-            options, _ = with_options(q, rng)
-            encoded = encode(tokenizer, mc_prompt(q.text, options), q.answer)
-            ids, labels = (torch.tensor([part]).to(start.embeds.device) for part in encoded)
-            logits, _ = answer_logits(shape, model, layout, start, ids, labels, [ids.shape[1]])
-            yield q.category, logits.argmax(-1).tolist() == labels[labels != IGNORE].tolist()
+        device = start.embeds.device
+        return exam(
+            tokenizer,
+            clip.scene,
+            rng,
+            lambda ids, labels, lengths: answer_logits(
+                shape, model, layout, start, ids.to(device), labels.to(device), lengths
+            )[0],
+        )
 
     return by_category(clips, right)
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from demo_training.clips import Group, RenderedClips
+from demo_training.clips import Group, RenderedClips, merging
 from demo_training.data import HARD_SHARE, frames_of, kept_first, least_cover, owner_to_grid
 from demo_training.dense import IGNORE, LATER, LAYER, token_labels, token_places
 from demo_training.shapes import StockShape
 from videoprune import apply, remove
-from videoprune.config import EncoderPrune, PruneConfig
+from videoprune.config import PruneConfig
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 
 GROUP, CAPACITY, NEW_GROUPS = 8, 400, 0.2
@@ -41,7 +41,7 @@ class Encoded:
 def encode_group(shape: StockShape, model: Any, group: Group, keep: float) -> list[Encoded]:
     scenes, frames, owners = group
     if keep < 1:
-        apply(model, PruneConfig(encoder=EncoderPrune(method="evoprune", keep=keep, critical_ratio=0.0)))
+        apply(model, PruneConfig(encoder=merging(keep)))
     x, kept = shape.encode(model, frames.to(model.device), len(scenes))
     remove(model)
     step = shape.frames_per_step

@@ -64,9 +64,7 @@ def test_totals_are_exact_and_a_batch_equals_its_rows(kind, over):
     with encoder_passes(other) as eager_passes:
         eager = run(other, batch)
     assert torch.equal(passes[0].plan.keep, eager_passes[0].plan.keep)
-    if (
-        kind != "llava_onevision"
-    ):  # behind its pooling places that one token stands for are alike to the last bit
+    if kind != "llava_onevision":  # behind its pooling, places that one token stands for are alike to a bit
         assert torch.allclose(together[:, -1], eager[:, -1], atol=1e-4)
     text = run(model, batch, 3)  # `generate` encodes in another place
     for i, clip in enumerate(made):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from transformers import AutoTokenizer
 
-from demo_training.asking import question_blocks
+from demo_training.asking import asked, exam, question_blocks
 from demo_training.clips import RenderedClips
 from demo_training.clips import encode_group as encode_multi
 from demo_training.data import frames_of, kept_first
@@ -83,6 +83,27 @@ def test_the_model_with_several_encoders_is_left_what_is_shown_for_a_moment(pick
         brief = sum(int(kept_first(clip.scene, o).sum()) for o in clip.owner.values())
         assert 0 < brief < 300
         assert int((told[:, MOMENT] == 1).sum()) == brief
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_an_exam_in_one_pass_says_what_a_pass_for_each_question_says(qwen, hard):
+    model, tokenizer = qwen
+    (clip,) = encode_group(SHAPE, model, next(iter(RenderedClips(1, SHAPE.side, 11, hard))), 1.0)
+    layout = SHAPE.layout(tokenizer, clip.scene.duration, frames_of(clip.scene))
+    start = prefix(SHAPE, model, layout, [clip], 1.0, 0.0)
+    seen = []
+
+    def answer(ids, labels, lengths):
+        logits, _ = answer_logits(SHAPE, model, layout, start, ids, labels, lengths)
+        for text, told in zip(ids.split(lengths, 1), labels.split(lengths, 1), strict=True):
+            one, _ = answer_logits(SHAPE, model, layout, start, text, told, [text.shape[1]])
+            seen.append(one.argmax(-1).tolist() == told[told != IGNORE].tolist())
+        return logits
+
+    with torch.no_grad():
+        found = list(exam(tokenizer, clip.scene, np.random.default_rng(3), answer))
+    assert [right for _, right in found] == seen
+    assert [c for c, _ in found] == [q.category for q in asked(clip.scene, np.random.default_rng(3))]
 
 
 def test_what_is_shown_for_a_moment_is_never_dropped(qwen):

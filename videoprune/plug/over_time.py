@@ -30,26 +30,26 @@ def merge_over_time(run: EncoderPass, x: Tensor) -> tuple[KeepPlan, PackedUnits]
         counts = run.dense[first : first + frames]
         if len(set(counts)) > 1:
             raise ValueError(f"frames of {sorted(set(counts))} tokens in one clip; allowed: one size")
-        u = x[place : place + sum(counts)].unflatten(0, (frames, -1))  # (T, U, D)
-        left, ends = _budgets(run, u)
-        plans.append(temporal_plan(u, [counts[0] - n for n in left]))
+        still = stillness(x[place : place + sum(counts)].unflatten(0, (frames, -1)))  # (T, U)
+        left, ends = _budgets(run, still)
+        plans.append(temporal_plan(still, [counts[0] - n for n in left]))
         final, lengths = final + ends, lengths + left
         place += sum(counts)
     run.final = final
     return concatenate(plans), run.rows.changed(lengths, final)
 
 
-def _budgets(run: EncoderPass, u: Tensor) -> tuple[list[int], list[int]]:
-    """Units u (T, U, D) of one clip: how many each frame has after merging over time, and at the end."""
-    frames, units = u.shape[:2]
+def _budgets(run: EncoderPass, still: Tensor) -> tuple[list[int], list[int]]:
+    """One clip's stillness (T, U): how many units each frame has after merging over time, and at the end."""
+    frames, units = still.shape
     config, blocks = run.config, run.goal.blocks - (run.compared or 0) - 1
     total = kept_of_clip(frames, units, run.goal.keep)
     smallest = partial(INSIDE[config.method].smallest, config, blocks)
     if config.frames == "novelty":
         least = min(smallest(units), total // frames)
-        return [units] * frames, list(frame_counts(novelty(u).tolist(), total, units, minimum=least))
+        return [units] * frames, list(frame_counts(novelty(still).tolist(), total, units, minimum=least))
     over_time = round(config.temporal * (frames * units - total))
-    left = [units - n for n in still_counts(stillness(u), over_time, config.still)]
+    left = [units - n for n in still_counts(still, over_time, config.still)]
     lowest = [smallest(n) for n in left]  # what the blocks that follow can reach
     if sum(lowest) > total:
         lowest = [min(n, total // frames) for n in lowest]

@@ -26,12 +26,12 @@ def stillness(x: Tensor) -> Tensor:
     return same
 
 
-def novelty(x: Tensor) -> Tensor:
-    """How much each frame shows that the one before did not: mean of 1 - cosine, x (T, U, D) -> (T,), 0 to 2.
+def novelty(still: Tensor) -> Tensor:
+    """How much each frame shows that the one before did not: mean of 1 - `stillness`, (T, U) -> (T,), 0 to 2.
 
     The first frame counts as much as the newest of the others; alone it counts 1.
     """
-    new = 1 - stillness(x).mean(1)
+    new = 1 - still.mean(1)
     new[0] = new[1:].max() if len(new) > 1 else 1.0
     return new.clamp(min=0)
 
@@ -58,11 +58,8 @@ def frame_counts(
     frames, whole = len(weights), sum(weights)
     shares = [even / frames + (1 - even) * (w / whole if whole else 1 / frames) for w in weights]
     counts = allocate(total, shares, [capacity] * frames, minimum=minimum)
-    order = sorted(range(frames), key=lambda f: (-counts[f], f))
-    size = -(-frames // levels)
     smooth = list(counts)
-    for start in range(0, frames, size):
-        group = order[start : start + size]
+    for group in _alike(counts, range(frames), levels):
         each, more = divmod(sum(counts[f] for f in group), len(group))
         for place, f in enumerate(group):
             smooth[f] = each + (place < more)
@@ -72,45 +69,47 @@ def frame_counts(
 def still_counts(still: Tensor, most: int, least: float, *, levels: int = 4) -> tuple[int, ...]:
     """How many tokens of each frame merge into the frame before: the stillest of the clip, at most `most` of them.
 
-    still: (T, U), as `stillness` gives it. least: tokens below it stay. Every frame keeps one token. Frames are joined
-    to `levels` groups of similar counts, and all of a group merge as many as the one with fewest: equal lengths are
-    what a batch wants, and none merges a token that is not still.
+    still: (T, U), as `stillness` gives it. least: tokens below it stay; above -1, which the first frame has. Every
+    frame keeps one token. Frames are joined to `levels` groups of similar counts, and all of a group merge as many as
+    the one with fewest: equal lengths are what a batch wants, and none merges a token that is not still.
     """
     frames, units = still.shape
-    score = still.masked_fill(still < least, -2.0)
-    score[0] = -2.0
-    found = score.flatten().topk(min(most, score.numel()))
+    found = still.flatten().topk(min(most, still.numel()))
     held = (found.values >= least).to(torch.int64)
     merging = torch.zeros(frames, dtype=torch.int64, device=still.device)
     counts: list[int] = merging.scatter_add_(0, found.indices // units, held).clamp(max=units - 1).tolist()
-    order = sorted(range(1, frames), key=lambda f: (-counts[f], f))
-    size = max(1, -(-len(order) // levels))
-    for start in range(0, len(order), size):
-        group = order[start : start + size]
+    for group in _alike(counts, range(1, frames), levels):
         for f in group:
             counts[f] = counts[group[-1]]
     return tuple(counts)
 
 
+def _alike(counts: Sequence[int], frames: Sequence[int], levels: int) -> list[list[int]]:
+    """These frames in `levels` groups of similar counts, those with most first."""
+    order = sorted(frames, key=lambda f: (-counts[f], f))
+    size = max(1, -(-len(order) // levels))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
 @torch.no_grad()
-def temporal_plan(x: Tensor, remove: Sequence[int]) -> KeepPlan:
+def temporal_plan(still: Tensor, remove: Sequence[int]) -> KeepPlan:
     """Merge the `remove[t]` tokens of frame t that changed least into the same place of the frame before.
 
-    x: (T, U, D). A token whose target has merged itself follows it, so a run of still frames ends in its first.
-    -> plan over T * U tokens, frame by frame, one row. Ties go to the earlier place. Raises ValueError if remove[0]
-    is not 0, or a frame has fewer tokens than it should lose.
+    still: (T, U), as `stillness` gives it. A token whose target has merged itself follows it, so a run of still frames
+    ends in its first. -> plan over T * U tokens, frame by frame, one row. Ties go to the earlier place. Raises
+    ValueError if remove[0] is not 0, or a frame has fewer tokens than it should lose.
     """
-    frames, tokens = x.shape[:2]
+    frames, tokens = still.shape
     if len(remove) != frames or remove[0] != 0 or not all(0 <= r <= tokens for r in remove):
         raise ValueError(
             f"remove={tuple(remove)}; allowed: {frames} counts of 0..{tokens}, the first of them 0"
         )
-    order = stillness(x).argsort(dim=1, descending=True, stable=True)  # (T, U)
-    root = torch.arange(frames * tokens, device=x.device).view(frames, tokens).clone()
+    order = still.argsort(dim=1, descending=True, stable=True)  # (T, U)
+    root = torch.arange(frames * tokens, device=still.device).view(frames, tokens).clone()
     for t, r in enumerate(remove):
         if r:
             root[t, order[t, :r]] = root[t - 1, order[t, :r]]
     root = root.flatten()
-    own = root == torch.arange(len(root), device=x.device)
+    own = root == torch.arange(len(root), device=still.device)
     index = own.cumsum(0) - 1  # a survivor's place among the survivors
     return KeepPlan(own.nonzero()[None, :, 0], index[root][None])
