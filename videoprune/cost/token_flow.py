@@ -2,7 +2,8 @@
 
 The counts are those of `prune.counts`; the products are what each method of `prune.registry` says that choosing takes.
 What the pixels decide is taken on average: a merged frame's units are spread over its windows evenly, and adaptive
-pruning in the LLM keeps `llm.keep` on a geometric row. Counts that were measured can be given instead. Encoders: `encoder_flow`.
+pruning in the LLM keeps `llm.keep` on a geometric row. Counts that were measured can be given instead.
+Encoders: `encoder_flow`.
 """
 
 from __future__ import annotations
