@@ -23,8 +23,9 @@ CONFIGS = {
     "fused": PruneConfig.from_dict(
         {"encoder": {"method": "evoprune", "keep": 0.6}, "fusion": {"method": "cooperative", "keep": 0.5}}
     ),
-    "novelty": PruneConfig.from_dict(
-        {"encoder": {"method": "evoprune", "keep": 0.5, "frames": "novelty", "temporal": 0.5}}
+    "novelty": PruneConfig.from_dict({"encoder": {"method": "evoprune", "keep": 0.5, "frames": "novelty"}}),
+    "over time": PruneConfig.from_dict(
+        {"encoder": {"method": "evoprune", "keep": 0.5, "temporal": 0.5, "still": -0.9}}
     ),
     "rival": PruneConfig.from_dict({"encoder": {"method": "divprune", "keep": 0.4}}),
     "random": PruneConfig.from_dict({"encoder": {"method": "random", "keep": 0.4}}),
