@@ -48,9 +48,9 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 tables: $(STAMP)
-	$(BIN)/videoprune tables
-	$(BIN)/videoprune tables --seed 2 --limit 300 --model llava-demo,qwen-demo
-	$(BIN)/videoprune tables --seed 2 --limit 300 --model demo --only fusion
+	$(BIN)/videoprune tables --out docs
+	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model llava-demo,qwen-demo
+	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model demo --only fusion
 
 clean:
 	rm -rf $(VENV) runs

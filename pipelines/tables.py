@@ -1,4 +1,4 @@
-"""`videoprune tables`: measures docs/tables.md. A stopped command goes on where it was."""
+"""`videoprune tables`: measures the tables of docs/tables.md. A stopped command goes on where it was."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from pipelines.arguments import Commands, add_data, add_model, command
 
 def add(commands: Commands) -> None:
     tables = command(commands, "tables", "Measure the tables of docs/tables.md.", run)
-    tables.add_argument("--out", default="docs", metavar="DIR", help="where tables.md goes (default: docs)")
-    tables.add_argument("--runs", default="runs/tables", metavar="DIR", help="where the runs are kept")
+    tables.add_argument(
+        "--out", metavar="DIR", help="of tables.md, whose other tables stay as they are (default: --runs)"
+    )
+    tables.add_argument(
+        "--runs", default="runs/tables", metavar="DIR", help="where the runs are kept (default: runs/tables)"
+    )
     tables.add_argument("--only", metavar="NAME", help="one table")
     tables.add_argument("--split", help="of moving-shapes: standard or hard (default: what --data holds)")
     tables.add_argument("--restart", action="store_true", help="measure anew what is there already")
@@ -31,7 +35,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.only and args.only not in TABLES:
         raise ValueError(f"only={args.only!r}; allowed: {', '.join(TABLES)}")
     split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
-    task, runs, page = Task("MovingShapes", "", samples), Path(args.runs), Path(args.out) / "tables.md"
+    task, runs, page = (
+        Task("MovingShapes", "", samples),
+        Path(args.runs),
+        Path(args.out or args.runs) / "tables.md",
+    )
     for model in args.model.split(","):
         bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)
         for name in [args.only] if args.only else TABLES:

@@ -5,6 +5,7 @@ Rows with the same settings are one run, whichever tables they stand in.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -176,16 +177,30 @@ def part(cells: Sequence[Mapping[str, Any]], categories: Iterable[str], command:
 
 
 def write_tables(runs: Path, path: Path) -> None:
-    """All parts measured so far, by table, as one page. Their names are table.model.split.md."""
+    """All parts measured so far, by table, as one page. Their names in `runs` are table.model.split.md.
+
+    Parts that the page has and `runs` has not stay as they are: it may be a page of another day or machine.
+    """
+    parts = _parts_of(path) if path.exists() else {}
+    for one in runs.glob("*.*.*.md"):
+        name, model = one.stem.split(".", 1)
+        model, split = model.rsplit(".", 1)  # a model's name may have dots
+        parts[f"{name}: {model}, split {split}"] = one.read_text(encoding="utf-8")
     text = [_HEAD]
     for name, spec in TABLES.items():
-        parts = sorted(runs.glob(f"{name}.*.md"))
-        if parts:
-            text.append(f"## {name}: {spec.title}\n\n{spec.text}\n")
-        for one in parts:
-            model, split = one.stem.removeprefix(f"{name}.").rsplit(".", 1)  # a model's name may have dots
-            text.append(f"### {name}: {model}, split {split}\n\n{one.read_text(encoding='utf-8')}")
+        titles = sorted(title for title in parts if title.startswith(f"{name}: "))
+        text += [f"## {name}: {spec.title}\n\n{spec.text}\n"] if titles else []
+        text += [f"### {title}\n\n{parts[title].strip()}\n" for title in titles]
     write_whole(path, "\n".join(text))
+
+
+def _parts_of(page: Path) -> dict[str, str]:
+    """What stands under each third heading of a page of tables."""
+    text = re.sub(
+        r"^## .*?(?=^### |\Z)", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    headed = [one.split("\n", 1) for one in re.split(r"^### ", text, flags=re.MULTILINE)[1:]]
+    return {title.strip(): body for title, body in headed}
 
 
 def _difference(rows: Sequence[Row], dense: Sequence[Row]) -> str:

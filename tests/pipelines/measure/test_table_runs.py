@@ -7,7 +7,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.measure import table_runs
 from pipelines.measure.table_rows import TABLES, TableRow, TableSpec
-from pipelines.measure.table_runs import row_cells, row_config
+from pipelines.measure.table_runs import row_cells, row_config, write_tables
 from videoprune.config import PruneConfig, preset
 from videoprune.eval.summary import summarize
 
@@ -129,3 +129,23 @@ def test_the_command_measures_keeps_and_writes(
     assert {run: run.read_bytes() for run in runs} == before
     assert main([*words, "--only", "speed"]) == 2
     assert "only='speed'; allowed: presets" in capsys.readouterr().err
+
+
+def test_a_page_keeps_the_tables_that_were_not_taken_again(tmp_path: Path) -> None:
+    runs, page = tmp_path / "runs", tmp_path / "tables.md"
+    runs.mkdir()
+    (runs / "presets.qwen2.5.standard.md").write_text("`a`\n\n| one |\n")
+    (runs / "fusion.demo.hard.md").write_text("`b`\n\n| two |\n")
+    write_tables(runs, page)
+    whole = page.read_text()
+    other = tmp_path / "other"
+    other.mkdir()
+    write_tables(other, page)
+    assert page.read_text() == whole
+    (other / "presets.qwen2.5.standard.md").write_text("`c`\n\n| three |\n")
+    (other / "presets.demo.standard.md").write_text("`d`\n\n| four |\n")
+    write_tables(other, page)
+    text = page.read_text()
+    assert [w for w in ("one", "two", "three", "four") if f"| {w} |" in text] == ["two", "three", "four"]
+    assert text.index("### presets: demo") < text.index("### presets: qwen2.5") < text.index("## fusion: ")
+    assert text.count("## presets: ") - text.count("### presets: ") == 1
