@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 
 from demo_training.asking import by_category, exam, question_blocks
+from demo_training.blocks import attention_by_blocks, block_ids
 from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group, merging
 from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of, kept_first
 from demo_training.dense import (
@@ -45,7 +46,7 @@ from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
 # Share of its tokens that a hard clip keeps, over a standard one's: it has four times as many.
-HARD_TOKENS = 0.6
+HARD_TOKENS = 0.3
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
 _ALL = (1.0, 1.0)
@@ -215,15 +216,6 @@ def visual_prefix(
     return gather(z, plan), gather(known[0], plan), gather(known[1], plan)
 
 
-def block_bias(visual: int, lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """Mask (1, 1, L, L) in which each question sees the visual prefix and itself, and positions (1, L)."""
-    block = torch.cat([torch.zeros(visual), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
-    allowed = ((block[:, None] == block) | (block == 0)).tril()
-    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)
-    position = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
-    return bias[None, None], position[None]
-
-
 def answer_logits(
     model: MultiEncoderVLM, z: Tensor, ids: Tensor, labels: Tensor, lengths: list[int]
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -231,14 +223,16 @@ def answer_logits(
     tokens' hidden states after `LAYER` and after `LATER` layers (B, K, W)."""
     visual = z.shape[1]
     embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
-    bias, position = (t.to(z.device) for t in block_bias(visual, lengths))
-    out = model.language_model.model(
-        inputs_embeds=embeds,
-        attention_mask={"full_attention": bias},
-        position_ids=position,
-        use_cache=False,
-        output_hidden_states=True,
-    )
+    positions = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
+    core = model.language_model.model
+    with attention_by_blocks(core.config):
+        out = core(
+            inputs_embeds=embeds,
+            attention_mask={"full_attention": block_ids(visual, lengths).to(z.device)},
+            position_ids=positions[None].to(z.device),
+            use_cache=False,
+            output_hidden_states=True,
+        )
     before = out.last_hidden_state[:, visual - 1 : -1]  # (B, Q, W): the token before each text token
     early, late = (out.hidden_states[i][:, :visual] for i in (LAYER, LATER))
     return model.language_model.lm_head(before[labels != IGNORE]), (early, late)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from demo_training.blocks import attention_by_blocks, block_ids
 from demo_training.clips import Group, RenderedClips, merging
 from demo_training.data import HARD_SHARE, frames_of, kept_first, least_cover, owner_to_grid
 from demo_training.dense import IGNORE, LATER, LAYER, token_labels, token_places
@@ -130,29 +131,30 @@ def answer_logits(
     """As `llm.answer_logits`, at the positions that tokens have in a whole prompt."""
     core, before = model.model.language_model, start.embeds.shape[1]
     embeds = torch.cat([start.embeds, core.embed_tokens(ids)], 1)
-    block = torch.cat([torch.zeros(before), *[torch.full((n,), i + 1.0) for i, n in enumerate(lengths)]])
-    allowed = ((block[:, None] == block) | (block == 0)).tril()
-    bias = torch.zeros(allowed.shape).masked_fill_(~allowed, torch.finfo(torch.float32).min)[None, None]
+    block = block_ids(before, lengths)
     positions = shape.positions(model, layout)  # (P, L)
     first = int(positions.max()) + 1
     text = torch.cat([torch.arange(first, first + n) for n in lengths])
     rows = positions[:, start.places]  # (P, B, L')
     rows = torch.cat([rows, text.expand(rows.shape[0], rows.shape[1], -1)], 2)
-    hidden = _hidden_states(core, embeds, bias.to(embeds.device), rows.to(embeds.device), start.deepstack)
+    with attention_by_blocks(core.config):
+        hidden = _hidden_states(
+            core, embeds, block.to(embeds.device), rows.to(embeds.device), start.deepstack
+        )
     last = hidden[-1][:, before - 1 : -1]
     at = start.at[..., None].expand(-1, -1, embeds.shape[2]).to(embeds.device)
     return model.lm_head(last[labels != IGNORE]), (hidden[LAYER].gather(1, at), hidden[LATER].gather(1, at))
 
 
 def _hidden_states(
-    core: Any, x: Tensor, bias: Tensor, positions: Tensor, deepstack: list[Tensor]
+    core: Any, x: Tensor, block: Tensor, positions: Tensor, deepstack: list[Tensor]
 ) -> list[Tensor]:
     """States before each layer, then the normed end. DeepStack features are added behind the first layers."""
     rope = core.rotary_emb(x, positions if positions.shape[0] > 1 else positions[0])
     states = []
     for i, layer in enumerate(core.layers):
         states.append(x)
-        x = layer(x, attention_mask=bias, position_embeddings=rope)
+        x = layer(x, attention_mask=block, position_embeddings=rope)
         if i < len(deepstack):
             x = torch.cat([x[:, : deepstack[i].shape[1]] + deepstack[i], x[:, deepstack[i].shape[1] :]], 1)
     return [*states, core.norm(x)]

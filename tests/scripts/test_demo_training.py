@@ -11,9 +11,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+from torch.nn import functional as F
 from transformers import AutoTokenizer
 
 from demo_training.asking import asked, exam, question_blocks
+from demo_training.blocks import attend, block_ids
 from demo_training.clips import RenderedClips
 from demo_training.clips import encode_group as encode_multi
 from demo_training.data import frames_of, kept_first
@@ -138,3 +140,23 @@ def test_labels_of_sums_are_what_a_look_at_the_scene_says():
 def test_an_encoder_that_was_not_trained_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="stock-encoder --only llava-demo"):
         checkpoint(tmp_path, "llava-demo-vision.pt")
+
+
+@pytest.mark.parametrize("lengths", [[5], [1, 7, 3], [2, 2, 2]])
+@pytest.mark.parametrize("beginning", [1, 6])
+def test_attention_by_blocks_is_that_of_a_dense_mask(lengths, beginning):
+    torch.manual_seed(0)
+    ids = block_ids(beginning, lengths)
+    q = torch.randn(2, 4, len(ids), 8, requires_grad=True)
+    k, v = (torch.randn(2, 2, len(ids), 8, requires_grad=True) for _ in "kv")
+    seen = torch.tensor([[b == a or b == 0 for b in ids] for a in ids]).tril()
+    want = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, enable_gqa=True).transpose(1, 2)
+    found, _ = attend(torch.nn.Module(), q, k, v, ids)
+    torch.testing.assert_close(found, want)
+    weight = torch.randn_like(want)
+    for one, other in zip(
+        torch.autograd.grad((found * weight).sum(), (q, k, v)),
+        torch.autograd.grad((want * weight).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
