@@ -56,6 +56,11 @@ def test_what_raises_is_an_end():
         nearest(measure, 0.25, 0.1)
 
 
+def test_a_method_that_keeps_too_much_at_any_share_stands_with_the_share_it_was_told():
+    (found,) = nearest(lambda share: max(0.3125, share), 0.1, 0.1)
+    assert (found.share, found.retention) == (0.1, 0.3125)
+
+
 @over_clip("made up: counts are multiples of 24", exact=False)
 def coarse(clip, keep, *, generator=None):
     kept = torch.zeros(clip.num_tokens, dtype=torch.bool)
