@@ -26,6 +26,7 @@ def main() -> None:
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
     parser.add_argument("--start", type=Path, help="a trained model's folder to go on from")
+    parser.add_argument("--llm", type=Path, help="llm: a stock model's folder to take the LLM from")
     parser.add_argument(
         "--folder", type=Path, default=Path("videoprune/models/demo"), help="export: where to"
     )
@@ -67,6 +68,7 @@ def main() -> None:
             peak=args.peak,
             device=device,
             start=args.start,
+            llm=args.llm,
         )
 
 

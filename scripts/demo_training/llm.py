@@ -104,15 +104,17 @@ def train_llm(
     peak: float,
     device: str,
     start: Path | None = None,
+    llm: Path | None = None,
 ) -> None:
     """`curriculum` steps on object tokens, then `unmerged` steps without pruning inside the encoders, then the mixture.
 
-    start: a trained model's folder to go on from, with the encoders that are in `out`. Resumes from `out`/llm.pt;
+    start: a trained model's folder to go on from, with the encoders that are in `out`. llm: a stock model's folder to
+    take the LLM from. Resumes from `out`/llm.pt;
     `out`/llm_unmerged.pt keeps the end of the second part.
     """
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
-    model = build_model(out, tokenizer, start).to(device)
+    model = build_model(out, tokenizer, start, llm).to(device)
     heads = DenseHeads(model.language_model.config.hidden_size).to(device)
     run = Run(model, heads, peak, steps)
     step = run.resume(out / "llm.pt")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
 
 from demo_training.data import NUM_FRAMES
 from demo_training.encoders import encoder_configs
@@ -14,9 +19,13 @@ from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 
 
 def build_model(
-    checkpoints: Path, tokenizer: PreTrainedTokenizerFast, start: Path | None = None
+    checkpoints: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    start: Path | None = None,
+    llm: Path | None = None,
 ) -> MultiEncoderVLM:
-    """Encoders of `checkpoints`, a new LLM. start: a trained model that all else is taken from."""
+    """Encoders of `checkpoints`, a new LLM. start: a trained model that all else is taken from. llm: a stock model
+    whose LLM is taken instead."""
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=160,
@@ -50,6 +59,8 @@ def build_model(
             encoder.load_state_dict(state["model"])
     if start is not None:
         _go_on(model, start, checkpoints, tokenizer)
+    if llm is not None:
+        _take_llm(model, llm, tokenizer)
     model.encoders.requires_grad_(False)
     return model
 
@@ -65,3 +76,21 @@ def _go_on(
     for name in [k for k in state if k.endswith(("embed_tokens.weight", "lm_head.weight"))]:
         state[name] = moved_table(state[name], old, tokenizer)
     model.load_state_dict(state, strict=False)
+
+
+def _take_llm(model: MultiEncoderVLM, folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """The LLM of a stock model of no more layers and the same widths. Layers that it has not pass everything through at
+    first: what they add is 0."""
+    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).model.language_model
+    state, core = source.state_dict(), model.language_model.model
+    old = AutoTokenizer.from_pretrained(folder)
+    state["embed_tokens.weight"] = moved_table(state["embed_tokens.weight"], old, tokenizer)
+    missing, unexpected = core.load_state_dict(state, strict=False)
+    assert not unexpected, unexpected
+    for layer in core.layers[len(source.layers) :]:
+        for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            last.weight.data.zero_()
+    assert {int(k.split(".")[1]) for k in missing} == set(range(len(source.layers), len(core.layers))), (
+        missing
+    )
+    model.language_model.tie_weights()

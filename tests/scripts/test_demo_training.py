@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 from torch.nn import functional as F
-from transformers import AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from demo_training.asking import asked, exam, question_blocks
 from demo_training.blocks import attend, block_ids
@@ -21,10 +21,12 @@ from demo_training.clips import encode_group as encode_multi
 from demo_training.data import frames_of, kept_first
 from demo_training.dense import IGNORE, KINDS, STATES, SUMS, DenseHeads, alignment_loss, token_labels
 from demo_training.llm import ENCODER_MODES, clip_loss, visual_prefix
+from demo_training.multi_encoder import build_model
 from demo_training.shapes import checkpoint
 from demo_training.stock import build_tokenizers
 from demo_training.stock_prompt import Encoded, answer_logits, encode_group, prefix
 from demo_training.stock_shapes import SHAPES
+from demo_training.text import build_tokenizer
 from videoprune.eval.benchmarks.moving_shapes.hard_scene import SHOTS, SLOTS, sample_hard_scene
 from videoprune.models.multi_encoder import MultiEncoderVLM
 
@@ -160,3 +162,14 @@ def test_attention_by_blocks_is_that_of_a_dense_mask(lengths, beginning):
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_a_stock_models_llm_is_taken_over_whole():
+    folder, tokenizer = Path("videoprune/models/qwen_demo"), build_tokenizer()
+    model = build_model(Path("no-encoders"), tokenizer, DEMO, folder)
+    source = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    core, given = model.language_model.model, source.model.language_model
+    assert len(core.layers) > len(given.layers)
+    text = "What color is the circle?\nA. red\nB. blue\nAnswer:"
+    ids = [torch.tensor([t(text)["input_ids"]]) for t in (tokenizer, AutoTokenizer.from_pretrained(folder))]
+    torch.testing.assert_close(core(ids[0]).last_hidden_state, given(ids[1]).last_hidden_state)
