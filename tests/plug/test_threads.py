@@ -20,7 +20,7 @@ from videoprune import Engine, apply, trace
 from videoprune.config import PruneConfig
 from videoprune.types import VideoFrames
 
-THREADS, CALLS = 16, 50
+THREADS, CALLS = 16, 10
 QUESTIONS = [[7], [8, 9], [10, 11, 12], [13] * 6]
 
 

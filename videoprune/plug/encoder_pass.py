@@ -22,7 +22,7 @@ from videoprune.plug.encoder_end import EncoderEnd, own_places
 from videoprune.plug.encoder_goal import EncoderGoal, Layout
 from videoprune.plug.frame_merges import FrameMerges
 from videoprune.plug.over_time import merge_over_time
-from videoprune.plug.packing import PackedUnits, unit_means
+from videoprune.plug.packing import PackedUnits, side_by_side, unit_means
 from videoprune.prune.counts import comparing_block, kept_units, removals
 from videoprune.prune.importance import attention_received, cls_attention
 from videoprune.prune.merge import apply_sized, compose, gather, identity_plan, unmerge
@@ -157,7 +157,7 @@ class EncoderPass:
         fronts, parts = zip(*(self.rows.split(x) for x in xs), strict=True)
         with torch.no_grad():
             if block == self.compared:
-                step, rows = merge_over_time(self, unit_means(parts[0]))
+                step, rows = merge_over_time(self, side_by_side(parts[0]))
             else:
                 groups = self.rows.units.split(parts[0])
                 plans = [self._plan(g, block, one) for g, one in enumerate(groups)]
@@ -217,10 +217,10 @@ class EncoderPass:
         first = block == min(i for i, r in enumerate(self.remove[group]) if r)
         q, k, scale = self.heads or (units, units, 0.0)  # a method that looks at neither gets neither
         tokens = BlockTokens(
-            unit_means(units),
+            side_by_side(units),
             first=first,
             attention=lambda: self.importance(group, q, k, scale),
-            keys=lambda: unit_means(self._keys(group, k)),
+            keys=lambda: side_by_side(self._keys(group, k)),
             prefix=self.layout.prefix,
             order=self._order_of(group),
         )

@@ -144,8 +144,16 @@ class PackedUnits:
         return (starts[:, None] + torch.arange(self.prefix, device=device)).flatten()
 
 
+def side_by_side(units: Tensor) -> Tensor:
+    """What units are compared by inside the encoder: their patches one behind the other, (..., u, D) -> (..., u * D).
+
+    A cosine is then that of corresponding patches, by their lengths. Means of the patches hide what one of them shows.
+    """
+    return units.flatten(-2)
+
+
 def unit_means(units: Tensor) -> Tensor:
-    """What units are compared by: the mean of their patches, (..., u, D) -> (..., D); rows (U, D) are it already."""
+    """Units as one token each: the mean of their patches, (..., u, D) -> (..., D); rows (U, D) are it already."""
     if units.ndim == 2:
         return units
     return units[..., 0, :] if units.shape[-2] == 1 else units.mean(-2)

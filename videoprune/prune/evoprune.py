@@ -71,7 +71,8 @@ class EvoPrune(InsideEncoder):
     def operations(self, config: EncoderPrune, size: BlockSize) -> list[Product]:
         asked = config.lambda_att or math.floor(config.critical_ratio * size.units)
         width = size.width // size.heads if config.metric == "keys" else size.width
-        return [*(attention_products(size) if asked else []), pair_products(size.frames, size.units, width)]
+        pairs = pair_products(size.frames, size.units, width * size.unit)
+        return [*(attention_products(size) if asked else []), pairs]
 
     def at_end(self, x: Tensor, final: int, config: EncoderPrune) -> tuple[Tensor, Tensor, KeepPlan]:
         """The pair score on finished features, in rounds of at most half; there is no attention to protect by."""

@@ -37,7 +37,7 @@ class ToMe(InsideEncoder):
 
     Differs: tokens merge behind a block, where the program merges between its attention and its MLP, by the same
     keys; a total that no constant r gives is reached exactly, by r - 1 in the last blocks (the program takes what r
-    gives); a unit of several patches merges as one token.
+    gives); a unit of several patches merges as one token, by all its patches' keys.
     """
 
     source = "ToMe, arXiv 2210.09461"
@@ -62,7 +62,7 @@ class ToMe(InsideEncoder):
         return matching_round(tokens.keys(), remove, order=tokens.order, prefix=tokens.prefix)
 
     def operations(self, config: EncoderPrune, size: BlockSize) -> list[Product]:
-        return [pair_products(size.frames, size.units, size.width // size.heads)]
+        return [pair_products(size.frames, size.units, size.width // size.heads * size.unit)]
 
     def at_end(self, x: Tensor, final: int, config: EncoderPrune) -> tuple[Tensor, Tensor, KeepPlan]:
         """The cosine of finished features, in rounds of at most half: there are no keys and no blocks."""
