@@ -20,6 +20,7 @@ class Choice:
 
 CHOICES = (
     Choice("schedules and shares of light, balanced and aggressive", 1, 600),
+    Choice("how much they merge, and how units are compared there, on both splits", 1, 200),
     Choice("what is compared and protected inside the encoders, and the heads asked in the LLM", 0, 200),
     Choice("the choice over the clip behind one encoder", 0, 60),
     Choice("what time weighs in that choice", 1, 200),

@@ -11,7 +11,7 @@ from demo_training.text import build_tokenizer
 
 
 def export(checkpoints: Path, folder: Path, name: str = "llm.pt", start: Path | None = None) -> None:
-    """Join the encoders, those of `start` where `checkpoints` has none, and `checkpoints`/`name` into `folder`."""
+    """Join the encoders of `build_model` and `checkpoints`/`name` into `folder`."""
     tokenizer = build_tokenizer()
     model = build_model(checkpoints, tokenizer, start)
     state = torch.load(checkpoints / name, map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ from transformers import (
 
 from demo_training.data import NUM_FRAMES
 from demo_training.encoders import encoder_configs
+from demo_training.shapes import checkpoint
 from demo_training.text import moved_table
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 
@@ -24,8 +25,8 @@ def build_model(
     start: Path | None = None,
     llm: Path | None = None,
 ) -> MultiEncoderVLM:
-    """Encoders of `checkpoints`, a new LLM. start: a trained model that all else is taken from. llm: a stock model
-    whose LLM is taken instead."""
+    """Encoders of `checkpoints`, or those that come with the script, and a new LLM. start: a trained model that all
+    else is taken from. llm: a stock model whose LLM is taken instead."""
     text = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=160,
@@ -53,25 +54,19 @@ def build_model(
         )
     )
     for name, encoder in model.encoders.items():
-        path = checkpoints / f"{name}.pt"
-        if start is None or path.exists():
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            encoder.load_state_dict(state["model"])
+        encoder.load_state_dict(checkpoint(checkpoints, f"{name}.pt"))
     if start is not None:
-        _go_on(model, start, checkpoints, tokenizer)
+        _go_on(model, start, tokenizer)
     if llm is not None:
         _take_llm(model, llm, tokenizer)
     model.encoders.requires_grad_(False)
     return model
 
 
-def _go_on(
-    model: MultiEncoderVLM, start: Path, checkpoints: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    """Take over a trained model: all but the encoders that were trained anew, tokens that are new from their parts."""
+def _go_on(model: MultiEncoderVLM, start: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Take over a trained model but for its encoders; tokens that are new start from their parts."""
     state = MultiEncoderVLM.from_pretrained(start, dtype=torch.float32).state_dict()
-    own = [f"encoders.{name}." for name in model.encoders if (checkpoints / f"{name}.pt").exists()]
-    state = {k: v for k, v in state.items() if not k.startswith(tuple(own))}
+    state = {k: v for k, v in state.items() if not k.startswith("encoders.")}
     old = PreTrainedTokenizerFast.from_pretrained(start)
     for name in [k for k in state if k.endswith(("embed_tokens.weight", "lm_head.weight"))]:
         state[name] = moved_table(state[name], old, tokenizer)

@@ -109,8 +109,9 @@ def checkpoint(out: Path, name: str) -> dict[str, Tensor]:
     if own.exists():
         return torch.load(own, map_location="cpu", weights_only=True)["model"]
     if not given.exists():
+        stage = "stock-encoder" if own.stem.endswith("-vision") else "encoders"
         raise FileNotFoundError(
-            f"{own}: run `train_demo.py stock-encoder --only {own.stem.removesuffix('-vision')}` first"
+            f"{own}: run `train_demo.py {stage} --only {own.stem.removesuffix('-vision')}` first"
         )
     return {key: value.float() for key, value in load_file(given).items()}
 
