@@ -70,7 +70,7 @@ def one_encoder(
     if merged:  # attention is looked at once, before the last of the merges
         choosing = attention_products(_last_block(vision, steps[-2], units))
     if compared is not None:  # each place with itself one frame before
-        choosing = [*choosing, (frames * units, 1, vision.width, 1)]
+        choosing = [*choosing, (frames * units, 1, vision.width * side**2, 1)]
     flow = replace(flow, pruning=(*flow.pruning, *choosing))
     return [flow], frames * pooled + shape.extra, left + shape.extra
 
