@@ -35,11 +35,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.only and args.only not in TABLES:
         raise ValueError(f"only={args.only!r}; allowed: {', '.join(TABLES)}")
     split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
-    task, runs, page = (
-        Task("MovingShapes", "", samples),
-        Path(args.runs),
-        Path(args.out or args.runs) / "tables.md",
-    )
+    task, runs = Task("MovingShapes", "", samples), Path(args.runs)
+    page = Path(args.out or runs) / "tables.md"
     for model in args.model.split(","):
         bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)
         for name in [args.only] if args.only else TABLES:

@@ -66,14 +66,11 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
                 return None
         return seen[share]
 
-    def around(rank: Callable[[Near], float]) -> tuple[Near | None, Near | None]:
-        """Those that come nearest from below and above; of equals the one that ranks highest below, lowest above."""
+    def around() -> tuple[Near | None, Near | None]:
+        """Those that come nearest from below and from above."""
         below = (n for n in seen.values() if n.retention < wanted)
         above = (n for n in seen.values() if n.retention > wanted)
-        return (
-            max(below, key=lambda n: (n.retention, rank(n)), default=None),
-            min(above, key=lambda n: (n.retention, rank(n)), default=None),
-        )
+        return max(below, key=_order, default=None), min(above, key=_order, default=None)
 
     low = high = start
     while seen[low].retention > wanted and (found := at(max(_SMALLEST, round(low / 2, 6)))):
@@ -83,7 +80,7 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
     while seen[high].retention < wanted and high < 1 and (found := at(min(1.0, round(high * 2, 6)))):
         high = found.share
     for _ in range(_STEPS):
-        below, above = around(lambda n: n.share)
+        below, above = around()
         if below is None or above is None or any(is_at(n.retention, wanted) for n in seen.values()):
             break
         if at(round((below.share + above.share) / 2, 6)) is None:
@@ -91,9 +88,12 @@ def nearest(measure: Callable[[float], float], wanted: float, start: float) -> l
     hits = [n for n in seen.values() if is_at(n.retention, wanted)]
     if hits:
         return [min(hits, key=lambda n: abs(n.retention - wanted))]
-    # Where many shares keep the same, the one that the method was told is the one to name.
-    below, above = around(lambda n: -abs(n.share - start))[0], around(lambda n: abs(n.share - start))[1]
-    return [n for n in (below, above) if n is not None]
+    # Where many shares keep the same, the one nearest to what the method was told is the one to name.
+    return [
+        min((m for m in seen.values() if m.retention == n.retention), key=lambda m: abs(m.share - start))
+        for n in around()
+        if n is not None
+    ]
 
 
 def bracketed(
@@ -147,3 +147,7 @@ def measured_retention(
         for clip, one in zip(clips, encoded or encoded_by(engine, prune, clips), strict=True)
     ]
     return sum(t.retention for t in traces) / len(traces)
+
+
+def _order(near: Near) -> tuple[float, float]:
+    return near.retention, near.share

@@ -5,7 +5,6 @@ Rows with the same settings are one run, whichever tables they stand in.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -195,12 +194,9 @@ def write_tables(runs: Path, path: Path) -> None:
 
 
 def _parts_of(page: Path) -> dict[str, str]:
-    """What stands under each third heading of a page of tables."""
-    text = re.sub(
-        r"^## .*?(?=^### |\Z)", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
-    )
-    headed = [one.split("\n", 1) for one in re.split(r"^### ", text, flags=re.MULTILINE)[1:]]
-    return {title.strip(): body for title, body in headed}
+    """What stands under each third heading of a page of tables, up to the next second one."""
+    headed = [one.split("\n", 1) for one in page.read_text(encoding="utf-8").split("\n### ")[1:]]
+    return {title: body.split("\n## ")[0] for title, body in headed}
 
 
 def _difference(rows: Sequence[Row], dense: Sequence[Row]) -> str:

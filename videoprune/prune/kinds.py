@@ -75,10 +75,11 @@ _NO_ATTENTION, _NO_KEYS = missing("attention"), missing("keys")
 class BlockTokens:
     """The units of frames behind one block.
 
-    x: (F, n, D), their patches side by side. first: whether this is the first removal. attention() -> (F, n), what each
-    unit receives, 1 is the average. keys() -> (F, n, d), head means. The two are reckoned when they are called, and
-    there only if `InsideEncoder.looks` says so; else they raise ValueError. prefix: tokens in front (CLS), of which x
-    has none. order: int64 (F, n), each unit's place in the order that an `OrderedPlan` left; None: as they lie.
+    x: (F, n, u * D), their patches side by side. first: whether this is the first removal. attention() -> (F, n), what
+    each unit receives, 1 is the average. keys() -> (F, n, u * d), head means, side by side. The two are reckoned when
+    they are called, and there only if `InsideEncoder.looks` says so; else they raise ValueError. prefix: tokens in
+    front (CLS), of which x has none. order: int64 (F, n), each unit's place in the order that an `OrderedPlan` left;
+    None: as they lie.
     """
 
     x: Tensor
