@@ -25,9 +25,10 @@ def method_config(name: str, retain: float) -> PruneConfig:
     `videoprune` is the presets light, balanced and aggressive at their own retention; in between, its stages share
     the reduction as in `balanced`, which is another name for it. `videoprune-random` drops at random to the same
     counts in the same stages. `fastv`, `pyramiddrop` and `sparsevlm` keep their layers and change their ratios. `aim`,
-    `earlytom`, `flashvid` and `holitom` keep their schedule inside the LLM and take more or less before it: `flashvid`,
-    of which the LLM keeps 0.8 on average, hands it 1.25 times the share, as its authors' code does. All else is the
-    preset with other shares. Raises ValueError for an unknown name, and for a share that the method cannot reach.
+    `earlytom`, `flashvid` with its forms for Qwen, and `holitom` keep their schedule inside the LLM and take more or
+    less before it: `flashvid`, of which the LLM keeps 0.8 on average, hands it 1.25 times the share, as its authors'
+    code does. All else is the preset with other shares. Raises ValueError for an unknown name, and for a share that the
+    method cannot reach.
     """
     if name == "balanced":
         name = "videoprune"

@@ -20,7 +20,7 @@ def product(config: PruneConfig) -> float:
 def test_shares_multiply_to_the_retention(name, retain):
     config = method_config(name, retain)
     assert abs(product(config) - retain) < 0.005
-    if name in ("aim", "earlytom", "flashvid", "holitom"):
+    if name in ("aim", "earlytom", "holitom") or name.startswith("flashvid"):
         assert config.llm == preset(name).llm
     else:
         assert config.llm.ratios == ()
@@ -52,11 +52,14 @@ def test_flashvid_hands_the_llm_its_authors_expansion():
     assert method_config("flashvid", 0.25) == preset("flashvid")
 
 
-@pytest.mark.parametrize(("name", "layers"), [("flashvid", 28), ("holitom", 28), ("sparsevlm", 32)])
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    [("flashvid", 28), ("flashvid_qwen2_5", 28), ("flashvid_qwen3", 36), ("holitom", 28), ("sparsevlm", 32)],
+)
 def test_the_authors_schedules_average_what_is_reckoned(name, layers):
     llm = preset(name).llm
     cuts, ratios = cut_layers(llm, layers), cut_ratios(llm, layers)
-    wanted = {"flashvid": (20,), "holitom": (18,), "sparsevlm": (3, 7, 16)}[name]
+    wanted = {"flashvid_qwen3": (28,), "holitom": (18,), "sparsevlm": (3, 7, 16)}.get(name, (20,))
     assert cuts == wanted
     ends = (*cuts, layers)
     kept = cuts[0] + sum(r * (b - a) for r, a, b in zip(ratios, cuts, ends[1:], strict=True))
