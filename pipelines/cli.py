@@ -1,6 +1,7 @@
 """`videoprune`: one module a command. Each says what it takes (`add`) and does it (`run`), where its heavy imports are.
 
-Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence.
+Status: 0, 1 if a video could not be read, 2 for a mistake in what was asked, told in one sentence, 128 and the signal's
+number for a run that was asked to end.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
 from pipelines import ask, calibrate, demo, evaluate, score, show, speedup, tables
+from pipelines.run.stop import StoppedError
 
 _COMMANDS = (ask, show, evaluate, score, speedup, demo, calibrate, tables)
 _DASH = "a file that begins with a dash: write ./{0}, or put -- before it"
@@ -62,6 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"videoprune: {error}", file=sys.stderr)
         return 1 if _is_of_a_video(error) else 2
+    except StoppedError as stopped:
+        given = [w for w in (sys.argv[1:] if argv is None else argv) if w != "--restart"]
+        print(f"videoprune: stopped, {stopped}; go on with: videoprune {shlex.join(given)}", file=sys.stderr)
+        if stopped.overdue:
+            sys.stdout.flush()
+            os._exit(128 + stopped.signal)
+        return 128 + stopped.signal
     except KeyboardInterrupt:
         print("videoprune: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130

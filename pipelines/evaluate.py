@@ -48,7 +48,11 @@ def add(commands: Commands) -> None:
     )
     ev.add_argument("--workers", type=count, default=1, metavar="N", help="ray: decoding actors (default: 1)")
     ev.add_argument("--models", type=count, default=1, metavar="N", help="ray: model actors (default: 1)")
-    ev.add_argument("--ray-address", metavar="HOST:PORT", help="a running cluster (default: start one here)")
+    ev.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a running cluster, auto, or local (default: that of RAY_ADDRESS, else start one here)",
+    )
     add_data(ev)
     add_model(ev)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from pipelines.measure.environment import hardware, versions
 from pipelines.run.progress import progress_bar
 from pipelines.run.results import Results, Row, failed_so_before, row_key, video_fingerprint, write_whole
 from pipelines.run.stages import ClipItem, group_by_video
+from pipelines.run.stop import Stop, StoppedError
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig
 from videoprune.eval.summary import summarize
 from videoprune.result_row import ResultRow, result_row
 
-Runner = Callable[[Sequence[ClipItem]], Iterator[list[ResultRow]]]
+Runner = Callable[[Iterable[ClipItem]], Iterator[list[ResultRow]]]
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ def evaluate(
 
     A clip of which only some questions are answered is asked all of them again; clips that share calls with others
     than in a run that was never stopped may differ from it in the last digits of floats. Rows of failed questions are
-    tried again. Raises ValueError if `out` holds answers from other settings, another model or other videos, unless
-    `restart`.
+    tried again. SIGINT and SIGTERM end a run as `stop` says. Raises ValueError if `out` holds answers from other
+    settings, another model or other videos, unless `restart`, and StoppedError for a run that was ended.
     """
     items = group_by_video(task.samples)
     keys = _keys(items, settings, task.digest())
@@ -60,15 +61,19 @@ def evaluate(
         todo = [item for item in items if any(s.question_id not in done for s in item.samples)]
         started = time.perf_counter()
         fresh = 0
-        with progress_bar(shown=shown and bool(todo)) as bar:
+        stop = Stop()
+        with progress_bar(shown=shown and bool(todo)) as bar, stop.listening():
             shown_task = bar.add_task("questions", total=len(keys), completed=len(done))
-            for rows in runner(todo) if todo else ():
+            for rows in runner(stop.until(todo)) if todo else ():
                 new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
                 new = list(map(task.mark, new)) if task.mark else new
                 results.append([r for r in new if not failed_so_before(r, results.rows)])
                 fresh += len(new)
                 bar.advance(shown_task, len(new))
         seconds = time.perf_counter() - started
+        left = [q for q in keys if q not in results.rows]
+        if stop.signal is not None and left:
+            raise StoppedError(len(keys) - len(left), len(keys), stop)
         records = [result_row(results.rows[q]) for q in keys]
     summary = _summary(records, settings, fresh, seconds, out / "summary.json")
     summary |= task.finish(records, out) if task.finish else {}

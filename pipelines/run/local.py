@@ -12,6 +12,7 @@ from itertools import islice
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
+from pipelines.run.stop import Overdue
 from videoprune.result_row import ResultRow
 
 
@@ -24,6 +25,7 @@ def run(
     left = model.groups(items)
     waiting: deque[Future[list[DecodedClip]]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
+    given_up = False
     try:
         decode.setup()
         model.setup()
@@ -32,7 +34,11 @@ def run(
             decoded = waiting.popleft().result()
             waiting.extend(pool.submit(decode.process_all, group) for group in islice(left, 1))
             yield from model.process_all(decoded)
+    except Overdue:
+        given_up = True  # a video that hangs must not hold up the end
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        decode.close()
+        pool.shutdown(wait=not given_up, cancel_futures=True)
+        if not given_up:
+            decode.close()
         model.close()

@@ -12,20 +12,19 @@ learns how it ended without fetching the result. At most `decoders + 2 * models`
 stay inside their actors.
 
 On several machines, the videos and the model's folder must have the same path on each, and the package must
-be installed there. Only this module and `ray_pool` see ray.
+be installed there. Only this module, `ray_cluster` and `ray_pool` see ray.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from pipelines.run.model_stage import ModelStage
+from pipelines.run.ray_cluster import cluster
 from pipelines.run.ray_pool import Pool, RayOptions, Work, maker, ray
 from pipelines.run.rows import failed_rows
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
@@ -37,31 +36,12 @@ def run(
 ) -> Iterator[list[ResultRow]]:
     """Rows of each item, in the order in which they are finished. The stages must not have been set up.
 
-    Uses a cluster that this process is connected to; else connects or starts one, and ends that at the end.
-    Raises what a stage's `setup` raises, and RuntimeError if actors cannot be started.
+    Uses the cluster that `ray_cluster.cluster` finds, or starts one. Raises ValueError for one that cannot be reached,
+    what a stage's `setup` raises, and RuntimeError if actors cannot be started.
     """
     options = options or RayOptions()
-    with _cluster(options):
+    with cluster(options):
         yield from _Run(items, decode, model, options).rows()
-
-
-@contextmanager
-def _cluster(options: RayOptions) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    local = options.address is None
-    ray.init(
-        address="local" if local else options.address,
-        num_cpus=options.num_cpus if local else None,
-        include_dashboard=False if local else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 class _Run:

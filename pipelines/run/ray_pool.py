@@ -23,10 +23,10 @@ from pipelines.run.stages import ClipItem, Failure
 
 @dataclass(frozen=True)
 class RayOptions:
-    """decoders, models: actors of each kind. address: of a running cluster; None starts one on this machine,
-    with num_cpus of its cores (None: all). item_seconds: deadline of an item in one stage, a group has as many times
-    that; keep it above the decoder's own. start_seconds: of an actor, which loads a model. retries: how often an item
-    is tried again.
+    """decoders, models: actors of each kind. address: of a running cluster; None: that of RAY_ADDRESS, else one is
+    started on this machine, with num_cpus of its cores (None: all). item_seconds: deadline of an item in one stage, a
+    group has as many times that; keep it above the decoder's own. start_seconds: of an actor, which loads a model.
+    retries: how often an item is tried again.
     """
 
     decoders: int = 1

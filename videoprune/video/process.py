@@ -104,6 +104,7 @@ class DecoderProcess:
             stderr=self._errors,
             bufsize=0,
             env=_environment(),
+            process_group=0,  # Ctrl-C is for the caller, who may want to finish this video
         )
         self._end = weakref.finalize(self, _end_process, self._process, os.getpid())
         return self._process

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Fake:
         self.asked: list[str] = []
         self.broken = broken
 
-    def __call__(self, items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
+    def __call__(self, items: Iterable[ClipItem]) -> Iterator[list[ResultRow]]:
         for item in items:
             self.asked.append(Path(item.video).stem)
             rows = failed_rows(item, Failure("broken", "broken"), {"decode": 1.0})
@@ -113,9 +113,10 @@ def test_a_clip_answered_in_part_is_asked_whole_but_written_once(tmp_path: Path)
     path.write_text("".join(lines[:3]) + lines[3][:20])  # killed while it wrote the second clip's second row
     asked: list[int] = []
 
-    def counting(items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
-        asked.extend(len(item.samples) for item in items)
-        yield from Fake()(items)
+    def counting(items: Iterable[ClipItem]) -> Iterator[list[ResultRow]]:
+        given = list(items)
+        asked.extend(len(item.samples) for item in given)
+        yield from Fake()(given)
 
     evaluate(task_of(samples), counting, tmp_path, settings_for(), shown=False)
     assert asked == [2, 2]
@@ -164,7 +165,7 @@ def real_run(tiny: Path, clips: Path, out: Path, killed_after: int = 0) -> None:
     stage = ModelStage(str(tiny), settings.prune, device="cpu", max_new_tokens=2)
     run: Runner = partial(local.run, decode=DecodeStage(4, (32, 32)), model=stage)
 
-    def killed(items: Sequence[ClipItem]) -> Iterator[list[ResultRow]]:
+    def killed(items: Iterable[ClipItem]) -> Iterator[list[ResultRow]]:
         for done, rows in enumerate(run(items)):
             if done == killed_after:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -14,6 +14,7 @@ from pipelines.run import local
 from pipelines.run import ray as ray_executor
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
+from pipelines.run.ray_cluster import check_reachable
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, group_by_video
 from videoprune.config import preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
@@ -99,6 +100,10 @@ def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, cl
     stage = ModelStage(str(tiny), prune, device="cpu")
     with pytest.raises(ValueError, match="not calibrated"):
         list(ray_executor.run(group_by_video(load(clips)), DecodeStage(4, (32, 32)), stage))
+
+
+def test_a_cluster_answers_at_its_address(cluster: None) -> None:
+    check_reachable(ray.get_runtime_context().gcs_address, "ray_address")
 
 
 @pytest.mark.parametrize("wrong", [{"decoders": 0}, {"models": 0}, {"item_seconds": 0.0}, {"retries": -1}])
