@@ -7,7 +7,7 @@ takes too much memory is a line with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from pipelines.measure.memory import TooMuchMemoryError, forget_cache, memory_li
 from pipelines.measure.plan import Plan
 from pipelines.measure.timed import decoder, device_of, peak_of, ready, timed, tokens_of
 from pipelines.measure.turns import explained, rotated, take_turns
-from pipelines.run.results import Results, Row, failed_so_before
+from pipelines.run.results import Results
+from pipelines.run.row_index import Row, RowIndex
 from pipelines.run.rows import failed_rows, question_fields
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from videoprune.clock import now
@@ -82,8 +83,8 @@ class _Run:
         """Every round that is not whole, anew for all settings: its ratios are paired."""
         plan = self.plan
         key = lambda label, number: f"{memory_key(label, self.frames, calls.count)} {number}"  # noqa: E731
-        labels = [label for label in plan.labels if key(label, "failed") not in times.rows]
-        wanted = [r for r in range(plan.runs) if any(key(label, r) not in times.rows for label in labels)]
+        labels = [label for label in plan.labels if key(label, "failed") not in times.index]
+        wanted = [r for r in range(plan.runs) if any(key(label, r) not in times.index for label in labels)]
         if not wanted:
             return
 
@@ -105,8 +106,8 @@ class _Run:
         """Every setting once more, untimed, so that measuring memory slows no timed run: bytes, or null."""
         for label in self.plan.labels:
             key = memory_key(label, self.frames, calls.count)
-            failed = f"{key} failed" in times.rows
-            call = calls.of(0) if key not in memory.rows and not failed else None
+            failed = f"{key} failed" in times.index
+            call = calls.of(0) if key not in memory.index and not failed else None
             if call is None:
                 continue
             engine = self.ready(label)
@@ -124,17 +125,16 @@ class _Run:
         reason, and tried again by the next run."""
         for index, item in enumerate(self.items):
             turns = rotated(self.plan.labels, index)
-            missing = [label for label in turns if self.is_open(label, item, answers.rows)]
+            missing = [label for label in turns if self.is_open(label, item, answers.index)]
             if missing:
                 clip = read_clip(self.decode, item)
                 for label in missing:
                     rows = self.asked(label, item, clip)
-                    answers.append([row for row in rows if not failed_so_before(row, answers.rows)])
+                    answers.append([row for row in rows if not answers.index.failed_so(row)])
             advance(1)
 
-    def is_open(self, label: str, item: ClipItem, known: Mapping[str, Row]) -> bool:
-        keys = [self.answer_key(label, s) for s in item.samples]
-        return any(known.get(key, {"outcome": "failed"})["outcome"] == "failed" for key in keys)
+    def is_open(self, label: str, item: ClipItem, known: RowIndex) -> bool:
+        return not all(known.answered(self.answer_key(label, s)) for s in item.samples)
 
     def asked(self, label: str, item: ClipItem, clip: ReadClip | Failure) -> list[Row]:
         if isinstance(clip, ReadClip):

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipelines.measure.environment import hardware, versions
 from pipelines.run.progress import progress_bar
-from pipelines.run.results import Results, Row, failed_so_before, row_key, video_fingerprint, write_whole
+from pipelines.run.results import Results, row_key, video_fingerprint, write_whole
+from pipelines.run.row_index import RowIndex
 from pipelines.run.stages import ClipItem, group_by_video
 from pipelines.run.stop import Stop, StoppedError
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig
 from videoprune.eval.summary import summarize
-from videoprune.result_row import ResultRow, result_row
+from videoprune.result_row import ResultRow
 
 Runner = Callable[[Iterable[ClipItem]], Iterator[list[ResultRow]]]
 
@@ -53,28 +54,27 @@ def evaluate(
     tried again. SIGINT and SIGTERM end a run as `stop` says. Raises ValueError if `out` holds answers from other
     settings, another model or other videos, unless `restart`, and StoppedError for a run that was ended.
     """
-    items = group_by_video(task.samples)
-    keys = _keys(items, settings, task.digest())
+    items, questions = group_by_video(task.samples), [s.question_id for s in task.samples]
     with Results(out / "results.jsonl", restart=restart) as results:
-        _check_keys(results.rows, keys, out)
-        done = {q for q in keys if q in results.rows and results.rows[q]["outcome"] != "failed"}
-        todo = [item for item in items if any(s.question_id not in done for s in item.samples)]
+        index = results.index
+        keys = _keys(items, index, settings, task.digest(), out)
+        todo = [item for item in items if not all(index.answered(s.question_id) for s in item.samples)]
         started = time.perf_counter()
-        fresh = 0
-        stop = Stop()
+        fresh, stop = 0, Stop()
         with progress_bar(shown=shown and bool(todo)) as bar, stop.listening():
-            shown_task = bar.add_task("questions", total=len(keys), completed=len(done))
+            done = sum(map(index.answered, questions))
+            shown_task = bar.add_task("questions", total=len(questions), completed=done)
             for rows in runner(stop.until(todo)) if todo else ():
-                new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] not in done]
+                new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] in keys]
                 new = list(map(task.mark, new)) if task.mark else new
-                results.append([r for r in new if not failed_so_before(r, results.rows)])
+                results.append([r for r in new if not index.failed_so(r)])
                 fresh += len(new)
                 bar.advance(shown_task, len(new))
         seconds = time.perf_counter() - started
-        left = [q for q in keys if q not in results.rows]
+        left = sum(q not in index for q in questions)
         if stop.signal is not None and left:
-            raise StoppedError(len(keys) - len(left), len(keys), stop)
-        records = [result_row(results.rows[q]) for q in keys]
+            raise StoppedError(len(questions) - left, len(questions), stop)
+        records = results.rows(questions)
     summary = _summary(records, settings, fresh, seconds, out / "summary.json")
     summary |= task.finish(records, out) if task.finish else {}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
@@ -82,31 +82,34 @@ def evaluate(
     return json.loads(text)
 
 
-def _keys(items: Sequence[ClipItem], settings: RunSettings, task: str) -> dict[str, str]:
-    """What each question's row is made from: see `row_key`. task: its digest."""
+def _keys(
+    items: Sequence[ClipItem], index: RowIndex, settings: RunSettings, task: str, out: Path
+) -> dict[str, str]:
+    """What the row of each question that has no answer yet is made from: see `row_key`. task: its digest.
+
+    Raises ValueError if an answer that is there was made from something else."""
     digest = "\n".join(filter(None, (settings.prune.digest(), task)))
     keys: dict[str, str] = {}
+    other: list[str] = []
     for item in items:
         video = video_fingerprint(item.video)
-        keys |= {
-            s.question_id: row_key(s.question_id, video, settings.fingerprint, digest) for s in item.samples
-        }
-    return keys
-
-
-def _check_keys(rows: Mapping[str, Row], keys: Mapping[str, str], out: Path) -> None:
-    other = [q for q, key in keys.items() if q in rows and rows[q]["key"] != key]
-    other = [q for q in other if rows[q]["outcome"] != "failed"]
+        for question in (s.question_id for s in item.samples):
+            key = row_key(question, video, settings.fingerprint, digest)
+            if not index.answered(question):
+                keys[question] = key
+            elif not index.made_from(question, key):
+                other.append(question)
     if other:
         raise ValueError(
             f"out={out}: {len(other)} of its rows (first: question {other[0]}) come from other settings, "
             "another model or another video; allowed: an --out folder of its own, or --restart, which "
             "empties this one"
         )
+    return keys
 
 
 def _summary(
-    records: Sequence[ResultRow], settings: RunSettings, fresh: int, seconds: float, path: Path
+    records: Iterable[ResultRow], settings: RunSettings, fresh: int, seconds: float, path: Path
 ) -> dict[str, Any]:
     """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed."""
     speed = {

@@ -9,20 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pipelines.run.row_index import Row, RowIndex, StoredRows
 from videoprune.models.loading import RANDOM, demo_names, model_folder, stock_config
 
-Row = dict[str, Any]
 _HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
 
 
 class Results:
-    """The rows of one run, by question_id, and the file behind them. A context manager.
+    """The file of one run, and what it holds by question_id: rows stay on the disk. A context manager.
 
     Raises ValueError if another process writes the same file, or a line other than the last is no JSON
     object.
@@ -36,7 +37,7 @@ class Results:
             _lock(self._file.fileno(), path)
             if restart:
                 self._file.truncate(0)
-            self.rows = self._load()
+            self.index, self._end = self._load()
         except BaseException:
             self._file.close()
             raise
@@ -53,28 +54,34 @@ class Results:
         """Write `rows` in one piece and wait until the disk has them."""
         if not rows:
             return
-        self._file.write(encoded("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)))
+        lines = [encoded(json.dumps(row, ensure_ascii=False) + "\n") for row in rows]
+        self._file.write(b"".join(lines))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows.update((row["question_id"], dict(row)) for row in rows)
+        for row, line in zip(rows, lines, strict=True):
+            self.index.put(row, self._end)
+            self._end += len(line)
 
-    def _load(self) -> dict[str, Row]:
+    def rows(self, questions: Iterable[str]) -> StoredRows:
+        """The last row of each; KeyError for a question without one."""
+        return StoredRows(self.path, array("q", map(self.index.start, questions)))
+
+    def _load(self) -> tuple[RowIndex, int]:
+        """The index, and where the file ends, which is cut behind its last whole line."""
+        index, end, torn = RowIndex(), 0, 0
         self._file.seek(0)
-        lines = self._file.readlines()  # which only line feeds end
-        rows: dict[str, Row] = {}
-        intact = 0
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(self._file, start=1):  # which only line feeds end
+            if torn:
+                raise ValueError(f"{self.path}, line {torn}: not a row of results; allowed: JSON objects")
             row = _parse(line)
             if row is None:
-                if number < len(lines):
-                    raise ValueError(
-                        f"{self.path}, line {number}: not a row of results; allowed: JSON objects"
-                    )
-                self._file.truncate(intact)  # torn while it was written
-                break
-            intact += len(line)
-            rows[row["question_id"]] = row
-        return rows
+                torn = number
+                continue
+            index.put(row, end)
+            end += len(line)
+        if torn:
+            self._file.truncate(end)  # torn while it was written
+        return index, end
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -118,14 +125,6 @@ def model_fingerprint(name: str) -> str:
         small = path.stat().st_size <= _HASHED_WHOLE
         total.update(path.read_bytes() if small else str(path.stat().st_mtime_ns).encode())
     return total.hexdigest()[:12]
-
-
-def failed_so_before(row: Mapping[str, Any], known: Mapping[str, Row]) -> bool:
-    """Whether the file says the same failure already: trying again must not make it longer each time."""
-    before = known.get(row["question_id"], {})
-    return row["outcome"] == "failed" and all(
-        before.get(p) == v for p, v in row.items() if p in ("outcome", "reason", "key")
-    )
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from videoprune.eval import metrics
 from videoprune.eval.metrics import (
     Score,
     accuracy,
@@ -117,6 +118,18 @@ def test_bootstrap_means_equal_the_loop(pairs: list[tuple[float, str]], seed: in
     values, clusters = [v for v, _ in pairs], [c for _, c in pairs]
     means = bootstrap_means(values, clusters, draws=20, seed=seed)
     assert means.tolist() == pytest.approx(loop_means(values, clusters, 20, seed), abs=1e-12)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 50])
+def test_draws_in_parts_are_the_draws_at_once(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that many clusters take no more memory and the same intervals."""
+    clusters = list("aabbbcddde")
+    values = [float(i % 3) for i in range(10)]
+    whole = bootstrap_means(values, clusters, draws=20, seed=2)
+    difference = paired_ratio_difference(values, [1.0, None] * 5, clusters)
+    monkeypatch.setattr(metrics, "_PICKED", at_once)
+    assert bootstrap_means(values, clusters, draws=20, seed=2).tolist() == whole.tolist()
+    assert paired_ratio_difference(values, [1.0, None] * 5, clusters) == difference
 
 
 def test_interval_is_the_loops_quantiles_and_ignores_row_order() -> None:

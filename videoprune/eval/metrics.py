@@ -9,7 +9,8 @@ Shapes: Q questions, C clusters (videos), R bootstrap draws.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 Record = Mapping[str, Any]
 _DURATIONS = ("short", "medium", "long")
+_PICKED = 2**22  # clusters drawn at once
 
 
 @dataclass(frozen=True)
@@ -77,19 +79,45 @@ def is_correct(record: Record) -> bool:
     return is_answered(record) and bool(record["correct"])
 
 
-def accuracy(records: Sequence[Record]) -> Accuracy:
+class Tally:
+    """Counts records one by one, so that they need not be held. outcomes: how many of each."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._seen: set[str] = set()
+        self._all = [0, 0, 0]  # correct, answered, questions
+        self._by: dict[str, dict[str, list[int]]] = {"category": {}, "duration": {}}
+
+    def add(self, record: Record) -> None:
+        """Raises ValueError if its question_id was there before."""
+        name = record["question_id"]
+        if name in self._seen:
+            raise ValueError(f"question_id={name!r} appears twice; allowed: one record per question")
+        self._seen.add(name)
+        self.outcomes[record["outcome"]] += 1
+        counts = is_correct(record), is_answered(record), True
+        groups = [group.setdefault(record[field], [0, 0, 0]) for field, group in self._by.items()]
+        for total in (self._all, *groups):
+            for i, count in enumerate(counts):
+                total[i] += count
+
+    def accuracy(self) -> Accuracy:
+        def scores(field: str, order: Callable[[str], Any]) -> dict[str, Score]:
+            found = self._by[field]
+            return {name: Score(*found[name]) for name in sorted(found.keys() - {""}, key=order)}
+
+        return Accuracy(Score(*self._all), scores("category", str), scores("duration", duration_order))
+
+
+def accuracy(records: Iterable[Record]) -> Accuracy:
     """Scores of `records`, overall, by category (a to z) and by duration (short, medium, long, others).
 
     Raises ValueError if a question_id appears twice.
     """
-    _by_id(records)
-    durations = sorted({r["duration"] for r in records} - {""}, key=duration_order)
-    categories = sorted({r["category"] for r in records} - {""})
-    return Accuracy(
-        _score(records),
-        {name: _score(r for r in records if r["category"] == name) for name in categories},
-        {name: _score(r for r in records if r["duration"] == name) for name in durations},
-    )
+    tally = Tally()
+    for record in records:
+        tally.add(record)
+    return tally.accuracy()
 
 
 def duration_order(name: str) -> tuple[int, str]:
@@ -175,14 +203,14 @@ def paired_ratio_difference(
         raise ValueError(f"first has {len(first)} values, second {len(second)}; allowed: the same questions")
     if not len(first) or len(first) != len(clusters):
         raise ValueError(f"{len(first)} values for {len(clusters)} clusters; allowed: one each, at least one")
-    names, member = np.unique([str(c) for c in clusters], return_inverse=True)
-    picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))  # (R, C)
-    gaps, value = np.zeros(draws), 0.0
+    member, means, value = _members(clusters), [], 0.0
     for sign, run in ((1, first), (-1, second)):
         right = np.bincount(member, weights=[x or 0.0 for x in run])  # (C,)
         counted = np.bincount(member, weights=[x is not None for x in run])
         value += sign * float(right.sum() / max(counted.sum(), 1))
-        gaps += sign * right[picks].sum(axis=1) / np.maximum(counted[picks].sum(axis=1), 1)
+        picks = _picks(len(right), draws, seed)  # the same draws for both
+        means.append(np.concatenate([right[p].sum(1) / np.maximum(counted[p].sum(1), 1) for p in picks]))
+    gaps = means[0] - means[1]
     low, high = np.quantile(gaps, [(1 - level) / 2, (1 + level) / 2])
     return Difference(value, float(low), float(high))
 
@@ -198,15 +226,24 @@ def bootstrap_means(
         )
     if draws < 1:
         raise ValueError(f"draws={draws}; allowed: 1 or more")
-    names, member = np.unique([str(c) for c in clusters], return_inverse=True)
+    member = _members(clusters)
     sums, sizes = np.bincount(member, weights=x), np.bincount(member)  # (C,)
-    picks = np.random.default_rng(seed).integers(len(names), size=(draws, len(names)))  # (R, C)
-    return sums[picks].sum(axis=1) / sizes[picks].sum(axis=1)
+    means = [sums[p].sum(axis=1) / sizes[p].sum(axis=1) for p in _picks(len(sums), draws, seed)]
+    return np.concatenate(means)
 
 
-def _score(records: Iterable[Record]) -> Score:
-    rows = list(records)
-    return Score(sum(map(is_correct, rows)), sum(map(is_answered, rows)), len(rows))
+def _members(clusters: Sequence[Hashable]) -> NDArray[np.int64]:
+    """The number of each one's cluster, which count in the order of their names as texts."""
+    place = {name: i for i, name in enumerate(sorted(set(map(str, clusters))))}
+    return np.fromiter((place[str(c)] for c in clusters), np.int64, len(clusters))
+
+
+def _picks(clusters: int, draws: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """The clusters of each draw, (some draws, C) at a time: all at once are 16 GB for a million clusters."""
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _PICKED // clusters)
+    for start in range(0, draws, at_once):
+        yield generator.integers(clusters, size=(min(at_once, draws - start), clusters))
 
 
 def _by_id(records: Sequence[Record]) -> dict[str, Record]:

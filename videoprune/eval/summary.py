@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from videoprune.eval.metrics import (
-    Record,
-    Score,
-    accuracy,
-    clustered_interval,
-    is_answered,
-    is_correct,
-    is_failed,
-    parse_failures,
-)
+import numpy as np
+
+from videoprune.eval.mean import Mean
+from videoprune.eval.metrics import Accuracy, Record, Score, Tally, clustered_interval, is_correct
 
 _DIGITS = 6
 
 
-def summarize(records: Sequence[Record]) -> dict[str, Any]:
-    """What summary.json holds: accuracy, counts, mean tokens, mean seconds by stage. Plain numbers only.
+def summarize(records: Iterable[Record]) -> dict[str, Any]:
+    """What summary.json holds: accuracy, counts, mean tokens, mean seconds by stage. Plain numbers only. Records are
+    read once, one by one.
 
     accuracy: fractions. `overall` and its interval (95 %, bootstrap by video) divide by all questions,
     `answered` by the answered ones; None where there are none. tokens: the mean of every figure in "tokens",
@@ -29,19 +24,30 @@ def summarize(records: Sequence[Record]) -> dict[str, Any]:
     records that name the stage.
     Raises ValueError if a question_id appears twice, or token figures do not fit together.
     """
-    measured = [r["tokens"] for r in records if r.get("tokens")]
-    timed = [r["seconds"] for r in records if r.get("seconds")]
+    tally, tokens, seconds = Tally(), Mean("tokens"), Mean("seconds")
+    correct, videos, names = bytearray(), array("q"), dict[str, int]()
+    for record in records:
+        tally.add(record)
+        correct.append(is_correct(record))
+        videos.append(names.setdefault(record["video_id"], len(names)))
+        if record.get("tokens"):
+            tokens.add(record["tokens"])
+        if record.get("seconds"):
+            seconds.add(record["seconds"])
+    scores = tally.accuracy()
+    overall, failed = scores.overall, tally.outcomes["failed"]
+    measured = {"measured": tokens.count}
     return {
-        "accuracy": _accuracy(records),
+        "accuracy": _accuracy(scores, _interval(correct, videos, names)),
         "counts": {
-            "questions": len(records),
-            "answered": sum(map(is_answered, records)),
-            "failed": sum(map(is_failed, records)),
-            "parse_failures": len(parse_failures(records)),
-            "outcomes": dict(sorted(Counter(r["outcome"] for r in records).items())),
+            "questions": overall.questions,
+            "answered": overall.answered,
+            "failed": failed,
+            "parse_failures": overall.questions - failed - overall.answered,
+            "outcomes": dict(sorted((k, n) for k, n in tally.outcomes.items() if n)),
         },
-        "tokens": {"measured": len(measured), **_mean(measured, "tokens")} if measured else {"measured": 0},
-        "seconds": _mean(timed, "seconds") if timed else {},
+        "tokens": measured | tokens.value() if tokens.count else measured,
+        "seconds": seconds.value() if seconds.count else {},
     }
 
 
@@ -59,13 +65,16 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _accuracy(records: Sequence[Record]) -> dict[str, Any]:
-    scores = accuracy(records)
-    interval = None
-    if records:
-        correct = [is_correct(r) for r in records]
-        low, high = clustered_interval(correct, [r["video_id"] for r in records])
-        interval = [round(low, _DIGITS), round(high, _DIGITS)]
+def _interval(correct: bytearray, videos: array[int], names: Mapping[str, int]) -> list[float] | None:
+    """videos: the number of each one's video, as `names` has it."""
+    if not correct:
+        return None
+    told = list(names)
+    low, high = clustered_interval(np.frombuffer(correct, np.uint8), [told[v] for v in videos])
+    return [round(low, _DIGITS), round(high, _DIGITS)]
+
+
+def _accuracy(scores: Accuracy, interval: list[float] | None) -> dict[str, Any]:
     return {
         "overall": _round(scores.overall.of_all),
         "overall_ci95": interval,
@@ -82,23 +91,6 @@ def _group(score: Score) -> dict[str, Any]:
         "n": score.questions,
         "n_answered": score.answered,
     }
-
-
-def _mean(values: Sequence[Any], name: str) -> Any:
-    """Mean of numbers, lists (element by element) or mappings (key by key, over those that have the key)."""
-    first = values[0]
-    if all(isinstance(v, Mapping) for v in values):
-        keys = dict.fromkeys(key for v in values for key in v)
-        return {key: _mean([v[key] for v in values if key in v], f"{name}.{key}") for key in keys}
-    if all(isinstance(v, list | tuple) for v in values):
-        lengths = {len(v) for v in values}
-        if len(lengths) > 1:
-            raise ValueError(f"{name}: lists of lengths {sorted(lengths)}; allowed: one length in a run")
-        return [_mean([v[i] for v in values], f"{name}[{i}]") for i in range(len(first))]
-    if not all(isinstance(v, int | float) for v in values):
-        wrong = next(v for v in values if not isinstance(v, int | float))
-        raise ValueError(f"{name}={wrong!r}; allowed: a number in every record")
-    return round(sum(values) / len(values), _DIGITS)
 
 
 def _round(value: float | None) -> float | None:

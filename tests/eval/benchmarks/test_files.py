@@ -94,7 +94,8 @@ def test_results_hold_every_text(tmp_path: Path) -> None:
         results.append(rows)
     assert list(read_rows(path).values()) == rows
     with Results(path) as results:
-        assert list(results.rows.values()) == rows
+        assert list(results.index) == [row["question_id"] for row in rows]
+    assert list(read_rows(path).values()) == rows
     assert path.read_bytes().decode("utf-8").count("\n") == len(rows)
     found, _ = prediction_rows(benchmark("msvd"), [path], [Sample(r["question_id"], "v", "?") for r in rows])
     assert [row["text"] for row in found] == [row["text"] for row in rows]

@@ -22,7 +22,7 @@ def test_rows_come_back_and_the_last_of_a_question_counts(tmp_path: Path) -> Non
         results.append([{**ROWS[0], "n": 9}])
     assert len(path.read_bytes().splitlines()) == 3  # nothing is ever rewritten
     with Results(path) as results:
-        assert results.rows == {"0": {**ROWS[0], "n": 9}, "1": ROWS[1]}
+        assert list(results.index) == ["0", "1"]
     assert read_rows(path) == {"0": {**ROWS[0], "n": 9}, "1": ROWS[1]}
 
 
@@ -39,7 +39,8 @@ def test_a_file_cut_anywhere_keeps_its_whole_lines(
     path.write_bytes(whole[:length])
     kept = whole[:length].count(b"\n")
     with Results(path) as results:
-        assert list(results.rows.values()) == ROWS[:kept]
+        assert list(results.index) == [row["question_id"] for row in ROWS[:kept]]
+        assert list(read_rows(path).values()) == ROWS[:kept]
         results.append(ROWS[kept:])
     assert path.read_bytes() == whole
 
@@ -48,7 +49,7 @@ def test_a_last_line_of_zeros_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_bytes(json.dumps(ROWS[0]).encode() + b"\n" + b"\0" * 20 + b"\n")
     with Results(path) as results:
-        assert results.rows == {"0": ROWS[0]}
+        assert list(results.index) == ["0"]
     assert path.read_bytes().count(b"\n") == 1
 
 
@@ -68,7 +69,7 @@ def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="another run"):
             Results(path, restart=True)
     with Results(path) as results:
-        assert results.rows == {"0": ROWS[0]}
+        assert list(results.index) == ["0"]
 
 
 def test_restart_empties_the_file(tmp_path: Path) -> None:
@@ -76,7 +77,7 @@ def test_restart_empties_the_file(tmp_path: Path) -> None:
     with Results(path) as results:
         results.append(ROWS)
     with Results(path, restart=True) as results:
-        assert results.rows == {}
+        assert not len(results.index)
         results.append(ROWS[:1])
     assert read_rows(path) == {"0": ROWS[0]}
 
