@@ -61,6 +61,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Status 1 if a question had no video to be answered from."""
     from pipelines.configuring import load_prune
     from pipelines.run.evaluation import RunSettings, evaluate
+    from pipelines.run.lost_device import LostDeviceError
     from pipelines.run.results import model_fingerprint
     from pipelines.run.tasks import open_task
 
@@ -69,7 +70,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     _tell_missing(task)
     out = _out(args, task, prune)
     settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
-    summary = evaluate(task, _runner(args, task, prune), out, settings, restart=args.restart)
+    try:
+        summary = evaluate(task, _runner(args, task, prune), out, settings, restart=args.restart)
+    except LostDeviceError as error:
+        print(f"videoprune: {error}; the same command goes on with what is missing", file=sys.stderr)
+        return 1
     return _print_summary(summary, out, task.title)
 
 

@@ -27,6 +27,12 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16-le", errors="surrogatepass").decode("utf-16-le", errors="replace")
 
 
+def check_positions(tokens: int, positions: int) -> None:
+    """Raises ValueError for more tokens of text than the LLM has positions: they would take hours and mean nothing."""
+    if tokens > positions:
+        raise ValueError(f"question: {tokens} tokens; allowed: at most {positions}, the positions of the LLM")
+
+
 def option_texts(options: Sequence[str]) -> tuple[str, ...]:
     """Options without their letters: ("A. red", "B. blue") -> ("red", "blue").
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from pipelines.measure.turns import WARM_UP_TOKENS
+from pipelines.run.lost_device import raise_if_lost
 from pipelines.run.rows import answered_row, failed_rows, shares
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.neighbours import neighbours
 from videoprune.result_row import ResultRow
-from videoprune.types import Encoded, Sample, VideoFrames
+from videoprune.types import Answer, Encoded, Sample, VideoFrames
 
 BATCH = 16  # questions in one call of the LLM
 
@@ -25,8 +26,9 @@ class ModelStage:
     """Frames -> one row per question, as in results.jsonl but without its `key`.
 
     batch: questions in one call of the LLM, of one clip or of several that were encoded together, while their visual
-    tokens are no more than `tokens`. A clip that raises becomes failed rows with the error's traceback, so that one
-    strange clip does not end a long run; settings that no clip could pass raise ValueError in `setup`.
+    tokens are no more than `tokens`. A question that raises becomes a failed row with the error's traceback, a clip
+    that cannot be encoded such rows of all its questions: one strange row neither ends a long run nor takes others
+    along. Settings that no clip could pass raise ValueError in `setup`; LostDeviceError: nothing would work any more.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class ModelStage:
         try:
             rows = self._rows(ready) if ready else []
         except Exception as error:
+            raise_if_lost(error)
             alone = len(ready) == 1
             rows = [_failed(clip, Failure.of(error)) if alone else self.process(clip) for clip, _ in ready]
         left = iter(rows)
@@ -92,11 +95,25 @@ class ModelStage:
         ]
         rows: list[list[ResultRow]] = [[] for _ in clips]
         for part in self._calls(items, encoded):
-            asked, samples = [encoded[i] for i, _ in part], [sample for _, sample in part]
-            answers = self._engine.answer(asked, samples, max_new_tokens=self.max_new_tokens)
+            answers = self._answers([(encoded[i], sample) for i, sample in part])
             for (i, sample), answer in zip(part, answers, strict=True):
-                rows[i].append(answered_row(sample, answer, clips[i][1], shared[i]))
+                if isinstance(answer, Failure):
+                    rows[i] += failed_rows(ClipItem(sample.video, (sample,)), answer, shared[i])
+                else:
+                    rows[i].append(answered_row(sample, answer, clips[i][1], shared[i]))
         return rows
+
+    def _answers(self, part: Sequence[tuple[Encoded, Sample]]) -> list[Answer | Failure]:
+        """Of one call of the LLM. Where it raises, each question is asked alone."""
+        assert self._engine is not None
+        asked, samples = zip(*part, strict=True)
+        try:
+            return list(self._engine.answer(asked, samples, max_new_tokens=self.max_new_tokens))
+        except Exception as error:
+            raise_if_lost(error)
+            if len(part) == 1:
+                return [Failure.of(error)]
+        return [answer for one in part for answer in self._answers([one])]
 
     def _calls(
         self, items: Sequence[ClipItem], encoded: Sequence[Encoded]

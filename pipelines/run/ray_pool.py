@@ -18,6 +18,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.stages import ClipItem, Failure
 
 
@@ -106,11 +107,10 @@ class Pool:
         try:
             ray.get(receipt)
         except RayTaskError as error:
-            if not isinstance(error.cause, RayError):
+            if not isinstance(error.cause, RayError | LostDeviceError):
                 raise error.cause from None  # the stage raised it: the run ends, as it would locally
-            failure = self._failure(
-                _first_sentence(error.cause), error
-            )  # its argument was lost with a machine
+            # Its argument was lost with a machine, or its device.
+            failure = self._failure(_first_sentence(error.cause), error)
         except RayActorError as error:
             failure = self._failure(f"the process died ({_first_sentence(error)})", error)
         except RayError as error:

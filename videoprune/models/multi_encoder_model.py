@@ -21,6 +21,7 @@ from videoprune.plug.current_pass import trace
 from videoprune.plug.prefix import Prefix
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings
+from videoprune.prompts import check_positions
 from videoprune.prune.registry import draws
 from videoprune.types import Encoded, KeepPlan, Survivors, Trace, VideoFrames, VisualTokens
 
@@ -82,6 +83,8 @@ class MultiEncoderModel:
         same = all(e is encoded[0] for e in encoded)
         tokens = batch_of([e.features for e in (encoded[:1] if same else encoded)])
         text = self.tokenizer(list(prompts), return_tensors="pt", padding=True).to(self.device)
+        positions = self.model.language_model.config.max_position_embeddings
+        check_positions(text["input_ids"].shape[1], positions)
         started = now(self.device)
         prefix = prefix_of_rows(
             encoded, settings.config.llm, self.device, lambda clips: self._prefix(clips, settings)

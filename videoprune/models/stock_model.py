@@ -30,6 +30,7 @@ from videoprune.plug.llm_door import overflowed, visual_places
 from videoprune.plug.prefix import Prefix, shared_layers
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
+from videoprune.prompts import check_positions
 from videoprune.prune.registry import draws
 from videoprune.types import Encoded, Survivors, Trace, VideoFrames
 
@@ -114,7 +115,10 @@ class StockVideoModel:
     ) -> tuple[list[str], list[Trace]]:
         """What is the same for all questions about a clip is computed once for them."""
         features: list[Features] = [e.features for e in encoded]
-        inputs = self._moved(self.inputs([f.clip for f in features], prompts))
+        inputs = self.inputs([f.clip for f in features], prompts)
+        text = inputs["attention_mask"].bool() & ~self._visual(inputs["input_ids"])
+        check_positions(int(text.sum(1).max()), self.model.config.get_text_config().max_position_embeddings)
+        inputs = self._moved(inputs)
         given = {features[0].kind: joined([f.output for f in features])}
         started = now(self.device)
         # A plain generation of greedy tokens; it is told what was encoded before, and which places are empty.

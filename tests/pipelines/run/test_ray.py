@@ -6,12 +6,14 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 
 from pipelines.run import local
 from pipelines.run import ray as ray_executor
+from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
 from pipelines.run.ray_cluster import check_reachable
@@ -93,6 +95,26 @@ def test_the_traceback_of_an_actor_reaches_the_row(free_cluster: None, tiny: Pat
     ]
     assert {row["reason"] for row in rows} == {"RuntimeError: no room"}
     assert all("in _rows" in row["traceback"] for row in rows)
+
+
+def test_an_actor_that_lost_its_device_is_replaced(
+    free_cluster: None, tiny: Path, clips: Path, tmp_path: Path
+) -> None:
+    lost = tmp_path / "lost"
+
+    class Losing(ModelStage):
+        def process_all(self, *args: Any) -> list:
+            if not lost.exists():
+                lost.touch()
+                raise LostDeviceError("CUDA error: device-side assert triggered")
+            return super().process_all(*args)
+
+    stage = Losing(str(tiny), preset("none"), device="cpu", max_new_tokens=1)
+    items = group_by_video(load(clips))
+    found = by_question(ray_executor.run(items, DecodeStage(4, (32, 32)), stage))
+    assert lost.exists()
+    assert len(found) == len(load(clips))
+    assert {row["outcome"] for row in found.values()} == {"complete"}
 
 
 def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, clips: Path) -> None:

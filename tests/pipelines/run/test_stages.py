@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.run import local
+from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.rows import failed_rows
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, Failure, group_by_video
@@ -194,6 +197,42 @@ def test_a_strange_clip_costs_its_group_nothing(
     assert {row["reason"] for row in found[2]} == {"RuntimeError: no room"}
     for rows, those in zip((found[0], found[3]), (expected[0], expected[2]), strict=True):
         assert without_seconds(rows) == without_seconds(those)
+
+
+def test_a_strange_question_costs_its_clip_nothing(engine: Engine, items: list[ClipItem]) -> None:
+    """A text that no model could read, in the middle of a clip's questions."""
+
+    def run(asked: list[ClipItem]) -> list[dict]:
+        decode = DecodeStage(engine.num_frames, engine.frame_size)
+        stage = ModelStage.around(engine, max_new_tokens=1)
+        return [row for rows in local.run(asked, decode, stage) for row in rows]
+
+    expected = run(items)
+    endless = replace(items[0].samples[0], question_id="endless", question="which " * 10_000)
+    first = replace(items[0], samples=(items[0].samples[0], endless, *items[0].samples[1:]))
+    found = {row["question_id"]: row for row in run([first, *items[1:]])}
+    lost = found.pop("endless")
+    assert (lost["outcome"], lost["kind"]) == ("failed", "ValueError")
+    assert re.fullmatch(r"ValueError: question: \d{5} tokens; allowed: at most \d+, .*", lost["reason"])
+    assert without_seconds(list(found.values())) == without_seconds(expected)
+
+
+def test_a_lost_device_ends_the_stage(
+    engine: Engine, items: list[ClipItem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every later question would fail too: the process must go, not the questions."""
+
+    def lost(*_: object, **__: object) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    for name in ("answer", "encode"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Engine, name, lost)
+            decode = DecodeStage(engine.num_frames, engine.frame_size)
+            stage = ModelStage.around(engine, max_new_tokens=1)
+            stage.setup = lambda: None  # type: ignore[method-assign]
+            with pytest.raises(LostDeviceError, match="device-side assert"):
+                list(local.run(items, decode, stage))
 
 
 class FakeEngine:
