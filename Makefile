@@ -12,7 +12,7 @@ OLDEST_TESTS := $(filter-out tests/video,$(MODEL_TESTS)) --ignore tests/plug/tes
 # Two processes with one thread each: torch gains little from a second thread on models as small as these.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-newest test-oldest check format tables clean
+.PHONY: demo test test-newest test-oldest check format tables chaos clean
 
 $(STAMP): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -53,6 +53,10 @@ tables: $(STAMP)
 	$(BIN)/videoprune tables --out docs
 	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model llava-demo,qwen-demo
 	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model demo --only fusion
+
+# Kills parts of a run on two Ray nodes, a hundred times, and counts rows: some 20 minutes.
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos --kills 100
 
 clean:
 	rm -rf $(VENV) runs

@@ -24,7 +24,7 @@ from itertools import islice
 from typing import Any
 
 from pipelines.run.model_stage import ModelStage
-from pipelines.run.ray_cluster import cluster
+from pipelines.run.ray_cluster import Lookout, cluster
 from pipelines.run.ray_pool import Pool, RayOptions, Work, maker, ray
 from pipelines.run.rows import failed_rows
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
@@ -57,14 +57,16 @@ class _Run:
         decode_cpus, model_cpus, gpus = _shares(options, model.device)
         self.decoders = Pool("decode", maker(decode, decode_cpus), options.decoders, options)
         self.models = Pool("model", maker(model, model_cpus, gpus), options.models, options)
+        self.lookout = Lookout()
 
     def rows(self) -> Iterator[list[ResultRow]]:
         try:
             while self._fill():
                 pools = (self.decoders, self.models)
                 receipts = [receipt for pool in pools for receipt in pool.calls]
-                timeout = min(pool.next_deadline() for pool in pools)
+                timeout = min(self.lookout.seconds, *(pool.next_deadline() for pool in pools))
                 ray.wait(receipts, timeout=timeout + 0.05, fetch_local=False)  # until the first is there
+                self.lookout.look()
                 ready, _ = ray.wait(receipts, num_returns=len(receipts), timeout=0, fetch_local=False)
                 for receipt in ready:
                     yield from self._collect(receipt)

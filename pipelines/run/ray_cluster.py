@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -44,6 +45,30 @@ def cluster(options: RayOptions) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+class ClusterLostError(ConnectionError):
+    """This process's own node has left the cluster: calls of its actors would never end."""
+
+
+class Lookout:
+    """Looks every few seconds whether the cluster is still there. Ray tells a driver of every node but its own."""
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds = seconds
+        self._node = ray.get_runtime_context().get_node_id()
+        self._last = time.monotonic()
+
+    def look(self) -> None:
+        """Raises ClusterLostError."""
+        if time.monotonic() - self._last < self.seconds:
+            return
+        self._last = time.monotonic()
+        if not any(node["NodeID"] == self._node and node["Alive"] for node in ray.nodes()):
+            raise ClusterLostError(
+                f"node {self._node[:12]} of this process has left the cluster; the same command goes on with what is "
+                "missing, on a cluster that is there"
+            )
 
 
 @contextmanager

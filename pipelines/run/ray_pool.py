@@ -128,6 +128,10 @@ class Pool:
         lost = []
         for receipt, call in overdue:
             del self.calls[receipt]
+            if call.work is None and (self.free or self.busy):  # the others go on without it
+                ray.kill(call.actor)
+                self._start()
+                continue
             if call.work is None:
                 raise RuntimeError(
                     f"{self.name}: an actor was not ready after {self.options.start_seconds:g} s; "
