@@ -1,11 +1,11 @@
 """Time to first token on a GPU: stock models of true shape with random weights, every method in turn in one run.
 
-    PYTHONPATH=. python scripts/bench_gpu.py --out runs/gpu --budget 3000
+    PYTHONPATH=. python scripts/bench_gpu.py --out runs/gpu
 
 Needs torch, transformers and einops, no decoder and no ray. Each cell (a shape, a number of frames, a number of clips
 in a call) goes to OUT/results.jsonl when it is done; the same command goes on where the last one stopped.
-OUT/results.json and OUT/table.md hold everything so far. Weights are random: the time is right, the answers mean
-nothing.
+OUT/results.json and OUT/table.md hold everything so far. After --budget seconds no new cell begins. Status 1 if
+something raised, out of memory apart. Weights are random: the time is right, the answers mean nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from pipelines.measure.cell_rows import FAILED, failed_row, measured_rows, row_name
+from pipelines.measure.cell_rows import FAILED, failed_row, is_error, measured_rows, row_name
 from pipelines.measure.cells import Cell, LoadedModel, Setup, Taken, cells, free, measure, measure_launches
 from pipelines.measure.environment import (
     gpu_details,
@@ -36,7 +36,8 @@ from pipelines.measure.plan import BASELINE, STOCK, Setting, settings_of
 from pipelines.measure.report.cells import markdown
 from pipelines.measure.same_run import keep_facts
 from pipelines.measure.turns import explained
-from pipelines.run.results import Results, Row, model_fingerprint, write_whole
+from pipelines.run.results import Results, model_fingerprint, read_rows, write_whole
+from pipelines.run.row_index import Row
 from videoprune.config import PruneConfig
 from videoprune.models.random_weights import shape_names
 
@@ -44,7 +45,7 @@ SHAPES = ("llava-onevision-7b", "qwen2.5-vl-7b", "qwen3-vl-8b")
 METHODS = ("videoprune", "evoprune", "divprune", "fastv")
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     warnings.simplefilter("ignore")
     setup = Setup(args.device, args.dtype, (args.size[0], args.size[1]), args.text, args.runs, args.warmup)
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         run = Run(results, wanted, setup, args.budget)
         run.all(plan, lambda: report(args.out, results, plan, setup, about))
     print((args.out / "table.md").read_text(), end="")
+    return int(any(map(is_error, read_rows(args.out / "results.jsonl").values())))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -82,7 +84,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--text", type=int, default=40, help="tokens of the question")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds; then no new cell begins")
+    parser.add_argument(
+        "--budget", type=float, default=1200, help="seconds; then no new cell begins (default: 1200)"
+    )
     return parser.parse_args(argv)
 
 
@@ -124,11 +128,11 @@ class Run:
             report()
 
     def done(self, cell: Cell) -> bool:
-        return all(row_name(cell, v) in self.results.rows for v in self.wanted)
+        return all(row_name(cell, v) in self.results.index for v in self.wanted)
 
     def estimate(self, cell: Cell) -> float:
         """Seconds that `cell` may take; 0 before there is any."""
-        for row in reversed(self.results.rows.values()):
+        for row in reversed(read_rows(self.results.path).values()):
             if "cell_seconds" in row:
                 work = row["frames"] * row["concurrency"]
                 return row["cell_seconds"] * cell.frames * cell.concurrency / work
@@ -139,7 +143,7 @@ class Run:
         failed before is not tried again."""
         started = time.monotonic()
         print(cell, file=sys.stderr)
-        known = self.results.rows
+        known = read_rows(self.results.path)
         names = {v.label: row_name(cell, v) for v in self.wanted}
         failed = {label for label, n in names.items() if known.get(n, {}).get("status") == FAILED}
         loaded = self.load(cell)
@@ -176,7 +180,7 @@ class Run:
 
 def report(out: Path, results: Results, plan: Sequence[Cell], setup: Setup, about: dict[str, Any]) -> None:
     """Everything so far, cells of earlier runs in the same folder with it."""
-    rows: list[Row] = list(results.rows.values())
+    rows: list[Row] = list(read_rows(results.path).values())
     there = {(r["shape"], r["frames"], r["concurrency"]) for r in rows}
     left = [dataclasses.asdict(c) for c in plan if (c.shape, c.frames, c.concurrency) not in there]
     whole = {"environment": about, "cells": rows, "not_measured": left}
@@ -193,4 +197,4 @@ def heading(about: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

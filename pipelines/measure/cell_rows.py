@@ -30,6 +30,11 @@ def failed_row(cell: Cell, setting: Setting, reason: str) -> Row:
     return {**_named(cell, setting), "status": FAILED, "reason": reason}
 
 
+def is_error(row: Row) -> bool:
+    """Whether something raised there; running out of memory is a finding."""
+    return row["status"] == FAILED and not row["reason"].startswith("OutOfMemoryError")
+
+
 def measured_rows(
     loaded: LoadedModel, cell: Cell, seen: Sequence[tuple[Setting, Taken]], *, cell_seconds: float
 ) -> list[Row]:

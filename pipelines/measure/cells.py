@@ -24,7 +24,7 @@ from videoprune import apply, remove, trace
 from videoprune.clock import now
 from videoprune.models.random_weights import random_inputs, random_model
 
-REFUSALS = (RuntimeError, ValueError)  # out of memory, no kernel for these shapes, not for this family
+REFUSALS = (Exception,)  # out of memory, no kernel for these shapes, not for this family: a row says it
 
 
 @dataclass(frozen=True)

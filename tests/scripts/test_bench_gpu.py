@@ -149,7 +149,7 @@ def test_out_of_memory_is_a_row_and_the_rest_goes_on(shape, tmp_path, monkeypatc
         take(self, variant, *args)
 
     monkeypatch.setattr(LoadedModel, "take", full)
-    bench_gpu.main(command(shape, out, "--concurrency", "1", "2"))
+    assert bench_gpu.main(command(shape, out, "--concurrency", "1", "2")) == 0
     by = {(r["concurrency"], r["variant"]): r for r in rows(out)}
     for clips in (1, 2):
         failed = by[clips, "divprune@0.25"]
@@ -174,10 +174,27 @@ def test_a_model_that_does_not_fit_is_rows_too(shape, tmp_path, monkeypatch):
 
 
 def test_what_a_family_refuses_is_a_row(shape, tmp_path):
-    bench_gpu.main(command(shape, tmp_path / "out", "--methods", "meteor"))
+    assert bench_gpu.main(command(shape, tmp_path / "out", "--methods", "meteor")) == 1
+    assert "`meteor@0.25` ERROR: ValueError" in (tmp_path / "out" / "table.md").read_text()
     by = {r["variant"]: r for r in rows(tmp_path / "out")}
     assert by["meteor@0.25"]["reason"].startswith("ValueError: encoder.method='meteor'; allowed")
     assert by["none"]["status"] == "measured"
+
+
+def test_a_cell_that_raises_is_an_error_and_the_rest_goes_on(shape, tmp_path, monkeypatch):
+    take = LoadedModel.take
+
+    def broken(self, variant, *args):
+        if variant.method == "divprune":
+            raise KeyError("no such kernel")
+        take(self, variant, *args)
+
+    monkeypatch.setattr(LoadedModel, "take", broken)
+    assert bench_gpu.main(command(shape, tmp_path / "out")) == 1
+    by = {r["variant"]: r for r in rows(tmp_path / "out")}
+    assert by["divprune@0.25"]["reason"] == "KeyError: 'no such kernel'"
+    assert by["videoprune@0.25"]["status"] == "measured"
+    assert "- `divprune@0.25` ERROR: KeyError" in (tmp_path / "out" / "table.md").read_text()
 
 
 def test_the_budget_ends_it(shape, tmp_path, monkeypatch, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.measure.cell_rows import FAILED, MEASURED
+from pipelines.measure.cell_rows import FAILED, MEASURED, is_error
 from pipelines.measure.cells import Setup
 from pipelines.run.results import Row
 from videoprune.eval.summary import markdown_table
@@ -52,7 +52,11 @@ def _cell_table(rows: Sequence[Row]) -> str:
         lines += [f"Prompts of {measured[0]['prompt']} tokens before pruning.", ""]
         shown = [dict(zip(_HEAD, _shown(r), strict=True)) for r in measured]
         lines.append(markdown_table(shown, _HEAD).rstrip())
-    failed = [f"- `{r['variant']}` not measured: {r['reason']}" for r in rows if r["status"] == FAILED]
+    failed = [
+        f"- `{r['variant']}` {'ERROR' if is_error(r) else 'not measured'}: {r['reason']}"
+        for r in rows
+        if r["status"] == FAILED
+    ]
     return "\n".join([*lines, *([""] if measured and failed else []), *failed])
 
 
