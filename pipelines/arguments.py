@@ -103,6 +103,15 @@ def counts(text: str) -> tuple[int, ...]:
     return tuple(count(part) for part in text.split(","))
 
 
+def at_least_at_most(text: str) -> tuple[int, int]:
+    """4 -> (4, 4), 1:8 -> (1, 8)."""
+    least, colon, most = text.partition(":")
+    low, high = count(least), count(most if colon else least)
+    if low > high:
+        raise argparse.ArgumentTypeError(f"{text}; allowed: N, or N:M with M from N on")
+    return low, high
+
+
 def numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 

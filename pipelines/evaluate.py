@@ -16,6 +16,7 @@ from pipelines.arguments import (
     add_model,
     add_protocol,
     add_prune,
+    at_least_at_most,
     command,
     count,
     shard,
@@ -46,7 +47,13 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="questions in one call of the LLM, of one video or several (default: 16)",
     )
-    ev.add_argument("--workers", type=count, default=1, metavar="N", help="ray: decoding actors (default: 1)")
+    ev.add_argument(
+        "--workers",
+        type=at_least_at_most,
+        default=(1, 1),
+        metavar="N[:M]",
+        help="ray: decoding actors beside each model, N, or from N to M as the model needs them (default: 1)",
+    )
     ev.add_argument("--models", type=count, default=1, metavar="N", help="ray: model actors (default: 1)")
     ev.add_argument(
         "--ray-address",
@@ -92,7 +99,8 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Runner:
     if args.executor == "ray":
         from pipelines.run import ray
 
-        options = ray.RayOptions(decoders=args.workers, models=args.models, address=args.ray_address)
+        least, most = args.workers
+        options = ray.RayOptions(least, args.models, most, address=args.ray_address)
         return partial(ray.run, decode=decode, model=model, options=options)
     from pipelines.run import local
 

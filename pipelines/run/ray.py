@@ -1,14 +1,13 @@
 """Runs the stages in pools of Ray actors: decoding on many cores, models beside it, on one machine or several.
 
 Decoding videos is slow, uneven, and now and then it hangs or takes its process down. So an actor works on one
-group of items at a time, a bounded number of groups is under way, and each has a deadline. An actor that hangs is
+group of items at a time, what is under way is bounded by bytes, and each call has a deadline. An actor that hangs is
 killed, one that died is replaced, and the items are tried again, each alone; after `retries` an item is set aside as
-failed, with the reason, and the others go on.
+failed, with the reason, and the others go on. Who does what next is `schedule`'s business.
 
-What travels: an item is a path and its questions, a row is text and numbers. Decoded frames are small (8 x
-112 x 112 x 3 bytes, 300 KB). They go by object reference from the decoding actor's object store straight to
-the model actor and never pass the caller. Each call returns a receipt next to its result, so that the caller
-learns how it ended without fetching the result. At most `decoders + 2 * models` groups exist at a time. Models
+What travels: an item is a path and its questions, a row is text and numbers. Decoded frames go by object reference from
+the decoding actor to a model actor on the same node, through that node's object store, and never pass the caller. Each
+call returns a receipt next to its result, so that the caller learns how it ended without fetching the result. Models
 stay inside their actors.
 
 On several machines, the videos and the model's folder must have the same path on each, and the package must
@@ -18,15 +17,15 @@ be installed there. Only this module, `ray_cluster` and `ray_pool` see ray.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray_cluster import Lookout, cluster
-from pipelines.run.ray_pool import Pool, RayOptions, Work, maker, ray
+from pipelines.run.ray_pool import Ended, Member, Pool, RayOptions, Work, maker, ray
 from pipelines.run.rows import failed_rows
+from pipelines.run.schedule import Decode, Infer, Limits, Schedule, Start
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from videoprune.result_row import ResultRow
 
@@ -45,7 +44,7 @@ def run(
 
 
 class _Run:
-    """One pass over the items: what waits for a decoder, what waits for a model, and the two pools."""
+    """One pass over the items: the schedule, and the two pools that do what it says."""
 
     def __init__(
         self, items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, options: RayOptions
@@ -53,42 +52,50 @@ class _Run:
         self.options = options
         self.groups = model.groups(items)
         self.again: deque[Work] = deque()
-        self.decoded: deque[Work] = deque()
+        self.schedule = Schedule[Member, Work](
+            self._next, Limits((options.decoders, options.most), options.waiting_bytes)
+        )
         decode_cpus, model_cpus, gpus = _shares(options, model.device)
-        self.decoders = Pool("decode", maker(decode, decode_cpus), options.decoders, options)
-        self.models = Pool("model", maker(model, model_cpus, gpus), options.models, options)
+        self.decoders = Pool("decode", maker(decode, decode_cpus), options)
+        self.models = Pool("model", maker(model, model_cpus, gpus), options)
+        for _ in range(options.models):
+            self.models.start()
         self.lookout = Lookout()
 
     def rows(self) -> Iterator[list[ResultRow]]:
+        pools = (self.decoders, self.models)
         try:
-            while self._fill():
-                pools = (self.decoders, self.models)
+            while self._act():
                 receipts = [receipt for pool in pools for receipt in pool.calls]
                 timeout = min(self.lookout.seconds, *(pool.next_deadline() for pool in pools))
                 ray.wait(receipts, timeout=timeout + 0.05, fetch_local=False)  # until the first is there
                 self.lookout.look()
                 ready, _ = ray.wait(receipts, num_returns=len(receipts), timeout=0, fetch_local=False)
                 for receipt in ready:
-                    yield from self._collect(receipt)
+                    decoding = receipt in self.decoders.calls
+                    yield from self._told(
+                        decoding, (self.decoders if decoding else self.models).collect(receipt)
+                    )
                 for pool in pools:
-                    for work, failure in pool.end_overdue():
-                        yield from self._try_again(work, failure)
+                    for ended in pool.overdue():
+                        yield from self._told(pool is self.decoders, ended)
         finally:
             self.decoders.close()
             self.models.close()
 
-    def _fill(self) -> bool:
-        """Hand work to free actors. False once nothing is left or under way."""
-        while self.models.free and self.decoded:
-            ready = self.decoded.popleft()
-            self.models.submit(ready, ready.decoded)
-        room = self.options.decoders + 2 * self.options.models
-        while self.decoders.free and self.decoders.busy + len(self.decoded) + self.models.busy < room:
-            work = self._next()
-            if work is None:
-                break
-            self.decoders.submit(work, work.items)
-        return bool(self.decoders.busy or self.decoded or self.models.busy or self._more_to_come())
+    def _act(self) -> bool:
+        """Do what the schedule says. False once nothing is left or under way."""
+        for action in self.schedule.actions():
+            if isinstance(action, Decode):
+                self.decoders.submit(action.member, action.work, action.work.items)
+            elif isinstance(action, Infer):
+                self.models.submit(action.member, action.work, action.work.decoded)
+            elif isinstance(action, Start):
+                self.schedule.decoder_at(action.node, self.decoders.start(action.node))
+            else:
+                self.decoders.stop(action.member)
+        under_way = self.decoders.busy or self.schedule.waiting or self.models.busy
+        return bool(under_way or self._more_to_come())
 
     def _next(self) -> Work | None:
         if self.again:
@@ -102,19 +109,50 @@ class _Run:
             self.again.appendleft(waiting)
         return waiting is not None
 
-    def _collect(self, receipt: Any) -> Iterator[list[ResultRow]]:
-        decoding = receipt in self.decoders.calls
-        found = (self.decoders if decoding else self.models).collect(receipt)
-        if found is None:
-            return
-        work, result, failure = found
-        if failure is not None:
-            yield from self._try_again(work, failure)
+    def _told(self, decoding: bool, ended: Ended) -> Iterator[list[ResultRow]]:
+        if ended.failure is not None:
+            self._decoder_failed(ended) if decoding else self._model_failed(ended)
+            if ended.call.work is not None:
+                yield from self._try_again(ended.call.work, ended.failure)
         elif decoding:
-            work.decoded = result
-            self.decoded.append(work)
+            self._decoder_answered(ended)
+        elif ended.call.what == "process":
+            self.schedule.finished(ended.call.member.node, ended.call.member, ended.seconds)
+            yield from ray.get(ended.call.result)
+        elif ended.call.what == "where":
+            self.schedule.model_at(ended.call.member.node, ended.call.member)
         else:
-            yield from ray.get(result)
+            self.schedule.model_free(ended.call.member.node, ended.call.member)
+
+    def _decoder_answered(self, ended: Ended) -> None:
+        member, work = ended.call.member, ended.call.work
+        if work is None:
+            self.schedule.decoder_free(member.node, member)
+            return
+        work.decoded = ended.call.result
+        if not self.schedule.decoded(member.node, member, work, ended.size, ended.seconds):
+            self._decode_elsewhere([work])
+
+    def _decoder_failed(self, ended: Ended) -> None:
+        """The schedule asks for another one."""
+        member = ended.call.member
+        if ended.alive:
+            self.decoders.stop(member)
+        self.schedule.decoder_gone(member.node, member, busy=ended.call.work is not None)
+
+    def _model_failed(self, ended: Ended) -> None:
+        member = ended.call.member
+        if ended.alive:
+            self.schedule.model_free(member.node, member)
+            return
+        self._decode_elsewhere(self.schedule.model_gone(member.node, member))
+        self.models.start()
+
+    def _decode_elsewhere(self, works: Sequence[Work]) -> None:
+        """Works that no model will come for: there is nothing wrong with them."""
+        for work in works:
+            work.decoded = None
+        self.again.extend(works)
 
     def _try_again(self, work: Work, failure: Failure) -> Iterator[list[ResultRow]]:
         """Each item by itself, so that a bad one costs its neighbours nothing but time. Only an item that was alone
@@ -131,15 +169,18 @@ class _Run:
 
 
 def _shares(options: RayOptions, device: str | None) -> tuple[float, float, float]:
-    """Cores of a decoding actor, cores of a model actor, GPUs of a model actor, so that all fit at once."""
+    """Cores of a decoding actor, cores of a model actor, GPUs of a model actor, so that all fit at once: a model and
+    its decoders on one node."""
     free = ray.available_resources()
-    cpus, gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
-    if cpus <= 0:
+    if free.get("CPU", 0.0) <= 0:
         raise RuntimeError(f"the cluster has no free CPU: {free}")
-    decoder = min(1.0, _fraction(cpus / (options.decoders + options.models)))
-    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    most = cpus if len(nodes) == 1 else max(nodes) / 2  # an actor must fit on one of several machines
-    model = min((cpus - decoder * options.decoders) / options.models, most)
+    nodes = sorted((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), reverse=True)
+    used = min(options.models, len(nodes))
+    cpus = free["CPU"] if len(nodes) == 1 else nodes[used - 1]
+    models = -(-options.models // used)  # on one node
+    decoder = min(1.0, _fraction(cpus / (models * (options.most + 1))))
+    model = cpus / models - decoder * options.most
+    gpus = free.get("GPU", 0.0)
     wants_gpu = gpus > 0 and (device is None or device.startswith("cuda"))
     gpu = gpus / options.models if wants_gpu else 0.0
     return decoder, float(int(model)) if model >= 1 else _fraction(model), min(1.0, _fraction(gpu))

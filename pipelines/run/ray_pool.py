@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Ray is about to leave a device alone that an actor did not ask for; say so now and silence its warning.
@@ -17,6 +17,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.stages import ClipItem, Failure
@@ -24,14 +25,17 @@ from pipelines.run.stages import ClipItem, Failure
 
 @dataclass(frozen=True)
 class RayOptions:
-    """decoders, models: actors of each kind. address: of a running cluster; None: that of RAY_ADDRESS, else one is
-    started on this machine, with num_cpus of its cores (None: all). item_seconds: deadline of an item in one stage, a
-    group has as many times that; keep it above the decoder's own. start_seconds: of an actor, which loads a model.
-    retries: how often an item is tried again.
+    """models: actors with a model. decoders: decoding actors beside each, at least; most_decoders: at most, None for as
+    many. waiting_bytes: decoded frames that may wait for each model. address: of a running cluster; None: that of
+    RAY_ADDRESS, else one is started on this machine, with num_cpus of its cores (None: all). item_seconds: deadline of
+    an item in one stage, a group has as many times that; keep it above the decoder's own. start_seconds: of an actor,
+    which loads a model. retries: how often an item is tried again.
     """
 
     decoders: int = 1
     models: int = 1
+    most_decoders: int | None = None
+    waiting_bytes: int = 256 * 2**20
     address: str | None = None
     num_cpus: int | None = None
     item_seconds: float = 180.0
@@ -39,11 +43,17 @@ class RayOptions:
     retries: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("decoders", "models", "item_seconds", "start_seconds"):
+        for name in ("decoders", "models", "waiting_bytes", "item_seconds", "start_seconds"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)}; allowed: above 0")
         if self.retries < 0:
             raise ValueError(f"retries={self.retries}; allowed: 0 or more")
+        if self.most < self.decoders:
+            raise ValueError(f"most_decoders={self.most}; allowed: decoders={self.decoders} or more")
+
+    @property
+    def most(self) -> int:
+        return self.decoders if self.most_decoders is None else self.most_decoders
 
 
 class _StageActor:
@@ -52,15 +62,22 @@ class _StageActor:
     def __init__(self, stage: Any, threads: int) -> None:
         self.stage, self.threads = stage, threads
 
+    def where(self) -> str:
+        """The node's id."""
+        return str(ray.get_runtime_context().get_node_id())
+
     def setup(self) -> None:
         import torch
 
         torch.set_num_threads(self.threads)
         self.stage.setup()
 
-    def process(self, value: Any) -> tuple[None, Any]:
-        """A receipt, small enough to fetch at once, and the result, which stays where it is."""
-        return None, self.stage.process_all(value)
+    def process(self, value: Any) -> tuple[tuple[int, float], Any]:
+        """A receipt, small enough to fetch at once, bytes and seconds, and the result, which stays where it is."""
+        started = time.perf_counter()
+        result = self.stage.process_all(value)
+        size = sum(getattr(one, "nbytes", 0) for one in result)
+        return (size, time.perf_counter() - started), result
 
 
 @dataclass
@@ -72,83 +89,119 @@ class Work:
     decoded: Any = None  # reference to their DecodedClips
 
 
+@dataclass(eq=False)
+class Member:
+    """An actor. node: where it is, "" as long as nobody knows."""
+
+    actor: Any
+    node: str = ""
+
+
+What = Literal["where", "setup", "process"]
+
+
 @dataclass
 class Call:
-    actor: Any
+    """What an actor is asked, and since when. work, result: of `process`."""
+
+    member: Member
+    what: What
     since: float
-    work: Work | None = None  # None: the actor is starting
+    work: Work | None = None
     result: Any = None
 
 
-class Pool:
-    """Actors of one stage, each with at most one call under way. `calls` maps receipts to calls."""
+@dataclass(frozen=True)
+class Ended:
+    """How a call ended. size, seconds: of `process`. alive: whether the actor is still there after a failure."""
 
-    def __init__(self, name: str, make: Callable[[], Any], size: int, options: RayOptions) -> None:
+    call: Call
+    failure: Failure | None = None
+    alive: bool = True
+    size: int = 0
+    seconds: float = 0.0
+
+
+class Pool:
+    """Actors of one stage, each with at most one call under way. `calls` maps receipts to calls.
+
+    make: an actor, on a node if one is named. Raises RuntimeError from `collect` and `overdue` where no actor starts.
+    """
+
+    def __init__(self, name: str, make: Callable[[str], Any], options: RayOptions) -> None:
         self.name, self.make, self.options = name, make, options
-        self.free: list[Any] = []
+        self.members: set[Member] = set()
         self.calls: dict[Any, Call] = {}
         self.failed_starts = 0
-        for _ in range(size):
-            self._start()
 
     @property
     def busy(self) -> int:
         return sum(call.work is not None for call in self.calls.values())
 
-    def submit(self, work: Work, value: Any) -> None:
-        actor = self.free.pop()
-        receipt, result = actor.process.options(num_returns=2).remote(value)
-        self.calls[receipt] = Call(actor, time.monotonic(), work, result)
+    def start(self, node: str = "") -> Member:
+        """Its place is asked for where it may be anywhere; then it sets up."""
+        member = Member(self.make(node), node)
+        self.members.add(member)
+        self._ask(member, "setup" if node else "where")
+        return member
 
-    def collect(self, receipt: Any) -> tuple[Work, Any, Failure | None] | None:
-        """How the call of a ready receipt ended: its work, the result's reference, or why there is none."""
+    def stop(self, member: Member) -> None:
+        self.members.discard(member)
+        ray.kill(member.actor)
+
+    def submit(self, member: Member, work: Work, value: Any) -> None:
+        receipt, result = member.actor.process.options(num_returns=2).remote(value)
+        self.calls[receipt] = Call(member, "process", time.monotonic(), work, result)
+
+    def collect(self, receipt: Any) -> Ended:
+        """How the call of a ready receipt ended. An actor that was found goes on with its setup, one that failed is
+        gone."""
         call = self.calls.pop(receipt)
-        failure = None
         try:
-            ray.get(receipt)
+            told = ray.get(receipt)
         except RayTaskError as error:
             if not isinstance(error.cause, RayError | LostDeviceError):
                 raise error.cause from None  # the stage raised it: the run ends, as it would locally
             # Its argument was lost with a machine, or its device.
-            failure = self._failure(_first_sentence(error.cause), error)
+            alive = not isinstance(error.cause, LostDeviceError)
+            return self._failed(call, self._failure(_first_sentence(error.cause), error), alive=alive)
         except RayActorError as error:
-            failure = self._failure(f"the process died ({_first_sentence(error)})", error)
+            return self._failed(call, self._failure(f"the process died ({_first_sentence(error)})", error))
         except RayError as error:
-            failure = self._failure(_first_sentence(error), error)
-        if failure is None:
-            self.free.append(call.actor)
-            self.failed_starts = 0
-        else:
-            self._replace(call, failure)
-        return None if call.work is None else (call.work, call.result, failure)
+            return self._failed(call, self._failure(_first_sentence(error), error))
+        if call.what == "where":
+            call.member.node = told
+            self._ask(call.member, "setup")
+            return Ended(call)
+        self.failed_starts = 0
+        return Ended(call, None, True, *(told or (0, 0.0)))
 
-    def end_overdue(self) -> list[tuple[Work, Failure]]:
-        """Kill and replace actors whose call is past its deadline; the work that they held, and why."""
-        overdue = [(r, c) for r, c in self.calls.items() if self._time_left(c) <= 0]
-        lost = []
-        for receipt, call in overdue:
+    def overdue(self) -> list[Ended]:
+        """Calls that are past their deadline; their actors are killed."""
+        late = [(r, c) for r, c in self.calls.items() if self._time_left(c) <= 0]
+        ended = []
+        for receipt, call in late:
             del self.calls[receipt]
-            if call.work is None and (self.free or self.busy):  # the others go on without it
-                ray.kill(call.actor)
-                self._start()
-                continue
-            if call.work is None:
+            others = any(m is not call.member for m in self.members)
+            if call.what != "process" and not others:
                 raise RuntimeError(
                     f"{self.name}: an actor was not ready after {self.options.start_seconds:g} s; "
                     f"the cluster has free: {ray.available_resources()}"
                 )
-            failure = Failure("deadline", f"{self.name}: no answer within {self._limit(call):g} s, killed")
-            self._replace(call, failure)
-            lost.append((call.work, failure))
-        return lost
+            reason = f"{self.name}: no answer within {self._limit(call):g} s, killed"
+            ended.append(self._failed(call, Failure("deadline", reason), counted=False))
+        return ended
 
     def next_deadline(self) -> float:
         """Seconds until a call is overdue."""
         return max(0.0, min((self._time_left(c) for c in self.calls.values()), default=60.0))
 
     def close(self) -> None:
-        for actor in [*self.free, *(call.actor for call in self.calls.values())]:
-            ray.kill(actor)
+        for member in self.members:
+            ray.kill(member.actor)
+
+    def _ask(self, member: Member, what: Literal["where", "setup"]) -> None:
+        self.calls[getattr(member.actor, what).remote()] = Call(member, what, time.monotonic())
 
     def _time_left(self, call: Call) -> float:
         return call.since + self._limit(call) - time.monotonic()
@@ -158,26 +211,31 @@ class Pool:
             return self.options.start_seconds
         return self.options.item_seconds * len(call.work.items)
 
-    def _start(self) -> None:
-        actor = self.make()
-        self.calls[actor.setup.remote()] = Call(actor, time.monotonic())
-
     def _failure(self, reason: str, error: Exception) -> Failure:
         told = "".join(traceback.format_exception(error))
         return Failure(type(error).__name__, f"{self.name}: {reason}", told)
 
-    def _replace(self, call: Call, failure: Failure) -> None:
-        ray.kill(call.actor)
-        if call.work is None:
+    def _failed(self, call: Call, failure: Failure, *, alive: bool = False, counted: bool = True) -> Ended:
+        if alive:
+            return Ended(call, failure)
+        self.stop(call.member)
+        if call.what != "process" and counted:
             self.failed_starts += 1
             if self.failed_starts > self.options.retries:
                 raise RuntimeError(f"{failure.reason}, {self.failed_starts} times while starting")
-        self._start()
+        return Ended(call, failure, alive=False)
 
 
-def maker(stage: Any, cpus: float, gpus: float = 0.0) -> Callable[[], Any]:
-    remote = ray.remote(_StageActor).options(num_cpus=cpus, num_gpus=gpus, max_restarts=0)
-    return lambda: remote.remote(stage, max(1, int(cpus)))
+def maker(stage: Any, cpus: float, gpus: float = 0.0) -> Callable[[str], Any]:
+    """Makes actors, on the node that is named, or on any, spread over all."""
+
+    def make(node: str) -> Any:
+        where: Any = NodeAffinitySchedulingStrategy(node, soft=False) if node else "SPREAD"
+        options = remote.options(num_cpus=cpus, num_gpus=gpus, max_restarts=0, scheduling_strategy=where)
+        return options.remote(stage, max(1, int(cpus)))
+
+    remote = ray.remote(_StageActor)
+    return make
 
 
 def _first_sentence(error: Exception) -> str:

@@ -62,6 +62,11 @@ class DecodedClip:
     seconds: float
     header: tuple[int, float] | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Of the frames."""
+        return 0 if isinstance(self.frames, Failure) else self.frames.pixels.nbytes
+
 
 class DecodeStage:
     """Video -> frames (T, H, W, 3) at `size`, `num_frames` of them, uniform in time, or as `policy` says.
