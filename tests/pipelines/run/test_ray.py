@@ -13,6 +13,7 @@ import ray
 
 from pipelines.run import local
 from pipelines.run import ray as ray_executor
+from pipelines.run.driver_cost import driver_seconds
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
@@ -122,6 +123,10 @@ def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, cl
     stage = ModelStage(str(tiny), prune, device="cpu")
     with pytest.raises(ValueError, match="not calibrated"):
         list(ray_executor.run(group_by_video(load(clips)), DecodeStage(4, (32, 32)), stage))
+
+
+def test_every_clip_passes_stages_that_do_nothing(free_cluster: None) -> None:
+    assert driver_seconds(40, 1) > 0
 
 
 def test_a_cluster_answers_at_its_address(cluster: None) -> None:
