@@ -46,9 +46,11 @@ from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
 # Share of its tokens that a hard clip keeps, over a standard one that has a quarter of them; some keep as many.
-HARD_TOKENS, AS_MANY = 0.3, 0.2
+HARD_TOKENS, AS_MANY = 0.3, 0.3
+STRETCHED = 0.6  # share of the steps whose visual tokens stand at positions of a longer prompt
 GROUP = 8  # clips that are drawn and encoded together
-NEW_GROUPS_PER_STEP = 0.2  # so a clip serves in about ten steps, with other questions and other tokens
+NEW_GROUPS_PER_STEP = 0.1  # so a clip serves in about twenty steps, with other questions and other tokens
+AT_LEAST = 16  # clips of every setting in use, of each split
 _ALL = (1.0, 1.0)
 
 
@@ -79,19 +81,18 @@ ENCODER_MODES = {
 }
 CURRICULUM = [(1.0, Mode("none", "objects", (0.05, 0.1)))]
 UNMERGED = [
-    (0.45, Mode("none", "objects", (0.05, 0.12))),
-    (0.30, Mode("none", "random", (0.12, 0.4))),
-    (0.12, Mode("none", "cooperative", (0.12, 0.3))),
-    (0.13, Mode("none", "random", _ALL)),
+    (0.33, Mode("none", "objects", (0.05, 0.12))),
+    (0.22, Mode("none", "random", (0.12, 0.4))),
+    (0.10, Mode("none", "cooperative", (0.12, 0.3))),
+    (0.35, Mode("none", "random", _ALL)),
 ]
 MIXTURE = [
-    (0.16, Mode("none", "random", _ALL)),
-    (0.14, Mode("none", "random", (0.1, 0.4))),
+    (0.35, Mode("none", "random", _ALL)),
+    (0.12, Mode("none", "random", (0.1, 0.4))),
     (0.10, Mode("none", "cooperative", (0.1, 0.3))),
-    (0.20, Mode("evo50", "cooperative", (0.12, 0.4))),
+    (0.19, Mode("evo50", "cooperative", (0.12, 0.4))),
     (0.15, Mode("evo50", "random", (0.12, 0.5))),
-    (0.17, Mode("evo37", "cooperative", (0.1, 0.37))),
-    (0.08, Mode("meteor50", "cooperative", (0.12, 0.3))),
+    (0.09, Mode("meteor50", "cooperative", (0.12, 0.3))),
 ]
 
 
@@ -163,8 +164,10 @@ def means(facts: list[dict[str, float]]) -> str:
 
 
 def _wants_clips(store: ClipStore, modes: list[tuple[float, Mode]]) -> bool:
-    """New clips at a steady rate, and at least 32 clips of every setting in use, of both splits."""
-    if any(len(store.clips.get((m.encoder, hard), [])) < 32 for _, m in modes for hard in (False, True)):
+    """New clips at a steady rate, and at least `AT_LEAST` of every setting in use, of both splits."""
+    if any(
+        len(store.clips.get((m.encoder, hard), [])) < AT_LEAST for _, m in modes for hard in (False, True)
+    ):
         return True
     if store.owed < 1:
         return False
@@ -178,7 +181,8 @@ def _least_filled(store: ClipStore, modes: list[tuple[float, Mode]]) -> tuple[st
     for w, m in modes:
         for hard, part in ((False, 1 - HARD_SHARE), (True, HARD_SHARE)):
             share[m.encoder, hard] = share.get((m.encoder, hard), 0) + w * part
-    return min(share, key=lambda n: len(store.clips.get(n, [])) / share[n])
+    held = {name: len(store.clips.get(name, [])) for name in share}
+    return min(share, key=lambda n: (held[n] >= AT_LEAST, held[n] / share[n]))
 
 
 def visual_prefix(
@@ -220,13 +224,21 @@ def visual_prefix(
 
 
 def answer_logits(
-    model: MultiEncoderVLM, z: Tensor, ids: Tensor, labels: Tensor, lengths: list[int]
+    model: MultiEncoderVLM,
+    z: Tensor,
+    ids: Tensor,
+    labels: Tensor,
+    lengths: list[int],
+    places: Tensor | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Logits that predict each labelled token, in the order of labels[labels != IGNORE], (n, V), and the visual
-    tokens' hidden states after `LAYER` and after `LATER` layers (B, K, W)."""
+    tokens' hidden states after `LAYER` and after `LATER` layers (B, K, W). places: positions of the visual tokens (K,),
+    ascending; None: 0 to K - 1."""
     visual = z.shape[1]
+    places = torch.arange(visual) if places is None else places
+    end = int(places[-1]) + 1
     embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
-    positions = torch.cat([torch.arange(visual), *[torch.arange(visual, visual + n) for n in lengths]])
+    positions = torch.cat([places, *[torch.arange(end, end + n) for n in lengths]])
     core = model.language_model.model
     with attention_by_blocks(core.config):
         out = core(
@@ -239,6 +251,15 @@ def answer_logits(
     before = out.last_hidden_state[:, visual - 1 : -1]  # (B, Q, W): the token before each text token
     early, late = (out.hidden_states[i][:, :visual] for i in (LAYER, LATER))
     return model.language_model.lm_head(before[labels != IGNORE]), (early, late)
+
+
+def stretched(kept: int, dense: int, rng: np.random.Generator) -> Tensor | None:
+    """Positions of `kept` tokens as if they lay among up to `dense` (randomized positions, Ruoss et al. 2023): long
+    prompts are learned for the price of short ones."""
+    if kept >= dense or rng.random() >= STRETCHED:
+        return None
+    among = int(rng.integers(kept, dense + 1))
+    return torch.from_numpy(np.sort(rng.choice(among, kept, replace=False)))
 
 
 def clip_loss(
@@ -254,7 +275,15 @@ def clip_loss(
     texts = question_blocks(tokenizer, clips, rng)
     labels = texts.labels
     z, targets, places = visual_prefix(model, clips, pick, keep)
-    logits, hidden = answer_logits(model, z, texts.ids.to(z.device), labels.to(z.device), texts.lengths)
+    dense = sum(one.dense for one in model.towers) * frames_of(clips[0].scene)
+    logits, hidden = answer_logits(
+        model,
+        z,
+        texts.ids.to(z.device),
+        labels.to(z.device),
+        texts.lengths,
+        stretched(z.shape[1], dense, rng),
+    )
     answers = texts.loss(logits)
     words = model.language_model.get_input_embeddings().weight
     aligned, _ = alignment_loss(z, words, tokenizer, targets)
