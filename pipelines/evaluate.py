@@ -24,6 +24,7 @@ from pipelines.arguments import (
 
 if TYPE_CHECKING:
     from pipelines.run.evaluation import Runner
+    from pipelines.run.status import ActorStatus
     from pipelines.run.tasks import Task
     from videoprune.config import PruneConfig
 
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from pipelines.run.evaluation import RunSettings, evaluate
     from pipelines.run.lost_device import LostDeviceError
     from pipelines.run.results import model_fingerprint
+    from pipelines.run.status import ActorStatus
     from pipelines.run.tasks import open_task
 
     prune = load_prune(args.prune, overrides)
@@ -78,14 +80,16 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     out = _out(args, task, prune)
     settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
     try:
-        summary = evaluate(task, _runner(args, task, prune), out, settings, restart=args.restart)
+        actors = ActorStatus()
+        runner = _runner(args, task, prune, actors)
+        summary = evaluate(task, runner, out, settings, restart=args.restart, actors=actors)
     except LostDeviceError as error:
         print(f"videoprune: {error}; the same command goes on with what is missing", file=sys.stderr)
         return 1
     return _print_summary(summary, out, task.title)
 
 
-def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Runner:
+def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
     from pipelines.run.model_stage import ModelStage
     from pipelines.run.stages import DecodeStage
     from videoprune.models.loading import clip_shape
@@ -101,10 +105,10 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Runner:
 
         least, most = args.workers
         options = ray.RayOptions(least, args.models, most, address=args.ray_address)
-        return partial(ray.run, decode=decode, model=model, options=options)
+        return partial(ray.run, decode=decode, model=model, options=options, status=actors)
     from pipelines.run import local
 
-    return partial(local.run, decode=decode, model=model)
+    return partial(local.run, decode=decode, model=model, status=actors)
 
 
 def _tell_missing(task: Task) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.measure.environment import hardware, versions
-from pipelines.run.progress import progress_bar
+from pipelines.run.progress import RunProgress
 from pipelines.run.results import Results, row_key, video_fingerprint, write_whole
 from pipelines.run.row_index import RowIndex
 from pipelines.run.stages import ClipItem, group_by_video
+from pipelines.run.status import ActorStatus, RunStatus
 from pipelines.run.stop import Stop, StoppedError
 from pipelines.run.tasks import Task
 from videoprune.config import PruneConfig
@@ -46,13 +47,16 @@ def evaluate(
     *,
     restart: bool = False,
     shown: bool = True,
+    actors: ActorStatus | None = None,
 ) -> dict[str, Any]:
     """Ask what `out`/results.jsonl does not answer yet, and return what `out`/summary.json then holds.
 
     A clip of which only some questions are answered is asked all of them again; clips that share calls with others
     than in a run that was never stopped may differ from it in the last digits of floats. Rows of failed questions are
-    tried again. SIGINT and SIGTERM end a run as `stop` says. Raises ValueError if `out` holds answers from other
-    settings, another model or other videos, unless `restart`, and StoppedError for a run that was ended.
+    tried again. SIGINT and SIGTERM end a run as `stop` says. actors: what `runner` keeps up to date, to be shown.
+
+    Raises ValueError if `out` holds answers from other settings, another model or other videos, unless `restart`, and
+    StoppedError for a run that was ended.
     """
     items, questions = group_by_video(task.samples), [s.question_id for s in task.samples]
     with Results(out / "results.jsonl", restart=restart) as results:
@@ -60,22 +64,21 @@ def evaluate(
         keys = _keys(items, index, settings, task.digest(), out)
         todo = [item for item in items if not all(index.answered(s.question_id) for s in item.samples)]
         started = time.perf_counter()
-        fresh, stop = 0, Stop()
-        with progress_bar(shown=shown and bool(todo)) as bar, stop.listening():
-            done = sum(map(index.answered, questions))
-            shown_task = bar.add_task("questions", total=len(questions), completed=done)
+        stop, actors = Stop(), actors or ActorStatus()
+        status = RunStatus(len(questions), sum(map(index.answered, questions)), actors)
+        known = status.done
+        with RunProgress(status, shown=shown and bool(todo)) as progress, stop.listening():
             for rows in runner(stop.until(todo)) if todo else ():
                 new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] in keys]
                 new = list(map(task.mark, new)) if task.mark else new
                 results.append([r for r in new if not index.failed_so(r)])
-                fresh += len(new)
-                bar.advance(shown_task, len(new))
+                progress.add(new)
         seconds = time.perf_counter() - started
         left = sum(q not in index for q in questions)
         if stop.signal is not None and left:
             raise StoppedError(len(questions) - left, len(questions), stop)
         records = results.rows(questions)
-    summary = _summary(records, settings, fresh, seconds, out / "summary.json")
+    summary = _summary(records, settings, status.done - known, seconds, actors.busy(), out / "summary.json")
     summary |= task.finish(records, out) if task.finish else {}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)
@@ -109,13 +112,21 @@ def _keys(
 
 
 def _summary(
-    records: Iterable[ResultRow], settings: RunSettings, fresh: int, seconds: float, path: Path
+    records: Iterable[ResultRow],
+    settings: RunSettings,
+    fresh: int,
+    seconds: float,
+    busy: float | None,
+    path: Path,
 ) -> dict[str, Any]:
-    """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed."""
+    """Scores, and what they were made with. A run that had nothing left to ask keeps its earlier speed.
+
+    busy: share of the models' time in which they worked."""
     speed = {
         "questions_asked": fresh,
         "wall_seconds": round(seconds, 6),
         "questions_per_second": round(fresh / seconds, 4),
+        "model_busy": None if busy is None else round(busy, 4),
         "executor": settings.executor,
         "versions": versions(),
         "hardware": hardware(),

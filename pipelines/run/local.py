@@ -12,28 +12,41 @@ from itertools import islice
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
+from pipelines.run.status import ActorStatus
 from pipelines.run.stop import Overdue
 from videoprune.result_row import ResultRow
 
 
 def run(
-    items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, *, ahead: int = 2
+    items: Iterable[ClipItem],
+    decode: DecodeStage,
+    model: ModelStage,
+    *,
+    ahead: int = 2,
+    status: ActorStatus | None = None,
 ) -> Iterator[list[ResultRow]]:
-    """Rows of each item, in the order given. ahead: groups of clips that may be decoded and waiting."""
+    """Rows of each item, in the order given. ahead: groups of clips that may be decoded and waiting. status: kept up to
+    date."""
     if ahead < 1:
         raise ValueError(f"ahead={ahead}; allowed: 1 or more")
-    left = model.groups(items)
+    left, status = model.groups(items), status or ActorStatus()
     waiting: deque[Future[list[DecodedClip]]] = deque()
     pool = ThreadPoolExecutor(1, thread_name_prefix="decode")
     given_up = False
     try:
         decode.setup()
         model.setup()
+        status.models, status.decoders = 1, 1
+        status.begin()
         waiting.extend(pool.submit(decode.process_all, group) for group in islice(left, ahead))
         while waiting:
             decoded = waiting.popleft().result()
             waiting.extend(pool.submit(decode.process_all, group) for group in islice(left, 1))
-            yield from model.process_all(decoded)
+            status.waiting = sum(future.done() for future in waiting)
+            began = status.clock()
+            rows = model.process_all(decoded)
+            status.model_seconds += status.clock() - began
+            yield from rows
     except Overdue:
         given_up = True  # a video that hangs must not hold up the end
         raise

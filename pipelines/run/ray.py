@@ -27,29 +27,41 @@ from pipelines.run.ray_pool import Ended, Member, Pool, RayOptions, Work, maker,
 from pipelines.run.rows import failed_rows
 from pipelines.run.schedule import Decode, Infer, Limits, Schedule, Start
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
+from pipelines.run.status import ActorStatus
 from videoprune.result_row import ResultRow
 
 
 def run(
-    items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, *, options: RayOptions | None = None
+    items: Iterable[ClipItem],
+    decode: DecodeStage,
+    model: ModelStage,
+    *,
+    options: RayOptions | None = None,
+    status: ActorStatus | None = None,
 ) -> Iterator[list[ResultRow]]:
     """Rows of each item, in the order in which they are finished. The stages must not have been set up.
+    status: kept up to date.
 
     Uses the cluster that `ray_cluster.cluster` finds, or starts one. Raises ValueError for one that cannot be reached,
     what a stage's `setup` raises, and RuntimeError if actors cannot be started.
     """
     options = options or RayOptions()
     with cluster(options):
-        yield from _Run(items, decode, model, options).rows()
+        yield from _Run(items, decode, model, options, status or ActorStatus()).rows()
 
 
 class _Run:
     """One pass over the items: the schedule, and the two pools that do what it says."""
 
     def __init__(
-        self, items: Iterable[ClipItem], decode: DecodeStage, model: ModelStage, options: RayOptions
+        self,
+        items: Iterable[ClipItem],
+        decode: DecodeStage,
+        model: ModelStage,
+        options: RayOptions,
+        status: ActorStatus,
     ) -> None:
-        self.options = options
+        self.options, self.status = options, status
         self.groups = model.groups(items)
         self.again: deque[Work] = deque()
         self.schedule = Schedule[Member, Work](
@@ -94,6 +106,8 @@ class _Run:
                 self.schedule.decoder_at(action.node, self.decoders.start(action.node))
             else:
                 self.decoders.stop(action.member)
+        self.status.models, self.status.decoders = len(self.models.members), len(self.decoders.members)
+        self.status.waiting = self.schedule.waiting
         under_way = self.decoders.busy or self.schedule.waiting or self.models.busy
         return bool(under_way or self._more_to_come())
 
@@ -118,10 +132,12 @@ class _Run:
             self._decoder_answered(ended)
         elif ended.call.what == "process":
             self.schedule.finished(ended.call.member.node, ended.call.member, ended.seconds)
+            self.status.model_seconds += ended.seconds
             yield from ray.get(ended.call.result)
         elif ended.call.what == "where":
             self.schedule.model_at(ended.call.member.node, ended.call.member)
         else:
+            self.status.begin()
             self.schedule.model_free(ended.call.member.node, ended.call.member)
 
     def _decoder_answered(self, ended: Ended) -> None:
