@@ -24,6 +24,8 @@ from pipelines.arguments import (
 
 if TYPE_CHECKING:
     from pipelines.run.evaluation import Runner
+    from pipelines.run.model_stage import ModelStage
+    from pipelines.run.stages import DecodeStage
     from pipelines.run.status import ActorStatus
     from pipelines.run.tasks import Task
     from videoprune.config import PruneConfig
@@ -57,6 +59,11 @@ def add(commands: Commands) -> None:
     )
     ev.add_argument("--models", type=count, default=1, metavar="N", help="ray: model actors (default: 1)")
     ev.add_argument(
+        "--plan",
+        action="store_true",
+        help="only tell, from a few videos, how long all would take, what waits, how many workers; keeps nothing",
+    )
+    ev.add_argument(
         "--ray-address",
         metavar="HOST:PORT",
         help="a running cluster, auto, or local (default: that of RAY_ADDRESS, else start one here)",
@@ -77,6 +84,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     prune = load_prune(args.prune, overrides)
     task = open_task(args)
     _tell_missing(task)
+    if args.plan:
+        return _tell_plan(args, task, prune)
     out = _out(args, task, prune)
     settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
     try:
@@ -89,7 +98,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return _print_summary(summary, out, task.title)
 
 
-def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
+def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[DecodeStage, ModelStage]:
     from pipelines.run.model_stage import ModelStage
     from pipelines.run.stages import DecodeStage
     from videoprune.models.loading import clip_shape
@@ -100,6 +109,11 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
     model = ModelStage(
         args.model, prune, device=args.device, batch=args.batch, max_new_tokens=recipe.max_new_tokens
     )
+    return decode, model
+
+
+def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
+    decode, model = _stages(args, task, prune)
     if args.executor == "ray":
         from pipelines.run import ray
 
@@ -109,6 +123,16 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
     from pipelines.run import local
 
     return partial(local.run, decode=decode, model=model, status=actors)
+
+
+def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:
+    from pipelines.run.forecast import forecast_text, try_videos
+    from pipelines.run.stages import group_by_video
+
+    items = group_by_video(task.samples)
+    tried = try_videos(items, *_stages(args, task, prune))
+    print(forecast_text(tried, items, models=args.models, workers=args.workers))
+    return 0
 
 
 def _tell_missing(task: Task) -> None:

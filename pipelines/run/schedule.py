@@ -163,8 +163,8 @@ class Schedule(Generic[M, W]):
         least, most = (n * len(node.models) for n in self.limits.decoders)
         if not self.decode_seconds or not self.model_seconds:
             return least
-        ratio = _mean(self.decode_seconds) / max(_mean(self.model_seconds), 1e-6)
-        return min(most, max(least, math.ceil(_SPARE * ratio * len(node.models))))
+        asked = decoders_for(_mean(self.decode_seconds), _mean(self.model_seconds), len(node.models))
+        return min(most, max(least, asked))
 
     def _scaled(self, name: str, node: _Node[M, W]) -> list[Start | Stop[M]]:
         there, wanted = len(node.decoders) + node.starting, self.wanted(node)
@@ -187,6 +187,11 @@ class Schedule(Generic[M, W]):
 
     def _node(self, name: str) -> _Node[M, W]:
         return self.nodes.setdefault(name, _Node())
+
+
+def decoders_for(decode_seconds: float, model_seconds: float, models: int = 1) -> int:
+    """How many keep so many models busy. Seconds: of a group, on average."""
+    return math.ceil(_SPARE * models * decode_seconds / max(model_seconds, 1e-6))
 
 
 def _mean(values: deque[float] | deque[int]) -> float:

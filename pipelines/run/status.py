@@ -61,7 +61,7 @@ class RunStatus:
         parts = [f"{self.videos / spent * 3600:.0f} videos an hour"]
         if self._asked:
             left = (self.total - self.done) * spent / self._asked
-            parts.append(f"{_time(left)} left")
+            parts.append(f"{clock_time(left)} left")
         busy = self.actors.busy()
         if busy is not None:
             parts.append(f"model busy {100 * busy:.0f} %")
@@ -73,7 +73,8 @@ class RunStatus:
         return f"{self.done} of {self.total} questions; " + ", ".join(parts)
 
 
-def _time(seconds: float) -> str:
+def clock_time(seconds: float) -> str:
+    """h:mm:ss"""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02d}:{whole % 60:02d}"
