@@ -16,10 +16,12 @@ be installed there. Only this module, `ray_cluster` and `ray_pool` see ray.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray_cluster import Lookout, cluster
@@ -64,6 +66,7 @@ class _Run:
         self.options, self.status = options, status
         self.groups = model.groups(items)
         self.again: deque[Work] = deque()
+        self.missing: deque[float] = deque()  # when to start a model in place of one that is gone
         self.schedule = Schedule[Member, Work](
             self._next, Limits((options.decoders, options.most), options.waiting_bytes)
         )
@@ -79,10 +82,11 @@ class _Run:
         try:
             while self._act():
                 receipts = [receipt for pool in pools for receipt in pool.calls]
-                timeout = min(self.lookout.seconds, *(pool.next_deadline() for pool in pools))
-                ray.wait(receipts, timeout=timeout + 0.05, fetch_local=False)  # until the first is there
+                timeout = min(
+                    1.0 if self.missing else self.lookout.seconds, *(pool.next_deadline() for pool in pools)
+                )
+                ready = _ready(receipts, timeout + 0.05)
                 self.lookout.look()
-                ready, _ = ray.wait(receipts, num_returns=len(receipts), timeout=0, fetch_local=False)
                 for receipt in ready:
                     decoding = receipt in self.decoders.calls
                     yield from self._told(
@@ -97,6 +101,9 @@ class _Run:
 
     def _act(self) -> bool:
         """Do what the schedule says. False once nothing is left or under way."""
+        while self.missing and self.missing[0] <= time.monotonic():
+            self.missing.popleft()
+            self.models.start()
         for action in self.schedule.actions():
             if isinstance(action, Decode):
                 self.decoders.submit(action.member, action.work, action.work.items)
@@ -162,7 +169,7 @@ class _Run:
             self.schedule.model_free(member.node, member)
             return
         self._decode_elsewhere(self.schedule.model_gone(member.node, member))
-        self.models.start()
+        self.missing.append(time.monotonic() + self.models.pause())
 
     def _decode_elsewhere(self, works: Sequence[Work]) -> None:
         """Works that no model will come for: there is nothing wrong with them."""
@@ -182,6 +189,16 @@ class _Run:
         else:
             reason = f"set aside after {work.attempts} attempts: {failure.reason}"
             yield failed_rows(work.items[0], replace(failure, reason=reason))
+
+
+def _ready(receipts: list[Any], seconds: float) -> list[Any]:
+    """Those of calls that have ended, as soon as there is one, or after so many seconds."""
+    if not receipts:  # an actor is missing that will be started
+        time.sleep(seconds)
+        return []
+    ray.wait(receipts, timeout=seconds, fetch_local=False)
+    ready, _ = ray.wait(receipts, num_returns=len(receipts), timeout=0, fetch_local=False)
+    return list(ready)
 
 
 def _shares(options: RayOptions, device: str | None) -> tuple[float, float, float]:

@@ -97,6 +97,7 @@ class Member:
     node: str = ""
 
 
+_LONGEST_PAUSE = 300.0
 What = Literal["where", "setup", "process"]
 
 
@@ -125,12 +126,14 @@ class Ended:
 class Pool:
     """Actors of one stage, each with at most one call under way. `calls` maps receipts to calls.
 
-    make: an actor, on a node if one is named. Raises RuntimeError from `collect` and `overdue` where no actor starts.
+    make: an actor, on a node if one is named. Raises RuntimeError from `collect` and `overdue` where no actor starts,
+    unless others are there to go on.
     """
 
     def __init__(self, name: str, make: Callable[[str], Any], options: RayOptions) -> None:
         self.name, self.make, self.options = name, make, options
         self.members: set[Member] = set()
+        self.ready: set[Member] = set()  # of these, those that have been set up
         self.calls: dict[Any, Call] = {}
         self.failed_starts = 0
 
@@ -145,8 +148,13 @@ class Pool:
         self._ask(member, "setup" if node else "where")
         return member
 
+    def pause(self) -> float:
+        """Seconds until the next start is worth a try: none but after starts that failed."""
+        return min(_LONGEST_PAUSE, 5.0 * 2 ** (self.failed_starts - 1)) if self.failed_starts else 0.0
+
     def stop(self, member: Member) -> None:
         self.members.discard(member)
+        self.ready.discard(member)
         ray.kill(member.actor)
 
     def submit(self, member: Member, work: Work, value: Any) -> None:
@@ -174,6 +182,7 @@ class Pool:
             self._ask(call.member, "setup")
             return Ended(call)
         self.failed_starts = 0
+        self.ready.add(call.member)
         return Ended(call, None, True, *(told or (0, 0.0)))
 
     def overdue(self) -> list[Ended]:
@@ -182,8 +191,7 @@ class Pool:
         ended = []
         for receipt, call in late:
             del self.calls[receipt]
-            others = any(m is not call.member for m in self.members)
-            if call.what != "process" and not others:
+            if call.what != "process" and not self.ready:
                 raise RuntimeError(
                     f"{self.name}: an actor was not ready after {self.options.start_seconds:g} s; "
                     f"the cluster has free: {ray.available_resources()}"
@@ -221,7 +229,7 @@ class Pool:
         self.stop(call.member)
         if call.what != "process" and counted:
             self.failed_starts += 1
-            if self.failed_starts > self.options.retries:
+            if self.failed_starts > self.options.retries and not self.ready:
                 raise RuntimeError(f"{failure.reason}, {self.failed_starts} times while starting")
         return Ended(call, failure, alive=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,40 @@ def test_an_actor_that_lost_its_device_is_replaced(
     assert lost.exists()
     assert len(found) == len(load(clips))
     assert {row["outcome"] for row in found.values()} == {"complete"}
+
+
+def test_one_model_that_does_not_come_back_ends_no_run(
+    free_cluster: None, tiny: Path, clips: Path, tmp_path: Path
+) -> None:
+    """Of two models one dies, and what should take its place dies while it starts, again and again."""
+    started = tmp_path / "started"
+    started.mkdir()
+
+    class Dying(ModelStage):
+        def setup(self) -> None:
+            (started / f"{time.monotonic_ns()}").touch()
+            if len(list(started.iterdir())) > 2:
+                os._exit(3)
+            super().setup()
+
+        def process_all(self, *args: Any) -> list:
+            died = started.parent / "died"
+            if not died.exists():
+                died.touch()
+                os._exit(3)
+            return super().process_all(*args)
+
+    stage = Dying(str(tiny), preset("none"), device="cpu", batch=3, max_new_tokens=1)
+    items = group_by_video(load(clips)) * 4
+    items = [
+        replace(i, samples=tuple(replace(s, question_id=f"{n}-{s.question_id}") for s in i.samples))
+        for n, i in enumerate(items)
+    ]
+    options = RayOptions(decoders=1, models=2, retries=1)
+    found = by_question(ray_executor.run(items, DecodeStage(4, (32, 32)), stage, options=options))
+    assert len(found) == 36
+    assert {row["outcome"] for row in found.values()} == {"complete"}
+    assert len(list(started.iterdir())) >= 2
 
 
 def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, clips: Path) -> None:
