@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from videoprune.video import Backend, Reader, Sampling, VideoError
+from videoprune.video import Backend, Reader, Sampling, VideoError, decord_reader
+from videoprune.video.scan import scan
 
 EXTRA: dict[str, dict[str, Any]] = {
     "mkv": {},
@@ -47,6 +48,14 @@ def test_uniform_frames_and_times_in_every_container(
     assert frames.outcome.kind == "complete"
     assert frames.backend == ("pyav" if backend == "pyav" or kind in ("avi", "ts") else "decord")
     assert bool(frames.fallback_reason) == (backend == "auto" and kind in ("avi", "ts"))
+
+
+def test_long_streams_are_not_decords(clips, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scan(str(clips.write("clip.mp4")))
+    monkeypatch.setattr(decord_reader, "_LONGEST", 59)
+    assert decord_reader.why_unfit(found) == "decord takes too much memory for 60 frames"
+    monkeypatch.setattr(decord_reader, "_LONGEST", 60)
+    assert decord_reader.why_unfit(found) == ""
 
 
 def _times(path: Path) -> list[float]:
