@@ -11,7 +11,7 @@ call returns a receipt next to its result, so that the caller learns how it ende
 stay inside their actors.
 
 On several machines, the videos and the model's folder must have the same path on each, and the package must
-be installed there. Only this module, `ray_cluster` and `ray_pool` see ray.
+be installed there. Only this module, `ray_cluster`, `ray_metrics` and `ray_pool` see ray.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray_cluster import Lookout, cluster
+from pipelines.run.ray_metrics import RunMetrics
 from pipelines.run.ray_pool import Ended, Member, Pool, RayOptions, Work, maker, ray
 from pipelines.run.rows import failed_rows
 from pipelines.run.schedule import Decode, Infer, Limits, Schedule, Start
@@ -63,7 +64,7 @@ class _Run:
         options: RayOptions,
         status: ActorStatus,
     ) -> None:
-        self.options, self.status = options, status
+        self.options, self.status, self.metrics = options, status, RunMetrics()
         self.groups = model.groups(items)
         self.again: deque[Work] = deque()
         self.missing: deque[float] = deque()  # when to start a model in place of one that is gone
@@ -86,7 +87,8 @@ class _Run:
                     1.0 if self.missing else self.lookout.seconds, *(pool.next_deadline() for pool in pools)
                 )
                 ready = _ready(receipts, timeout + 0.05)
-                self.lookout.look()
+                if self.lookout.look():
+                    self.metrics.tell(self.status)
                 for receipt in ready:
                     decoding = receipt in self.decoders.calls
                     yield from self._told(
@@ -140,7 +142,9 @@ class _Run:
         elif ended.call.what == "process":
             self.schedule.finished(ended.call.member.node, ended.call.member, ended.seconds)
             self.status.model_seconds += ended.seconds
-            yield from ray.get(ended.call.result)
+            for rows in ray.get(ended.call.result):
+                self.metrics.add(rows)
+                yield rows
         elif ended.call.what == "where":
             self.schedule.model_at(ended.call.member.node, ended.call.member)
         else:
@@ -188,7 +192,9 @@ class _Run:
             self.again.append(work)
         else:
             reason = f"set aside after {work.attempts} attempts: {failure.reason}"
-            yield failed_rows(work.items[0], replace(failure, reason=reason))
+            rows = failed_rows(work.items[0], replace(failure, reason=reason))
+            self.metrics.add(rows)
+            yield rows
 
 
 def _ready(receipts: list[Any], seconds: float) -> list[Any]:

@@ -59,16 +59,17 @@ class Lookout:
         self._node = ray.get_runtime_context().get_node_id()
         self._last = time.monotonic()
 
-    def look(self) -> None:
-        """Raises ClusterLostError."""
+    def look(self) -> bool:
+        """Whether it was time to. Raises ClusterLostError."""
         if time.monotonic() - self._last < self.seconds:
-            return
+            return False
         self._last = time.monotonic()
         if not any(node["NodeID"] == self._node and node["Alive"] for node in ray.nodes()):
             raise ClusterLostError(
                 f"node {self._node[:12]} of this process has left the cluster; the same command goes on with what is "
                 "missing, on a cluster that is there"
             )
+        return True
 
 
 @contextmanager

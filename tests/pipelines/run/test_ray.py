@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ray
 
-from pipelines.run import local
+from pipelines.run import local, ray_metrics
 from pipelines.run import ray as ray_executor
 from pipelines.run.driver_cost import driver_seconds
 from pipelines.run.lost_device import LostDeviceError
@@ -20,6 +20,7 @@ from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
 from pipelines.run.ray_cluster import check_reachable
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, group_by_video
+from pipelines.run.status import ActorStatus
 from videoprune.config import preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.types import Sample
@@ -82,6 +83,30 @@ def test_rows_equal_the_local_ones_whatever_happens_to_actors(
     assert found == alike
     assert hung.exists()
     assert ray.is_initialized()  # a cluster of the caller's stays
+
+
+def test_figures_for_prometheus(
+    free_cluster: None, tiny: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[dict[str, str]] = []
+    set_to: dict[str, list[float]] = {}
+    monkeypatch.setattr(ray_metrics.Counter, "inc", lambda _, n, tags: counted.append(tags))
+    monkeypatch.setattr(
+        ray_metrics.Gauge, "set", lambda self, value: set_to.setdefault(self._name, []).append(value)
+    )
+    missing = ClipItem(str(tmp_path / "no.mp4"), (Sample("missing-1", "no", "Which?", ("a", "b"), "A"),))
+    stage, status = (
+        ModelStage(str(tiny), preset("none"), device="cpu", batch=3),
+        ActorStatus(),
+    )  # a clip a group
+    monkeypatch.setattr(ray_executor.Lookout, "look", lambda self: True)
+    items = [*group_by_video(load(clips)), missing]
+    list(ray_executor.run(items, DecodeStage(4, (32, 32)), stage, status=status))
+    assert sorted(tag["outcome"] for tag in counted) == ["complete"] * 9 + ["failed"]
+    assert {tag["kind"] for tag in counted} == {"", "missing"}
+    assert max(set_to["videoprune_models"]) == max(set_to["videoprune_decoders"]) == 1
+    assert 0 < max(set_to["videoprune_model_busy"]) <= 1
+    assert status.model_seconds > 0
 
 
 def test_the_traceback_of_an_actor_reaches_the_row(free_cluster: None, tiny: Path, clips: Path) -> None:
