@@ -139,17 +139,24 @@ class _Run:
                 yield from self._try_again(ended.call.work, ended.failure)
         elif decoding:
             self._decoder_answered(ended)
-        elif ended.call.what == "process":
-            self.schedule.finished(ended.call.member.node, ended.call.member, ended.seconds)
-            self.status.model_seconds += ended.seconds
-            for rows in ray.get(ended.call.result):
-                self.metrics.add(rows)
-                yield rows
+        elif ended.call.work is not None:
+            yield from self._answered(ended, ended.call.work)
         elif ended.call.what == "where":
             self.schedule.model_at(ended.call.member.node, ended.call.member)
         else:
             self.status.begin()
             self.schedule.model_free(ended.call.member.node, ended.call.member)
+
+    def _answered(self, ended: Ended, work: Work) -> Iterator[list[ResultRow]]:
+        self.schedule.finished(ended.call.member.node, ended.call.member, ended.seconds)
+        self.status.model_seconds += ended.seconds
+        found = self.models.result(ended.call)
+        if isinstance(found, Failure):
+            yield from self._try_again(work, found)
+            return
+        for rows in found:
+            self.metrics.add(rows)
+            yield rows
 
     def _decoder_answered(self, ended: Ended) -> None:
         member, work = ended.call.member, ended.call.work

@@ -185,6 +185,13 @@ class Pool:
         self.ready.add(call.member)
         return Ended(call, None, True, *(told or (0, 0.0)))
 
+    def result(self, call: Call) -> Any:
+        """What the call returned, or a Failure if that was lost with the machine it lay on."""
+        try:
+            return ray.get(call.result)
+        except RayError as error:
+            return self._failure(_first_sentence(error), error)
+
     def overdue(self) -> list[Ended]:
         """Calls that are past their deadline; their actors are killed."""
         late = [(r, c) for r, c in self.calls.items() if self._time_left(c) <= 0]

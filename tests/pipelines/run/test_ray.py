@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import RayError
 
-from pipelines.run import local, ray_metrics
+from pipelines.run import local, ray_metrics, ray_pool
 from pipelines.run import ray as ray_executor
 from pipelines.run.driver_cost import driver_seconds
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.ray import RayOptions
 from pipelines.run.ray_cluster import check_reachable
+from pipelines.run.ray_pool import Call, Pool
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, group_by_video
 from pipelines.run.status import ActorStatus
 from videoprune.config import preset
@@ -176,6 +178,33 @@ def test_one_model_that_does_not_come_back_ends_no_run(
     assert len(found) == 36
     assert {row["outcome"] for row in found.values()} == {"complete"}
     assert len(list(started.iterdir())) >= 2
+
+
+def test_answers_that_are_lost_with_their_machine_are_asked_again(
+    free_cluster: None, tiny: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: list[Call] = []
+    result = Pool.result
+
+    def losing(self: Pool, call: Call) -> Any:
+        if len(lost) >= 2:
+            return result(self, call)
+        lost.append(call)
+        with monkeypatch.context() as patched:
+            patched.setattr(ray_pool.ray, "get", gone)
+            failure = result(self, call)
+        assert failure.reason == "model: the node is gone"
+        return failure
+
+    def gone(*_: object) -> None:
+        raise RayError("the node is gone")
+
+    monkeypatch.setattr(Pool, "result", losing)
+    stage = ModelStage(str(tiny), preset("none"), device="cpu", max_new_tokens=1)
+    found = by_question(ray_executor.run(group_by_video(load(clips)), DecodeStage(4, (32, 32)), stage))
+    assert len(lost) == 2
+    assert len(found) == 9
+    assert {row["outcome"] for row in found.values()} == {"complete"}
 
 
 def test_impossible_settings_reach_the_caller(free_cluster: None, tiny: Path, clips: Path) -> None:
