@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.arguments import at_least_at_most
 from pipelines.cli import main
 from pipelines.run.forecast import Tried, forecast_text, try_videos
 from pipelines.run.model_stage import ModelStage
@@ -78,3 +79,15 @@ def test_a_plan_keeps_nothing(
     said = capsys.readouterr().out
     assert "All 3 videos with 9 questions, 1 model and up to 1 decoder beside each" in said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "found"), [("3", (3, 3)), ("1:8", (1, 8)), ("2:2", (2, 2))])
+def test_workers_are_a_number_or_two(text: str, found: tuple[int, int]) -> None:
+    assert at_least_at_most(text) == found
+
+
+@pytest.mark.parametrize("text", ["0", "3:2", "1:", ":4", "a:b"])
+def test_workers_that_cannot_be(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["eval", "moving-shapes", "--executor", "ray", "--workers", text])
+    assert "argument --workers" in capsys.readouterr().err
