@@ -66,7 +66,6 @@ def evaluate(
         started = time.perf_counter()
         stop, actors = Stop(), actors or ActorStatus()
         status = RunStatus(len(questions), sum(map(index.answered, questions)), actors)
-        known = status.done
         with RunProgress(status, shown=shown and bool(todo)) as progress, stop.listening():
             for rows in runner(stop.until(todo)) if todo else ():
                 new = [r | {"key": keys[r["question_id"]]} for r in rows if r["question_id"] in keys]
@@ -78,7 +77,7 @@ def evaluate(
         if stop.signal is not None and left:
             raise StoppedError(len(questions) - left, len(questions), stop)
         records = results.rows(questions)
-    summary = _summary(records, settings, status.done - known, seconds, actors.busy(), out / "summary.json")
+    summary = _summary(records, settings, status.asked, seconds, actors.busy(), out / "summary.json")
     summary |= task.finish(records, out) if task.finish else {}
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)

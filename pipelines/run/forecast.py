@@ -38,9 +38,9 @@ def try_videos(
 
     Raises ValueError if none of them can be read."""
     chosen = [items[i * len(items) // count] for i in range(min(count, len(items)))]
-    decode.setup()
-    model.setup()
     try:
+        decode.setup()
+        model.setup()
         decode.process(chosen[0])  # the first also starts what decodes
         clips = [decode.process(item) for item in chosen]
         failed = {c.item.video: c.frames.reason for c in clips if isinstance(c.frames, Failure)}
@@ -82,8 +82,9 @@ def forecast_text(found: Tried, items: Sequence[ClipItem], *, models: int, worke
     decode, model = mean(found.decode), mean(found.model)
     needed = max(1, decoders_for(decode, model))
     most = min(workers[1], max(workers[0], needed))
-    by_stage = {"decoding": videos * decode / (models * most), "the model": videos * model / models}
-    waits, alone = max(by_stage, key=lambda s: by_stage[s]), videos * model / models
+    alone = videos * model / models
+    by_stage = {"decoding": videos * decode / (models * most), "the model": alone}
+    waits = max(by_stage, key=lambda s: by_stage[s])
     on_disk = sum(Path(item.video).stat().st_size for item in items if Path(item.video).is_file())
     written = questions * mean(found.row_bytes)
     lines = [

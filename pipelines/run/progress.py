@@ -33,7 +33,7 @@ class RunProgress:
 
     def __init__(self, status: RunStatus, *, shown: bool = True, seconds: float = 60.0) -> None:
         self.status, self.shown, self.seconds = status, shown, seconds
-        self.bar = progress_bar(shown=shown)
+        self.bar = progress_bar()
         self.bar.disable = not (shown and self.bar.console.is_terminal)
         self.task = self.bar.add_task("questions", total=status.total, completed=status.done)
         self._told = time.monotonic()
@@ -49,8 +49,9 @@ class RunProgress:
     def add(self, rows: Sequence[ResultRow]) -> None:
         """One clip's new rows."""
         self.status.add(rows)
-        self.bar.update(self.task, completed=self.status.done, description=self.status.line())
-        if time.monotonic() - self._told >= self.seconds and self.bar.disable:
+        if not self.bar.disable:
+            self.bar.update(self.task, completed=self.status.done, description=self.status.line())
+        elif time.monotonic() - self._told >= self.seconds:
             self._tell()
 
     def _tell(self) -> None:

@@ -79,27 +79,30 @@ class _Run:
         self.lookout = Lookout()
 
     def rows(self) -> Iterator[list[ResultRow]]:
-        pools = (self.decoders, self.models)
         try:
             while self._act():
-                receipts = [receipt for pool in pools for receipt in pool.calls]
-                timeout = min(
-                    1.0 if self.missing else self.lookout.seconds, *(pool.next_deadline() for pool in pools)
-                )
-                ready = _ready(receipts, timeout + 0.05)
-                if self.lookout.look():
-                    self.metrics.tell(self.status)
-                for receipt in ready:
-                    decoding = receipt in self.decoders.calls
-                    yield from self._told(
-                        decoding, (self.decoders if decoding else self.models).collect(receipt)
-                    )
-                for pool in pools:
-                    for ended in pool.overdue():
-                        yield from self._told(pool is self.decoders, ended)
+                for decoding, ended in self._ended():
+                    for rows in self._told(decoding, ended):
+                        self.metrics.add(rows)
+                        yield rows
         finally:
             self.decoders.close()
             self.models.close()
+
+    def _ended(self) -> Iterator[tuple[bool, Ended]]:
+        """Wait until a call has ended, or some seconds: whether each that has was of decoding, and how it ended."""
+        pools = (self.decoders, self.models)
+        receipts = [receipt for pool in pools for receipt in pool.calls]
+        longest = 1.0 if self.missing else self.lookout.seconds
+        ready = _ready(receipts, 0.05 + min(longest, *(pool.next_deadline() for pool in pools)))
+        if self.lookout.look():
+            self.metrics.tell(self.status)
+        for receipt in ready:
+            decoding = receipt in self.decoders.calls
+            yield decoding, (self.decoders if decoding else self.models).collect(receipt)
+        for pool in pools:
+            for ended in pool.overdue():
+                yield pool is self.decoders, ended
 
     def _act(self) -> bool:
         """Do what the schedule says. False once nothing is left or under way."""
@@ -153,10 +156,8 @@ class _Run:
         found = self.models.result(ended.call)
         if isinstance(found, Failure):
             yield from self._try_again(work, found)
-            return
-        for rows in found:
-            self.metrics.add(rows)
-            yield rows
+        else:
+            yield from found
 
     def _decoder_answered(self, ended: Ended) -> None:
         member, work = ended.call.member, ended.call.work
@@ -199,9 +200,7 @@ class _Run:
             self.again.append(work)
         else:
             reason = f"set aside after {work.attempts} attempts: {failure.reason}"
-            rows = failed_rows(work.items[0], replace(failure, reason=reason))
-            self.metrics.add(rows)
-            yield rows
+            yield failed_rows(work.items[0], replace(failure, reason=reason))
 
 
 def _ready(receipts: list[Any], seconds: float) -> list[Any]:

@@ -170,9 +170,10 @@ class Pool:
         except RayTaskError as error:
             if not isinstance(error.cause, RayError | LostDeviceError):
                 raise error.cause from None  # the stage raised it: the run ends, as it would locally
-            # Its argument was lost with a machine, or its device.
-            alive = not isinstance(error.cause, LostDeviceError)
-            return self._failed(call, self._failure(_first_sentence(error.cause), error), alive=alive)
+            failure = self._failure(_first_sentence(error.cause), error)
+            if isinstance(error.cause, LostDeviceError):
+                return self._failed(call, failure)
+            return Ended(call, failure)  # its argument was lost with a machine: the actor is as it was
         except RayActorError as error:
             return self._failed(call, self._failure(f"the process died ({_first_sentence(error)})", error))
         except RayError as error:
@@ -230,9 +231,7 @@ class Pool:
         told = "".join(traceback.format_exception(error))
         return Failure(type(error).__name__, f"{self.name}: {reason}", told)
 
-    def _failed(self, call: Call, failure: Failure, *, alive: bool = False, counted: bool = True) -> Ended:
-        if alive:
-            return Ended(call, failure)
+    def _failed(self, call: Call, failure: Failure, *, counted: bool = True) -> Ended:
         self.stop(call.member)
         if call.what != "process" and counted:
             self.failed_starts += 1

@@ -145,29 +145,29 @@ class Schedule(Generic[M, W]):
         for node in self.nodes.values():
             while node.free_models and node.waiting:
                 found.append(Infer(node.free_models.pop(), node.waiting.popleft()[0]))
+        size = _mean(self.sizes) if self.sizes else 0.0
         open_nodes = [node for node in self.nodes.values() if node.models and node.free_decoders]
         while open_nodes:  # one each in turn, so that no node takes all
             for node in list(open_nodes):
-                work = self.take() if node.free_decoders and self._has_room(node) else None
+                work = self.take() if node.free_decoders and self._has_room(node, size) else None
                 if work is None:
                     open_nodes.remove(node)
                     continue
                 node.decoding += 1
                 found.append(Decode(node.free_decoders.pop(), work))
+        known = self.decode_seconds and self.model_seconds
+        lately = (_mean(self.decode_seconds), _mean(self.model_seconds)) if known else None
         for name, node in self.nodes.items():
-            found += self._scaled(name, node)
+            found += self._scaled(name, node, self._wanted(len(node.models), lately))
         return found
 
-    def wanted(self, node: _Node[M, W]) -> int:
-        """Decoders that keep the node's models busy."""
-        least, most = (n * len(node.models) for n in self.limits.decoders)
-        if not self.decode_seconds or not self.model_seconds:
-            return least
-        asked = decoders_for(_mean(self.decode_seconds), _mean(self.model_seconds), len(node.models))
-        return min(most, max(least, asked))
+    def _wanted(self, models: int, lately: tuple[float, float] | None) -> int:
+        """Decoders that keep so many models of a node busy. lately: mean seconds of decoding and of the model."""
+        least, most = (n * models for n in self.limits.decoders)
+        return least if lately is None else min(most, max(least, decoders_for(*lately, models)))
 
-    def _scaled(self, name: str, node: _Node[M, W]) -> list[Start | Stop[M]]:
-        there, wanted = len(node.decoders) + node.starting, self.wanted(node)
+    def _scaled(self, name: str, node: _Node[M, W], wanted: int) -> list[Start | Stop[M]]:
+        there = len(node.decoders) + node.starting
         if there < wanted:
             node.starting += wanted - there
             return [Start(name)] * (wanted - there)
@@ -179,9 +179,8 @@ class Schedule(Generic[M, W]):
         node.decoders.difference_update(stopped)
         return [Stop(member) for member in stopped]
 
-    def _has_room(self, node: _Node[M, W]) -> bool:
-        """For one more group, with those that are being decoded as large as groups were lately."""
-        size = _mean(self.sizes) if self.sizes else 0
+    def _has_room(self, node: _Node[M, W], size: float) -> bool:
+        """For one more group, with those that are being decoded. size: of a group lately, on average."""
         expected = node.held + (node.decoding + 1) * size
         return expected <= self.limits.waiting_bytes * len(node.models) or not (node.decoding or node.waiting)
 

@@ -80,7 +80,7 @@ class Simulation:
         self.busy_seconds, self.done, self.first, self.last = 0.0, 0, math.inf, 0.0
         self.most: Counter[str] = Counter()
         for number in range(models):
-            self._model(f"node {number // per_node}", f"model {number}")
+            self._model((f"node {number // per_node}", number))
 
     def run(self) -> Simulated:
         spent = 0.0
@@ -112,7 +112,9 @@ class Simulation:
         self.left -= 1
         return self.left
 
-    def _model(self, node: str, member: str) -> None:
+    def _model(self, member: tuple[str, int]) -> None:
+        """member: its node, and its number."""
+        node = member[0]
         self.schedule.model_at(node, member)
 
         def ready() -> None:
@@ -138,20 +140,16 @@ class Simulation:
         else:
             assert isinstance(action, Stop)
 
-    def _finished(self, member: Any) -> None:
-        node = next(name for name, n in self.schedule.nodes.items() if member in n.models)
+    def _finished(self, member: tuple[str, int]) -> None:
         self.busy_seconds += MODEL_SECONDS
         self.done, self.last = self.done + 1, self.clock.now
-        self.schedule.finished(node, member, MODEL_SECONDS)
+        self.schedule.finished(member[0], member, MODEL_SECONDS)
 
 
 def main() -> None:
     from videoprune.eval.summary import markdown_table
 
-    rows = []
-    for models in (1, 2, 4, 8, 16, 64):
-        found = Simulation(models, 3000 * models, Limits((1, 16))).run()
-        rows.append(found)
+    rows = [Simulation(models, 3000 * models, Limits((1, 16))).run() for models in (1, 2, 4, 8, 16, 64)]
     one = rows[0].clips_per_second
     table = [
         {

@@ -35,32 +35,33 @@ class ActorStatus:
 
 @dataclass
 class RunStatus:
-    """total, done: questions."""
+    """total, done: questions. asked: of these, so far. videos: that they are about."""
 
     total: int
     done: int
     actors: ActorStatus
+    asked: int = 0
     videos: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._began, self._asked = self.clock(), 0
+        self._began = self.clock()
 
     def add(self, rows: Iterable[ResultRow]) -> None:
         """One clip's new rows."""
         self.videos += 1
         for row in rows:
             self.done += 1
-            self._asked += 1
+            self.asked += 1
             if row["outcome"] == "failed":
                 self.failed[row["kind"]] += 1
 
     def line(self) -> str:
         spent = max(self.clock() - self._began, 1e-9)
         parts = [f"{self.videos / spent * 3600:.0f} videos an hour"]
-        if self._asked:
-            left = (self.total - self.done) * spent / self._asked
+        if self.asked:
+            left = (self.total - self.done) * spent / self.asked
             parts.append(f"{clock_time(left)} left")
         busy = self.actors.busy()
         if busy is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 
 from demo_training.asking import by_category, exam, question_blocks
 from demo_training.blocks import attention_by_blocks, block_ids
-from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group, merging
+from demo_training.clips import ClipStore, EncodedClip, RenderedClips, encode_group
 from demo_training.data import HARD_SHARE, NUM_FRAMES, frames_of, kept_first
 from demo_training.dense import (
     IGNORE,
@@ -34,6 +33,7 @@ from demo_training.dense import (
     token_places,
 )
 from demo_training.encoders import SIZE
+from demo_training.modes import CURRICULUM, ENCODER_MODES, MIXTURE, UNMERGED, Mode
 from demo_training.multi_encoder import build_model
 from demo_training.optim import Run
 from demo_training.text import build_tokenizer
@@ -45,55 +45,10 @@ from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
-# Share of its tokens that a hard clip keeps, over a standard one that has a quarter of them; some keep as many.
-HARD_TOKENS, AS_MANY = 0.3, 0.3
 STRETCHED = 0.6  # share of the steps whose visual tokens stand at positions of a longer prompt
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.1  # so a clip serves in about twenty steps, with other questions and other tokens
 AT_LEAST = 16  # clips of every setting in use, of each split
-_ALL = (1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How visual tokens are thinned: an encoder setting, then a share of the dense ones at most, chosen by `pick`.
-
-    keep: that share is drawn between these two. `pick` is random, cooperative or objects; random and objects leave
-    what is shown for a moment: what has no token left cannot be answered.
-    """
-
-    encoder: str
-    pick: str
-    keep: tuple[float, float]
-
-    def tokens(self, dense: int, hard: bool, rng: np.random.Generator) -> int:
-        if self.keep == _ALL:
-            return dense
-        few = hard and rng.random() >= AS_MANY
-        return round(dense * float(rng.uniform(*self.keep)) * (HARD_TOKENS if few else 1))
-
-
-ENCODER_MODES = {
-    "none": EncoderPrune(),
-    "evo50": merging(0.5),
-    "evo37": merging(0.375),
-    "meteor50": EncoderPrune(method="meteor", keep=0.5),
-}
-CURRICULUM = [(1.0, Mode("none", "objects", (0.05, 0.1)))]
-UNMERGED = [
-    (0.33, Mode("none", "objects", (0.05, 0.12))),
-    (0.22, Mode("none", "random", (0.12, 0.4))),
-    (0.10, Mode("none", "cooperative", (0.12, 0.3))),
-    (0.35, Mode("none", "random", _ALL)),
-]
-MIXTURE = [
-    (0.35, Mode("none", "random", _ALL)),
-    (0.12, Mode("none", "random", (0.1, 0.4))),
-    (0.10, Mode("none", "cooperative", (0.1, 0.3))),
-    (0.19, Mode("evo50", "cooperative", (0.12, 0.4))),
-    (0.15, Mode("evo50", "random", (0.12, 0.5))),
-    (0.09, Mode("meteor50", "cooperative", (0.12, 0.3))),
-]
 
 
 def train_llm(

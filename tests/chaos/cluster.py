@@ -59,8 +59,7 @@ class TwoNodes:
 
     def kill_second_raylet(self) -> None:
         self.second.kill_raylet()
-        self.cluster.remove_node(self.second, allow_graceful=False)
-        self.add_second()
+        self.kill_second()
 
     def kill_head_raylet(self) -> None:
         """The driver loses its cluster; a new one has to come."""

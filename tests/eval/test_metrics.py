@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from videoprune.eval import metrics
 from videoprune.eval.metrics import (
+    Accuracy,
     Score,
-    accuracy,
+    Tally,
     agreement,
     bootstrap_means,
     clustered_interval,
@@ -21,6 +22,13 @@ from videoprune.eval.metrics import (
     paired_ratio_difference,
     parse_failures,
 )
+
+
+def accuracy(records: list[dict[str, Any]]) -> Accuracy:
+    tally = Tally()
+    for one in records:
+        tally.add(one)
+    return tally.accuracy()
 
 
 def record(question_id: str, prediction: str, answer: str = "A", **changes: Any) -> dict[str, Any]:

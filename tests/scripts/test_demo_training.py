@@ -20,7 +20,8 @@ from demo_training.clips import RenderedClips
 from demo_training.clips import encode_group as encode_multi
 from demo_training.data import frames_of, kept_first
 from demo_training.dense import IGNORE, KINDS, STATES, SUMS, DenseHeads, alignment_loss, token_labels
-from demo_training.llm import ENCODER_MODES, clip_loss, visual_prefix
+from demo_training.llm import clip_loss, visual_prefix
+from demo_training.modes import ENCODER_MODES
 from demo_training.multi_encoder import build_model
 from demo_training.shapes import checkpoint
 from demo_training.stock import build_tokenizers

@@ -102,22 +102,13 @@ class Tally:
                 total[i] += count
 
     def accuracy(self) -> Accuracy:
+        """Overall, by category (a to z) and by duration (short, medium, long, others)."""
+
         def scores(field: str, order: Callable[[str], Any]) -> dict[str, Score]:
             found = self._by[field]
             return {name: Score(*found[name]) for name in sorted(found.keys() - {""}, key=order)}
 
         return Accuracy(Score(*self._all), scores("category", str), scores("duration", duration_order))
-
-
-def accuracy(records: Iterable[Record]) -> Accuracy:
-    """Scores of `records`, overall, by category (a to z) and by duration (short, medium, long, others).
-
-    Raises ValueError if a question_id appears twice.
-    """
-    tally = Tally()
-    for record in records:
-        tally.add(record)
-    return tally.accuracy()
 
 
 def duration_order(name: str) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,11 +25,11 @@ def summarize(records: Iterable[Record]) -> dict[str, Any]:
     Raises ValueError if a question_id appears twice, or token figures do not fit together.
     """
     tally, tokens, seconds = Tally(), Mean("tokens"), Mean("seconds")
-    correct, videos, names = bytearray(), array("q"), dict[str, int]()
+    correct, videos = bytearray(), list[str]()
     for record in records:
         tally.add(record)
         correct.append(is_correct(record))
-        videos.append(names.setdefault(record["video_id"], len(names)))
+        videos.append(sys.intern(record["video_id"]))  # one text for all questions of a video
         if record.get("tokens"):
             tokens.add(record["tokens"])
         if record.get("seconds"):
@@ -38,7 +38,7 @@ def summarize(records: Iterable[Record]) -> dict[str, Any]:
     overall, failed = scores.overall, tally.outcomes["failed"]
     measured = {"measured": tokens.count}
     return {
-        "accuracy": _accuracy(scores, _interval(correct, videos, names)),
+        "accuracy": _accuracy(scores, _interval(correct, videos)),
         "counts": {
             "questions": overall.questions,
             "answered": overall.answered,
@@ -65,12 +65,10 @@ def markdown_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | M
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def _interval(correct: bytearray, videos: array[int], names: Mapping[str, int]) -> list[float] | None:
-    """videos: the number of each one's video, as `names` has it."""
+def _interval(correct: bytearray, videos: Sequence[str]) -> list[float] | None:
     if not correct:
         return None
-    told = list(names)
-    low, high = clustered_interval(np.frombuffer(correct, np.uint8), [told[v] for v in videos])
+    low, high = clustered_interval(np.frombuffer(correct, np.uint8), videos)
     return [round(low, _DIGITS), round(high, _DIGITS)]
 
 
