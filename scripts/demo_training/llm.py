@@ -190,10 +190,10 @@ def answer_logits(
     tokens' hidden states after `LAYER` and after `LATER` layers (B, K, W). places: positions of the visual tokens (K,),
     ascending; None: 0 to K - 1."""
     visual = z.shape[1]
-    places = torch.arange(visual) if places is None else places
-    end = int(places[-1]) + 1
+    places = (torch.arange(visual) if places is None else places) * model.config.visual_step
+    end = float(places[-1]) + 1
     embeds = torch.cat([z, model.language_model.get_input_embeddings()(ids)], 1)
-    positions = torch.cat([places, *[torch.arange(end, end + n) for n in lengths]])
+    positions = torch.cat([places, *[end + torch.arange(n) for n in lengths]])
     core = model.language_model.model
     with attention_by_blocks(core.config):
         out = core(

@@ -18,6 +18,8 @@ from demo_training.shapes import checkpoint
 from demo_training.text import moved_table
 from videoprune.models.multi_encoder import MultiEncoderConfig, MultiEncoderVLM
 
+VISUAL_STEP = 0.25  # 162 tokens of a frame span about as many positions as 16 and the words of llava-demo
+
 
 def build_model(
     checkpoints: Path,
@@ -51,6 +53,7 @@ def build_model(
             encoders=entries,
             text_config={"model_type": text.model_type, **text.to_diff_dict()},
             num_frames=NUM_FRAMES,
+            visual_step=VISUAL_STEP,
         )
     )
     for name, encoder in model.encoders.items():

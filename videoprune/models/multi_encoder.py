@@ -197,8 +197,8 @@ class MultiEncoderVLM(PreTrainedModel):
         self, input_ids: Tensor, attention_mask: Tensor, tokens: VisualTokens, **kwargs: Any
     ) -> CausalLMOutputWithPast:
         """Logits over [visual tokens, text]: input_ids and attention_mask are (B, L), padded on the left."""
-        embeds, mask, _ = self.assemble(tokens, input_ids, attention_mask)
-        positions = (mask.long().cumsum(-1) - 1).clamp(min=0)
+        embeds, mask, visual = self.assemble(tokens, input_ids, attention_mask)
+        positions = self.positions(mask, visual)
         return self.language_model(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, **kwargs
         )
@@ -223,6 +223,7 @@ class MultiEncoderVLM(PreTrainedModel):
             return self.language_model.generate(
                 inputs_embeds=embeds,
                 attention_mask=mask,
+                position_ids=self.positions(mask, visual),
                 do_sample=kwargs.pop("do_sample", False),
                 **kwargs,
             )
@@ -237,7 +238,7 @@ class MultiEncoderVLM(PreTrainedModel):
             self.language_model.base_model,
             inputs_embeds=embeds,
             attention_mask=mask,
-            position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0),
+            position_ids=self.positions(mask, visual),
         )
 
     def assemble(
@@ -254,6 +255,16 @@ class MultiEncoderVLM(PreTrainedModel):
         keep = order[:, mask.shape[1] - int(mask.sum(1).max()) :]
         index = keep[..., None].expand(-1, -1, embeds.shape[2])
         return embeds.gather(1, index), mask.gather(1, keep), visual.gather(1, keep)
+
+    def positions(self, mask: Tensor, visual: Tensor) -> Tensor:
+        """Position of each token, of masks (B, S) as `assemble` has them: 0 at the first of a row; the next is
+        `visual_step` further if visual, else 1."""
+        step: float = self.config.visual_step
+        if step == 1:
+            return (mask.long().cumsum(-1) - 1).clamp(min=0)
+        steps = torch.where(visual, step, 1.0) * mask
+        first = steps.gather(1, mask.to(torch.int8).argmax(1, keepdim=True))
+        return (steps.cumsum(-1) - first).clamp(min=0)
 
     def pixel_values(self, pixels: Tensor, one: Tower) -> Tensor:
         """uint8 (F, H, W, 3) -> normalised (F, 3, S, S) at the encoder's own size."""

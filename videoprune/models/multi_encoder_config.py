@@ -14,7 +14,8 @@ class MultiEncoderConfig(PreTrainedConfig):
     """encoders: one mapping per encoder with `name`, `model_type` and that type's own fields, plus optional
     `mean` and `std` (three numbers each). text_config: any causal LM. num_frames: frames per clip in training.
     encoder_ranks: rank of each encoder's features at METEOR's three cuts, from `videoprune calibrate`.
-    lambdas: calibrated lambda of adaptive LLM pruning, by `calibration_key`.
+    lambdas: calibrated lambda of adaptive LLM pruning, by `calibration_key`. visual_step: by how much a visual token
+    moves the position on, in (0, 1]; a token of text moves it by 1 (V2PE, arXiv 2412.09616).
     """
 
     model_type = "videoprune_multi_encoder"
@@ -26,6 +27,7 @@ class MultiEncoderConfig(PreTrainedConfig):
         num_frames: int = 8,
         encoder_ranks: dict[str, list[float]] | None = None,
         lambdas: dict[str, float] | None = None,
+        visual_step: float = 1.0,
         **kwargs: Any,
     ) -> None:
         self.encoders = [dict(e) for e in encoders]
@@ -33,6 +35,9 @@ class MultiEncoderConfig(PreTrainedConfig):
         self.num_frames = num_frames
         self.encoder_ranks = encoder_ranks
         self.lambdas = dict(lambdas or {})
+        if not 0 < visual_step <= 1:
+            raise ValueError(f"visual_step={visual_step}; allowed: above 0, up to 1")
+        self.visual_step = visual_step
         super().__init__(**kwargs)
 
     @property
