@@ -11,6 +11,7 @@ from torch import nn
 from videoprune.choice import parse_choice
 from videoprune.config import PruneConfig, preset
 from videoprune.models.video_model import VideoModel, open_model
+from videoprune.models.watching import Watch
 from videoprune.prompts import prompt
 from videoprune.types import Answer, Encoded, Sample, Trace, VideoFrames
 
@@ -72,15 +73,26 @@ class Engine:
         return self.weights.prefill(encoded, self.settings)
 
     def answer(
-        self, encoded: Sequence[Encoded], questions: Sequence[Sample | str], *, max_new_tokens: int = 64
+        self,
+        encoded: Sequence[Encoded],
+        questions: Sequence[Sample | str],
+        *,
+        max_new_tokens: int = 64,
+        watch: Watch | None = None,
+        places: bool = False,
     ) -> list[Answer]:
-        """Stage 3 and decoding: one question per clip, or any number of them about one clip."""
+        """Stage 3 and decoding: one question per clip, or any number of them about one clip.
+
+        watch: called after each token with the text so far of every answer; True ends them. places: traces tell which
+        tokens reached the LLM and its last layer.
+        """
         samples = [Sample(str(i), "", q) if isinstance(q, str) else q for i, q in enumerate(questions)]
         if len(encoded) not in (1, len(samples)):
             raise ValueError(f"questions: {len(samples)} for {len(encoded)} clips; allowed: one per clip")
         clips = list(encoded) * (len(samples) if len(encoded) == 1 else 1)
+        prompts = [prompt(s) for s in samples]
         texts, traces = self.weights.answer(
-            clips, [prompt(s) for s in samples], self.settings, max_new_tokens
+            clips, prompts, self.settings, max_new_tokens, watch=watch, places=places
         )
         return [
             Answer(

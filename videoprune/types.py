@@ -152,6 +152,43 @@ class VisualTokens:
 
 
 @dataclass(frozen=True)
+class TimeStep:
+    """What is left of one step of an encoder, a frame or in Qwen-VL two, as the LLM takes it: for streams.
+
+    x: (K, W). place: int64 (K,), ascending, where among the step's `dense` places (several encoders behind each other).
+    size: float (K,), how many tokens each stands for. deep: DeepStack features, (K, W) by level. pts_seconds: of the
+    frames of the step. patches: as the encoder saw the step.
+    """
+
+    x: Tensor
+    place: Tensor
+    size: Tensor
+    dense: int
+    pts_seconds: tuple[float, ...]
+    deep: tuple[Tensor, ...] = ()
+    patches: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("place", "size"):
+            shape = tuple(getattr(self, name).shape)
+            if shape != (len(self.x),):
+                raise ValueError(
+                    f"{name}: shape {shape}; allowed: {(len(self.x),)}, a number for each token of x"
+                )
+        if not self.pts_seconds:
+            raise ValueError("pts_seconds=(); allowed: the time of each frame of the step")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its tensors hold."""
+        parts = (self.x, self.place, self.size, *self.deep)
+        return sum(t.numel() * t.element_size() for t in parts)
+
+
+@dataclass(frozen=True)
 class Survivors:
     """What became of each token that the LLM would get of one encoder unpruned: for pictures.
 

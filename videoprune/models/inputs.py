@@ -133,6 +133,11 @@ class PlainInputs:
         x = (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(std).view(3, 1, 1)
         return _MAKERS[self.config.model_type](self, x, frames.pts_seconds)
 
+    def layout(self, pts_seconds: Sequence[float], like: Clip) -> Clip:
+        """What prompts say of a clip of frames at these times, as large as those of `like`: `clip` without pixels."""
+        nothing = torch.empty(len(pts_seconds), 3, *self.size, device="meta")
+        return _MAKERS[self.config.model_type](self, nothing, pts_seconds).without_pixels()
+
     def text_ids(self, text: str) -> list[int]:
         if self.tokenizer is not None:
             return self.tokenizer.encode(text, add_special_tokens=False)

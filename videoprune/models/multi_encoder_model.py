@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from videoprune.clock import Stopwatch, now
@@ -17,13 +17,15 @@ from videoprune.models.loading import clip_shape, model_folder
 from videoprune.models.multi_encoder import MultiEncoderVLM
 from videoprune.models.shared_prefix import prefilled, prefix_of_rows
 from videoprune.models.survivors import fused_survivors
+from videoprune.models.token_steps import steps_of_tokens, tokens_of_steps
+from videoprune.models.watching import Watch, watched
 from videoprune.plug.current_pass import trace
 from videoprune.plug.prefix import Prefix
 from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings
 from videoprune.prompts import check_positions
 from videoprune.prune.registry import draws
-from videoprune.types import Encoded, KeepPlan, Survivors, Trace, VideoFrames, VisualTokens
+from videoprune.types import Encoded, KeepPlan, Survivors, TimeStep, Trace, VideoFrames, VisualTokens
 
 
 class MultiEncoderModel:
@@ -37,6 +39,7 @@ class MultiEncoderModel:
         self.module: nn.Module = self.model
         self.device = device
         self.num_frames, self.frame_size = clip_shape(name, config)
+        self.frames_per_step = 1
 
     def settings(self, prune: PruneConfig) -> Settings:
         return self.model.settings(prune)
@@ -78,7 +81,14 @@ class MultiEncoderModel:
         )
 
     def answer(
-        self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        settings: Settings,
+        max_new_tokens: int,
+        *,
+        watch: Watch | None = None,
+        places: bool = False,
     ) -> tuple[list[str], list[Trace]]:
         same = all(e is encoded[0] for e in encoded)
         tokens = batch_of([e.features for e in (encoded[:1] if same else encoded)])
@@ -89,7 +99,7 @@ class MultiEncoderModel:
         prefix = prefix_of_rows(
             encoded, settings.config.llm, self.device, lambda clips: self._prefix(clips, settings)
         )
-        with trace(places=any(e.survivors is not None for e in encoded)) as traces:
+        with trace(places=places or any(e.survivors is not None for e in encoded)) as traces:
             ids = self.model.generate(
                 text["input_ids"],
                 text["attention_mask"],
@@ -97,14 +107,37 @@ class MultiEncoderModel:
                 settings=settings,
                 prefix=prefix,
                 max_new_tokens=max_new_tokens,
+                **watched(watch, self._texts, 0),
             )
         spent = now(self.device) - started
-        texts: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts = self._texts(ids)
         # The LLM sees fused tokens alone: what was there before them, the encoders know.
         found = [
             replace(t, dense=e.trace.dense, fused=e.trace.fused) for t, e in zip(traces, encoded, strict=True)
         ]
         return texts, with_seconds(found, spent)
+
+    def _texts(self, ids: Tensor) -> list[str]:
+        found: list[str] = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return found
+
+    def last_by_step(self, encoded: Encoded, answered: Trace, steps: int) -> list[int]:
+        assert answered.places is not None
+        frame = encoded.features.origin[0, list(answered.places.last), 0]
+        counts: list[int] = frame.bincount(minlength=steps).tolist()
+        return counts
+
+    @torch.no_grad()
+    def steps(self, encoded: Encoded, frames: VideoFrames) -> list[TimeStep]:
+        return steps_of_tokens(encoded.features, self.model.projectors, frames.pts_seconds)
+
+    @torch.no_grad()
+    def of_steps(self, steps: Sequence[TimeStep], like: Encoded) -> Encoded:
+        tokens = tokens_of_steps(steps, self.model.projectors, like.features)
+        dense = {t.name: len(steps) * t.dense for t in self.model.towers}
+        names = tokens.encoder[0].bincount(minlength=len(dense)).tolist()
+        counts = {name: (most, left) for (name, most), left in zip(dense.items(), names, strict=True)}
+        return Encoded(Trace(sum(dense.values()), counts, fused=tokens.num_tokens), tokens)
 
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
         return prefilled(encoded, self._prefix(encoded, settings))

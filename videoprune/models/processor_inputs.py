@@ -52,12 +52,30 @@ class ProcessorInputs:
 
     def clip(self, frames: VideoFrames) -> Clip:
         """Everything of the clip that the processor makes, by one prompt without a question."""
+        pixels = frames.pixels.permute(0, 3, 1, 2)
+        return self._made(pixels, _metadata(frames.pts_seconds, frames.duration_seconds))
+
+    def layout(self, pts_seconds: Sequence[float], like: Clip) -> Clip:
+        """What prompts say of a clip of frames at these times, as large as those of `like`: `clip` without pixels.
+        Black frames go through the processor: it alone knows."""
+        grid = like.tensors.get("video_grid_thw")
+        if grid is None:  # it resizes to one size
+            pixels = torch.zeros(len(pts_seconds), 3, 32, 32, dtype=torch.uint8)
+            return self._made(pixels, _metadata(pts_seconds)).without_pixels()
+        # A longer clip might be resized to smaller frames.
+        height, width = (int(n) * self.processor.video_processor.patch_size for n in grid[0, 1:])
+        pixels = torch.zeros(len(pts_seconds), 3, height, width, dtype=torch.uint8)
+        return self._made(pixels, _metadata(pts_seconds), do_resize=False).without_pixels()
+
+    def _made(self, pixels: Tensor, metadata: VideoMetadata, **settings: bool) -> Clip:
+        """pixels: uint8 (T, 3, H, W)."""
         made = self.processor(
             text=[self._prompt("")],
-            videos=[frames.pixels.permute(0, 3, 1, 2)],
-            video_metadata=[_metadata(frames)],
+            videos=[pixels],
+            video_metadata=[metadata],
             do_sample_frames=False,
             return_tensors="pt",
+            **settings,
         )
         tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
         types = tensors["mm_token_type_ids"][0].tolist() if "mm_token_type_ids" in tensors else None
@@ -108,12 +126,13 @@ def _equal(a: Sequence[int], b: Sequence[int]) -> int:
     return int((torch.tensor(a[:n]) == torch.tensor(b[:n])).int().cumprod(0).sum())
 
 
-def _metadata(frames: VideoFrames) -> VideoMetadata:
-    """Times of the frames as the processors want them: indices at a rate that gives back the seconds."""
-    rate = 1000.0
+def _metadata(pts_seconds: Sequence[float], duration: float | None = None) -> VideoMetadata:
+    """Times of the frames as the processors want them: indices at a rate that gives back the seconds. duration: of the
+    video, seconds; None: to the last frame."""
+    rate, duration = 1000.0, pts_seconds[-1] if duration is None else duration
     return VideoMetadata(
-        total_num_frames=max(1, round(frames.duration_seconds * rate)),
+        total_num_frames=max(1, round(duration * rate)),
         fps=rate,
-        duration=frames.duration_seconds,
-        frames_indices=[round(t * rate) for t in frames.pts_seconds],
+        duration=duration,
+        frames_indices=[round(t * rate) for t in pts_seconds],
     )

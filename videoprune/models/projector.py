@@ -23,7 +23,11 @@ class Projector(nn.Module):
         self.outer = nn.Linear(out, out)
 
     def forward(self, x: Tensor, where: Tensor) -> Tensor:
-        return self.outer(F.gelu(self.inner(self.norm(x)))) + self.position(_fourier(where).to(x.dtype))
+        return self.outer(F.gelu(self.inner(self.norm(x)))) + self.placed(where).to(x.dtype)
+
+    def placed(self, where: Tensor) -> Tensor:
+        """What where and when adds to a token: where (..., 3) -> (..., W)."""
+        return self.position(_fourier(where).to(self.position.weight.dtype))
 
 
 def _fourier(where: Tensor) -> Tensor:

@@ -22,6 +22,8 @@ from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
 from videoprune.models.shared_prefix import prefilled, prefix_of_rows
 from videoprune.models.survivors import EncoderRecord, record_of, stock_survivors
+from videoprune.models.time_steps import clip_of_steps, time_steps
+from videoprune.models.watching import Watch, watched
 from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing, trace
 from videoprune.plug.encoder_pass import EncoderPass
@@ -32,7 +34,7 @@ from videoprune.plug.prompt_trace import with_seconds
 from videoprune.plug.settings import Settings, own_settings
 from videoprune.prompts import check_positions
 from videoprune.prune.registry import draws
-from videoprune.types import Encoded, Survivors, Trace, VideoFrames
+from videoprune.types import Encoded, Survivors, TimeStep, Trace, VideoFrames
 
 # Dense visual tokens of clips that are encoded together, unless one clip alone has more.
 TOKENS_AT_ONCE = 8192
@@ -57,6 +59,7 @@ class StockVideoModel:
         self.module: nn.Module = model.to(device)
         self.model, self.device = model, device
         self.num_frames, self.frame_size = clip_shape(name, config)
+        self.frames_per_step: int = getattr(config.vision_config, "temporal_patch_size", 1)
 
     @property
     def hooks(self) -> Installed:
@@ -111,7 +114,14 @@ class StockVideoModel:
 
     @torch.no_grad()
     def answer(
-        self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        settings: Settings,
+        max_new_tokens: int,
+        *,
+        watch: Watch | None = None,
+        places: bool = False,
     ) -> tuple[list[str], list[Trace]]:
         """What is the same for all questions about a clip is computed once for them."""
         features: list[Features] = [e.features for e in encoded]
@@ -129,13 +139,38 @@ class StockVideoModel:
         call = Pass(
             self.hooks, settings, marked=sum(f.marked for f in features), frames=frames, prefix=prefix
         )
-        with passing(call), trace(places=any(e.survivors is not None for e in encoded)) as traces:
+        length = inputs["input_ids"].shape[1]
+        with passing(call), trace(places=places or any(e.survivors is not None for e in encoded)) as traces:
             ids = self.model.generate(
-                **inputs, mm_encoder_outputs=given, max_new_tokens=max_new_tokens, do_sample=False
+                **inputs,
+                **watched(watch, self.inputs.decode, length),
+                mm_encoder_outputs=given,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
             )
         spent = now(self.device) - started
-        texts = self.inputs.decode(ids[:, inputs["input_ids"].shape[1] :])
+        texts = self.inputs.decode(ids[:, length:])
         return texts, with_seconds(traces, spent)
+
+    def steps(self, encoded: Encoded, frames: VideoFrames) -> list[TimeStep]:
+        return time_steps(encoded.features, frames.pts_seconds, newline=self.hooks.family.newline)
+
+    def of_steps(self, steps: Sequence[TimeStep], like: Encoded) -> Encoded:
+        """Raises ValueError where the processor gives so many frames other places than it gave each."""
+        newline, known = self.hooks.family.newline, like.features
+        # A step with a frame too few has its last one again.
+        short = (
+            s.pts_seconds + s.pts_seconds[-1:] * (self.frames_per_step - len(s.pts_seconds)) for s in steps
+        )
+        clip = self.inputs.layout([t for pts in short for t in pts], known.clip)
+        dense, arrived = sum(s.dense for s in steps), sum(map(len, steps))
+        if (places := self._dense(clip)) != dense + newline:
+            raise ValueError(
+                f"{len(steps)} time steps: {places} visual tokens in their prompt; allowed: {dense + newline}, as "
+                "many as they were encoded to"
+            )
+        made = clip_of_steps(steps, known, clip, newline=newline)
+        return Encoded(Trace(dense + newline, {"vision": (dense, arrived)}, arrived + newline), made)
 
     @torch.no_grad()
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
@@ -164,6 +199,12 @@ class StockVideoModel:
         record: EncoderRecord = encoded.survivors
         assert answered.places is not None
         return {"vision": stock_survivors(record, answered.dense, answered.places)}
+
+    def last_by_step(self, encoded: Encoded, answered: Trace, steps: int) -> list[int]:
+        assert answered.places is not None
+        each = answered.dense // steps
+        found = torch.tensor([place // each for place in answered.places.last if place < each * steps])
+        return found.long().bincount(minlength=steps).tolist()
 
     def text_tokens(self, encoded: Encoded, prompt: str) -> int:
         ids = self.inputs([encoded.features.clip], [prompt])["input_ids"]

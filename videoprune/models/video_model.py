@@ -11,19 +11,21 @@ from torch import nn
 from videoprune.config import PruneConfig
 from videoprune.models.loading import RANDOM, model_config
 from videoprune.models.multi_encoder_config import MultiEncoderConfig
+from videoprune.models.watching import Watch
 from videoprune.plug.settings import Settings
-from videoprune.types import Encoded, Survivors, Trace, VideoFrames
+from videoprune.types import Encoded, Survivors, TimeStep, Trace, VideoFrames
 
 
 class VideoModel(Protocol):
     """Weights that any number of engines share: each call says what it is pruned by.
 
     num_frames: that clips are best sampled to. frame_size: height and width that frames are best decoded to; None: as
-    they are.
+    they are. frames_per_step: that an encoder joins to one time step.
     """
 
     module: nn.Module
     num_frames: int
+    frames_per_step: int
     frame_size: tuple[int, int] | None
 
     def settings(self, prune: PruneConfig) -> Settings:
@@ -36,14 +38,34 @@ class VideoModel(Protocol):
         """Stages 1 and 2. survivors: keep what pictures of them need."""
         ...
 
+    def steps(self, encoded: Encoded, frames: VideoFrames) -> list[TimeStep]:
+        """A clip by time step. frames: that it was encoded from."""
+        ...
+
+    def of_steps(self, steps: Sequence[TimeStep], like: Encoded) -> Encoded:
+        """One clip of these time steps, ascending in time. like: a clip with frames of the same size."""
+        ...
+
     def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
         """The clips with what the LLM makes of them before it sees a question."""
         ...
 
     def answer(
-        self, encoded: Sequence[Encoded], prompts: Sequence[str], settings: Settings, max_new_tokens: int
+        self,
+        encoded: Sequence[Encoded],
+        prompts: Sequence[str],
+        settings: Settings,
+        max_new_tokens: int,
+        *,
+        watch: Watch | None = None,
+        places: bool = False,
     ) -> tuple[list[str], list[Trace]]:
-        """Stage 3 and decoding: one prompt for each clip. Traces have the seconds of the whole batch."""
+        """Stage 3 and decoding: one prompt for each clip. Traces have the seconds of the whole batch, and places where
+        these are asked for."""
+        ...
+
+    def last_by_step(self, encoded: Encoded, answered: Trace, steps: int) -> list[int]:
+        """Of a clip of so many time steps, the tokens of each that reached the LLM's last layer."""
         ...
 
     def survivors(self, encoded: Encoded, answered: Trace) -> dict[str, Survivors]:

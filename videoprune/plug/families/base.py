@@ -79,6 +79,7 @@ class StockModel:
 
     model_types: ClassVar[tuple[str, ...]] = ()
     videos_are_images: ClassVar[bool] = False  # a video goes in as images, one a frame
+    newline: ClassVar[bool] = False  # behind a clip's last frame stands a token that is of no frame
 
     def __init__(self, model: Any) -> None:
         self.model, self.core = model, model.model

@@ -43,6 +43,7 @@ class LlavaOnevision(StockModel, Batched):
     model_types = ("llava_onevision",)
     fill = None
     pools = True
+    newline = True
 
     def replaced(self) -> list[Around]:
         return [

@@ -1,0 +1,1 @@
+"""Questions about a live stream, with a memory that stays bounded."""
