@@ -46,6 +46,7 @@ from videoprune.prune.merge import drop_others, gather
 
 ALIGNMENT, KNOWN = 0.3, 0.5  # weights of the dense losses
 STRETCHED = 0.6  # share of the steps whose visual tokens stand at positions of a longer prompt
+HARD_STEPS = 0.75  # share of the steps on hard clips, which take longest to learn
 GROUP = 8  # clips that are drawn and encoded together
 NEW_GROUPS_PER_STEP = 0.1  # so a clip serves in about twenty steps, with other questions and other tokens
 AT_LEAST = 16  # clips of every setting in use, of each split
@@ -94,7 +95,7 @@ def train_llm(
             name, new = _least_filled(store, modes)
             store.add(name, new, encode_group(model, next(loaders[new]), ENCODER_MODES[name]))
             continue
-        hard = bool(rng.random() < HARD_SHARE)
+        hard = bool(rng.random() < HARD_STEPS)
         keep = mode.tokens(dense * (SLOTS if hard else NUM_FRAMES), hard, rng)
         rows = max(1, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
         drawn = store.draw(mode.encoder, hard, rows, rng)

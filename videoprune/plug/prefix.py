@@ -46,6 +46,14 @@ class Prefix:
     def length(self) -> int:
         return self.valid.shape[1]
 
+    @property
+    def num_bytes(self) -> int:
+        """Memory that its tensors hold."""
+        tensors = [getattr(self, name) for name in self._tensors()] + [
+            x for n in _LAYERS for x in getattr(self, n)
+        ]
+        return sum(t.numel() * t.element_size() for t in tensors)
+
     def rows(self, index: Tensor) -> Prefix:
         """The beginning of each row's prompt. index: int64 (B,), its clip."""
         return self._each(lambda x, _: x.index_select(0, index))

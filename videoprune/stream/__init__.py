@@ -1,1 +1,7 @@
 """Questions about a live stream, with a memory that stays bounded."""
+
+from videoprune.stream.asking import Cancelled
+from videoprune.stream.memory import StreamConfig
+from videoprune.stream.session import StreamAnswer, StreamSession, StreamStats
+
+__all__ = ["Cancelled", "StreamAnswer", "StreamConfig", "StreamSession", "StreamStats"]
