@@ -165,6 +165,27 @@ def test_a_question_is_taken_back(engines):
     assert session.ask(QUESTION).text  # and nothing is stuck
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_many_frames_at_once_are_one_by_one(engines, name):
+    """Among them some that stay, while a pair waits and while none does."""
+    engine = engines[name]
+    made = frames(engine, 6)
+    shown = [made[i] for i in (0, 0, 1, 2, 2, 3, 3, 4, 5, 5)]
+    one, many = (
+        StreamSession(engine, StreamConfig(max_visual_tokens=600, max_steps=12, window=3)) for _ in "ab"
+    )
+    given = [(pixels, float(i)) for i, pixels in enumerate(shown)]
+    news = [one.add(*frame) for frame in given]
+    assert many.add_many(given[:7]) + many.add_many([]) + many.add_many(given[7:]) == news
+    a, b = one.stats(), many.stats()
+    assert (a.frames, a.still, a.steps, a.tokens, a.last) == (b.frames, b.still, b.steps, b.tokens, b.last)
+    for x, y in zip(one.held(), many.held(), strict=True):
+        assert (x.first, x.last, x.step.pts_seconds) == (y.first, y.last, y.step.pts_seconds)
+        assert torch.equal(x.step.place, y.step.place)
+        assert torch.allclose(x.step.x, y.step.x, atol=1e-4)
+    assert one.ask(QUESTION).text == many.ask(QUESTION).text
+
+
 def test_several_ask_while_frames_come(engines):
     engine = engines["llava-demo"]
     config = StreamConfig(max_visual_tokens=200, max_steps=12, window=3, still=0.0)

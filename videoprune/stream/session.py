@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,47 +12,32 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videoprune.engine import Engine
+from videoprune.stream.answer import StreamAnswer, StreamStats
 from videoprune.stream.asking import Asking
 from videoprune.stream.citing import cited_spans
 from videoprune.stream.memory import Held, StreamConfig, StreamMemory
 from videoprune.stream.still import is_still
-from videoprune.types import Encoded, Sample, TimeStep, Trace, VideoFrames
+from videoprune.types import Encoded, Sample, TimeStep, VideoFrames
+
+Frame = tuple[Tensor, float]  # pixels, uint8 (H, W, 3), and the second they are of
 
 
 @dataclass(frozen=True)
-class StreamAnswer:
-    """What the model said of the stream up to `asked_at` (seconds of the stream).
+class _Now:
+    """Where a stream is. pending: frames of a time step that is not whole. shown: what the last frame that was new
+    showed. last: second of the last frame."""
 
-    cited: first and last second of the spans that the answer rests on, the strongest first: the time steps whose tokens
-    the question kept to the LLM's last layer. seconds: queue, encode, prefill (to the first token) and generate.
-    tokens: dense (of all that is remembered, unpruned), resident, llm (on average over its layers).
-    """
-
-    text: str
-    choice: str
-    asked_at: float
-    cited: tuple[tuple[float, float], ...]
-    seconds: dict[str, float]
-    tokens: dict[str, int]
-    trace: Trace
+    pending: tuple[Frame, ...] = ()
+    shown: Tensor | None = None
+    last: float | None = None
 
 
 @dataclass(frozen=True)
-class StreamStats:
-    """frames: given; still: of them merged unseen into the one before; steps: encoded. tokens, bytes: held now, those
-    of the LLM's shared beginning apart (`prefix_bytes`). arrived: tokens since the start. first, last: seconds."""
+class _Steps:
+    """What is to happen to the memory: these frames become a time step, or the last one stays until this second."""
 
-    frames: int
-    still: int
-    steps: int
-    arrived: int
-    tokens: int
-    bytes: int
-    prefix_bytes: int
-    held_steps: int
-    first: float | None
-    last: float | None
-    encode_seconds: float
+    frames: tuple[Frame, ...]
+    stays: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +46,7 @@ class _View:
 
     key: tuple[int, float | None, float | None]
     held: tuple[Held, ...]
-    pending: tuple[tuple[Tensor, float], ...]
-    pending_last: float
+    pending: tuple[Frame, ...]
     asked_at: float
 
 
@@ -77,13 +61,10 @@ class StreamSession:
         self.engine = engine
         self.config = config or StreamConfig()
         self._memory = StreamMemory(self.config)
-        self._pending: list[tuple[Tensor, float]] = []  # frames of a time step that is not whole
-        self._pending_last = 0.0
-        self._shown: Tensor | None = None  # what the last frame that counted showed
+        self._now = _Now()
         self._like: Encoded | None = None
         self._frames = self._still = self._steps = 0
         self._encode_seconds = 0.0
-        self._last: float | None = None
         self._adding, self._state = threading.Lock(), threading.Lock()
         self._asking = threading.Lock()  # one prefill at a time; the others would only wait for the device
         self._begun: tuple[tuple[int, float | None, float | None], Encoded] | None = None
@@ -93,18 +74,32 @@ class StreamSession:
 
         Raises ValueError for other pixels, or a time that is not later than the last.
         """
-        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-            raise ValueError(f"pixels: {pixels.dtype} {tuple(pixels.shape)}; allowed: uint8 (H, W, 3)")
+        return self.add_many([(pixels, seconds)])[0]
+
+    def add_many(self, frames: Sequence[Frame]) -> list[bool]:
+        """As `add` one by one, but what is new is encoded in one call: for streams that need not keep pace."""
         with self._adding:
-            if self._last is not None and seconds <= self._last:
-                raise ValueError(f"seconds={seconds}; allowed: later than the frame before, {self._last}")
-            pixels = self._sized(pixels)
-            if self._shown is not None and is_still(pixels, self._shown, self.config.still):
-                with self._state:
-                    self._stay(seconds)
-                return False
-            self._show(pixels, seconds)
-            return True
+            now, news, done = self._now, [], list[_Steps]()
+            for pixels, seconds in frames:
+                now, new, whole = self._after(now, pixels, seconds)
+                news.append(new)
+                done += whole
+            started = time.perf_counter()
+            made = self._encoded([step.frames for step in done if step.frames])
+            spent = time.perf_counter() - started
+            with self._state:
+                for one in done:
+                    if one.frames:
+                        step, self._like = next(made)
+                        self._memory.add(step)
+                    if one.stays is not None:
+                        self._memory.stay(one.stays)
+                self._now = now
+                self._frames += len(news)
+                self._still += len(news) - sum(news)
+                self._steps += sum(1 for one in done if one.frames)
+                self._encode_seconds += spent
+            return news
 
     def ask(
         self,
@@ -155,7 +150,7 @@ class StreamSession:
                 prefix_bytes=0 if begun is None or begun[1].prefix is None else begun[1].prefix.num_bytes,
                 held_steps=len(held),
                 first=held[0].first if held else None,
-                last=self._last,
+                last=self._now.last,
                 encode_seconds=self._encode_seconds,
             )
 
@@ -164,62 +159,59 @@ class StreamSession:
         with self._state:
             return self._memory.held()
 
-    def _sized(self, pixels: Tensor) -> Tensor:
+    def _sized(self, pixels: Tensor, shown: Tensor | None) -> Tensor:
         """All frames of a stream have one size: the engine's, or else the first frame's."""
-        size = self.engine.frame_size or (None if self._shown is None else tuple(self._shown.shape[:2]))
+        size = self.engine.frame_size or (None if shown is None else tuple(shown.shape[:2]))
         if size is None or tuple(pixels.shape[:2]) == size:
             return pixels
         x = pixels.permute(2, 0, 1)[None].float()
         x = F.interpolate(x, size, mode="bilinear", antialias=True)
         return x[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
 
-    def _stay(self, seconds: float) -> None:
-        self._frames, self._still, self._last = self._frames + 1, self._still + 1, seconds
-        if self._pending:
-            self._pending_last = seconds
-        else:
-            self._memory.stay(seconds)
+    def _after(self, now: _Now, pixels: Tensor, seconds: float) -> tuple[_Now, bool, list[_Steps]]:
+        """Where the stream is one frame later, whether it shows anything new, and what of it is whole."""
+        if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+            raise ValueError(f"pixels: {pixels.dtype} {tuple(pixels.shape)}; allowed: uint8 (H, W, 3)")
+        if now.last is not None and seconds <= now.last:
+            raise ValueError(f"seconds={seconds}; allowed: later than the frame before, {now.last}")
+        pixels = self._sized(pixels, now.shown)
+        if now.shown is not None and is_still(pixels, now.shown, self.config.still):
+            # What waits for another frame is not in the memory yet.
+            stays = [] if now.pending else [_Steps((), seconds)]
+            return replace(now, last=seconds), False, stays
+        pending = (*now.pending, (pixels, seconds))
+        if len(pending) < self.engine.weights.frames_per_step:
+            return _Now(pending, pixels, seconds), True, []
+        return _Now((), pixels, seconds), True, [_Steps(pending)]
 
-    def _show(self, pixels: Tensor, seconds: float) -> None:
-        pending = [*self._pending, (pixels, seconds)]
-        step = None
-        if len(pending) == self.engine.weights.frames_per_step:
-            step, like, spent = self._encoded(pending)
-        with self._state:
-            if step is not None:
-                self._memory.add(step)  # first: it may refuse
-                self._like, self._steps = like, self._steps + 1
-                self._encode_seconds += spent
-                pending = []
-            self._pending, self._pending_last, self._shown = pending, seconds, pixels
-            self._frames, self._last = self._frames + 1, seconds
-
-    def _encoded(self, frames: Sequence[tuple[Tensor, float]]) -> tuple[TimeStep, Encoded, float]:
-        """Frames of one time step -> the step, its clip, and the seconds it took."""
-        started = time.perf_counter()
-        times = tuple(t for _, t in frames)
-        clip = VideoFrames(torch.stack([p for p, _ in frames]), times, times[-1] - times[0], "", "stream")
-        (encoded,) = self.engine.encode([clip])
-        (step,) = self.engine.weights.steps(encoded, clip)
-        return step, encoded, time.perf_counter() - started
+    def _encoded(self, steps: Sequence[Sequence[Frame]]) -> Iterator[tuple[TimeStep, Encoded]]:
+        """Frames of each time step -> the step, and its clip."""
+        clips = []
+        for frames in steps:
+            times = tuple(t for _, t in frames)
+            pixels = torch.stack([p for p, _ in frames])
+            clips.append(VideoFrames(pixels, times, times[-1] - times[0], "", "stream"))
+        encoded = self.engine.encode(clips) if clips else []
+        found = [(self.engine.weights.steps(e, clip)[0], e) for e, clip in zip(encoded, clips, strict=True)]
+        return iter(found)
 
     def _view(self, since: float | None) -> _View:
         with self._state:
-            if self._last is None:
+            now = self._now
+            if now.last is None:
                 raise ValueError("stream: no frame yet; allowed: questions once something was shown")
+            if since is not None and now.last < since:
+                raise ValueError(f"since={since}; allowed: up to the last frame's second, {now.last}")
             held = tuple(h for h in self._memory.held() if since is None or h.last >= since)
-            pending = self._pending if since is None or self._pending_last >= since else []
-            if not held and not pending:
-                raise ValueError(f"since={since}; allowed: up to the last frame's second, {self._last}")
-            key = (self._memory.version, self._pending_last if pending else None, since)
-            return _View(key, held, tuple(pending), self._pending_last, self._last)
+            key = (self._memory.version, now.last if now.pending else None, since)
+            return _View(key, held, now.pending, now.last)
 
     def _clip(self, view: _View) -> tuple[Encoded, tuple[Held, ...], float]:
         """All that the view remembers as one clip, what it is made of, and the seconds that encoding took."""
-        held, spent, like = view.held, 0.0, self._like
-        if view.pending:
-            step, encoded, spent = self._encoded(view.pending)
-            held, like = (*held, Held(step, view.pending[0][1], view.pending_last)), like or encoded
+        started, held, like = time.perf_counter(), view.held, self._like
+        for step, encoded in self._encoded([view.pending] if view.pending else []):
+            held, like = (*held, Held(step, view.pending[0][1], view.asked_at)), encoded
+        spent = time.perf_counter() - started
         held = tuple(h for h in held if len(h.step))
         begun = self._begun
         if begun is not None and begun[0] == view.key:
