@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import get_args
 
+import av
 import numpy as np
 import pytest
 
 from videoprune.video import Backend, Reader, VideoError
-from videoprune.video.orientation import Orientation, orientation
+from videoprune.video.orientation import _TURNS, Orientation, orientation
 
 ACROSS = (1, 2)  # rows and columns of (T, H, W, 3); numpy turns counter-clockwise
 # (a, b, c, d) of the display matrix, what it does, and whether it mirrors.
@@ -84,3 +85,27 @@ def test_scaled_and_empty_matrices() -> None:
     assert orientation([0, 2, 0, -3, 0, 0, 0, 0, 1]) == Orientation(transposed=True, flip_columns=True)
     assert orientation([0] * 9) == Orientation()
     assert orientation([1, 0, 0, 0, 0, 0, 0, 0, 1]) == Orientation()
+
+
+def test_side_data_without_a_name_in_pyav_does_not_fail_the_file(clips, reader: Reader) -> None:
+    """FFmpeg 8 attaches EXIF to frames, which PyAV 18 has no name for."""
+    path, tiff = clips.folder / "exif.mkv", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+    plain = clips.write("plain.mkv", codec="mjpeg", pixel_format="yuvj420p", frames=10)
+    with av.open(str(plain)) as clip, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(clip.streams.video[0])
+        for packet in [p for p in clip.demux(clip.streams.video[0]) if p.size]:
+            data = bytes(packet)
+            exif = b"\xff\xe1" + (len(tiff) + 8).to_bytes(2, "big") + b"Exif\0\0" + tiff
+            copy = av.Packet(data[:2] + exif + data[2:])
+            copy.stream, copy.time_base, copy.is_keyframe = stream, packet.time_base, True
+            copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+            output.mux(copy)
+    shown = reader.read(path)
+    assert _same(shown.pixels.numpy(), np.rot90(reader.read(plain).pixels.numpy(), -1, ACROSS))
+    assert shown.outcome.kind == "complete"
+
+
+def test_turns_that_pyav_tells_are_those_of_the_matrices() -> None:
+    for quarter, matrix in ((1, (0, -1, 1, 0)), (2, (-1, 0, 0, -1)), (3, (0, 1, -1, 0))):
+        a, b, c, d = matrix
+        assert _TURNS[quarter] == orientation([a, b, 0, c, d, 0, 0, 0, 1])

@@ -167,7 +167,7 @@ def test_the_worker_ends_with_its_caller() -> None:
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         cwd=Path(process.__file__).parents[2],
-        env=process._environment(),
+        env=process.worker_environment(),
     )
     worker.communicate(timeout=60)
     assert worker.returncode == 0

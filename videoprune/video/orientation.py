@@ -66,9 +66,23 @@ def orientation(matrix: Sequence[int]) -> Orientation:
 
 
 def frame_orientation(frame: VideoFrame) -> Orientation:
-    """Of a decoded frame: from the file's header or from the stream itself, whichever FFmpeg takes."""
-    data = cast(SideData | None, frame.side_data.get("DISPLAYMATRIX"))
+    """Of a decoded frame: from the file's header or from the stream itself, whichever FFmpeg takes.
+
+    Where the frame also carries something that PyAV has no name for (EXIF, in FFmpeg 8), PyAV tells of turns alone.
+    """
+    try:
+        data = cast(SideData | None, frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:
+        return _TURNS.get(round(frame.rotation / 90) % 4, Orientation())
     return Orientation() if data is None else orientation(np.frombuffer(bytes(data), dtype=np.int32).tolist())
+
+
+# By quarter turns counter-clockwise.
+_TURNS = {
+    1: Orientation(transposed=True, flip_rows=True),
+    2: Orientation(flip_rows=True, flip_columns=True),
+    3: Orientation(transposed=True, flip_columns=True),
+}
 
 
 class FirstFrame:

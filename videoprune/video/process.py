@@ -32,9 +32,9 @@ class DecoderDiedError(Exception):
         self.late = late
 
 
-def worker_command() -> list[str]:
+def worker_command(module: str = "videoprune.video.worker") -> list[str]:
     # -P: a file named like a standard module in the current folder must not be imported.
-    return [sys.executable, "-P", "-m", "videoprune.video.worker"]
+    return [sys.executable, "-P", "-m", module]
 
 
 class DecoderProcess:
@@ -103,10 +103,10 @@ class DecoderProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             bufsize=0,
-            env=_environment(),
+            env=worker_environment(),
             process_group=0,  # Ctrl-C is for the caller, who may want to finish this video
         )
-        self._end = weakref.finalize(self, _end_process, self._process, os.getpid())
+        self._end = weakref.finalize(self, end_process, self._process, os.getpid())
         return self._process
 
     def _post_mortem(self, late: bool, seconds: float) -> Exception:
@@ -129,14 +129,14 @@ class DecoderProcess:
         )
 
 
-def _environment() -> dict[str, str]:
+def worker_environment() -> dict[str, str]:
     """The caller's, with the folder of this package first: the caller may have found it by sys.path alone."""
     root = str(Path(__file__).resolve().parents[2])
     known = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{known}" if known else root}
 
 
-def _end_process(process: subprocess.Popen[bytes], owner: int) -> None:
+def end_process(process: subprocess.Popen[bytes], owner: int) -> None:
     """Kill and bury. A forked copy of the owner has a copy of `process` too, and must leave it alone."""
     if os.getpid() != owner:
         return

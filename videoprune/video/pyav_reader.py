@@ -17,11 +17,12 @@ import numpy as np
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from videoprune.video.frames import Frames, FrameStore
 from videoprune.video.orientation import frame_orientation
+from videoprune.video.rgb import upright_rgb
 from videoprune.video.scan import Scan, open_video
 
 # A frame leaves the decoder at most this many packets after its own: 16 for reordering (H.264, A.4.2), and
@@ -151,15 +152,6 @@ class _Reader:
             self._open()
 
     def _upright(self, frame: VideoFrame) -> NDArray[np.uint8]:
-        """uint8 (H, W, 3). PyAV leaves the display matrix to the caller.
-
-        The first frame's counts for all, as in players: a matrix in the stream may come with keyframes alone.
-        """
+        """uint8 (H, W, 3). The first frame's matrix counts for all, as in players: a stream may send it rarely."""
         turn = self.scan.orientation or frame_orientation(frame)
-        coded = (frame.height, frame.width)
-        if self.store.size is not None:  # scaled as coded, to fit after the turn
-            coded = self.store.size[::-1] if turn.transposed else self.store.size
-        picture = self._scaler.reformat(
-            frame, width=coded[1], height=coded[0], format="rgb24", interpolation=Interpolation.BILINEAR
-        )
-        return turn.upright(picture.to_ndarray())
+        return upright_rgb(frame, turn, self.store.size, self._scaler)

@@ -90,7 +90,7 @@ def open_video(path: str) -> InputContainer:
 
 def scan(path: str) -> Scan:
     """Read all packets of the best video stream. Raises VideoError for a file without a video to decode."""
-    _check_file(path)
+    check_file(path)
     try:
         with open_video(path) as container:
             return _scan(path, container)
@@ -102,7 +102,8 @@ def scan(path: str) -> Scan:
         raise VideoError("not_a_video", f"{path}: not a video file that FFmpeg knows") from error
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
+    """Raises VideoError for what is no readable file with something in it."""
     file = Path(path)
     if not file.exists():
         raise VideoError("missing", f"{path}: no such file")
@@ -121,7 +122,7 @@ def _looks_like_video(path: str) -> bool:
 
 
 def _scan(path: str, container: InputContainer) -> Scan:
-    stream = _best_stream(path, container)
+    stream = best_stream(path, container)
     assert isinstance(stream.codec_context, VideoCodecContext)
     found, first = _Packets(), FirstFrame(stream.codec_context)
     reads = container.demux(stream)
@@ -171,7 +172,8 @@ class _Packets:
             self.longest = max(self.longest, packet.pts + (packet.duration or 0))
 
 
-def _best_stream(path: str, container: InputContainer) -> VideoStream:
+def best_stream(path: str, container: InputContainer) -> VideoStream:
+    """The video stream to read. Raises VideoError, which names `path`, where there is none to decode."""
     covers = [s for s in container.streams.video if s.disposition & Disposition.attached_pic]
     streams = [s for s in container.streams.video if s not in covers]
     if container.format.name in _NOT_VIDEO_FORMATS or not (streams or container.streams.audio):
