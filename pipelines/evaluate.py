@@ -105,7 +105,7 @@ def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[D
 
     num_frames, size = clip_shape(args.model)
     recipe = task.recipe
-    decode = DecodeStage(recipe.frames or num_frames, size, policy=recipe.policy, columns=recipe.columns)
+    decode = DecodeStage(recipe.frames or num_frames, size, **recipe.sampling())
     model = ModelStage(
         args.model, prune, device=args.device, batch=args.batch, max_new_tokens=recipe.max_new_tokens
     )

@@ -272,6 +272,8 @@ class Sample:
     """One question about one video. `options` is empty for an open question; `answer` is a letter or a text.
 
     prompt: the whole text a model is asked with, where a benchmark's protocol says it; "": `prompts.prompt` makes it.
+    until: when it is asked, seconds from the video's first frame: what is shown from then on must not be used. None:
+    after the video.
     """
 
     question_id: str
@@ -281,10 +283,13 @@ class Sample:
     answer: str = ""
     meta: dict[str, str] = field(default_factory=dict)
     prompt: str = ""
+    until: float | None = None
 
     def __post_init__(self) -> None:
         if not self.question_id:
             raise ValueError("question_id=''; every question needs an id")
+        if self.until is not None and not 0 < self.until < float("inf"):
+            raise ValueError(f"until={self.until}; allowed: finite seconds above 0, or None")
         if self.options and len(self.options) < 2:
             raise ValueError(f"options={self.options}; allowed: none, or at least two")
 

@@ -64,7 +64,7 @@ def kept_pictures(engine: Engine, settings: Sequence[Setting], sample: Sample) -
     """The middle frame of a clip under each method at about `_NEAR`: method, title, PNG as base64."""
     import matplotlib.image
 
-    sampling = Sampling(max_frames=engine.num_frames)
+    sampling = Sampling(max_frames=engine.num_frames, until=sample.until)
     try:
         with Reader() as reader:
             frames = reader.read(sample.video, sampling, size=engine.frame_size)

@@ -76,8 +76,9 @@ def sample_line(facts: dict[str, Any]) -> str:
 
 
 def video_name(item: ClipItem) -> str:
-    """As the benchmark calls the video."""
-    return item.samples[0].meta.get("video_id", item.video)
+    """As the benchmark calls the video, and until when it is seen."""
+    name = item.samples[0].meta.get("video_id", item.video)
+    return name if item.until is None else f"{name} until {item.until:g} s"
 
 
 def _duration(item: ClipItem) -> str:

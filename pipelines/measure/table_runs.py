@@ -38,12 +38,13 @@ class KeptDecode(DecodeStage):
 
     def setup(self) -> None:
         super().setup()
-        self.kept: dict[str, DecodedClip] = getattr(self, "kept", {})
+        self.kept: dict[tuple[str, float | None], DecodedClip] = getattr(self, "kept", {})
 
     def process(self, item: ClipItem) -> DecodedClip:
-        if item.video not in self.kept:
-            self.kept[item.video] = super().process(item)
-        found = self.kept[item.video]
+        clip = item.video, item.until
+        if clip not in self.kept:
+            self.kept[clip] = super().process(item)
+        found = self.kept[clip]
         return DecodedClip(item, found.frames, found.seconds)
 
 

@@ -22,7 +22,7 @@ from videoprune.types import Answer
 def decoder(engine: Engine, frames: int, recipe: Recipe | None) -> DecodeStage:
     """What reads clips as the recipe and the model want them; close it."""
     recipe = recipe or Recipe()
-    decode = DecodeStage(frames, engine.frame_size, policy=recipe.policy, columns=recipe.columns)
+    decode = DecodeStage(frames, engine.frame_size, **recipe.sampling())
     decode.setup()
     return decode
 

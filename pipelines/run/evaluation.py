@@ -95,6 +95,7 @@ def _keys(
     other: list[str] = []
     for item in items:
         video = video_fingerprint(item.video)
+        video += "" if item.until is None else f" until {item.until}"
         for question in (s.question_id for s in item.samples):
             key = row_key(question, video, settings.fingerprint, digest)
             if not index.answered(question):

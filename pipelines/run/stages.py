@@ -24,10 +24,18 @@ from videoprune.video.header import stream_header
 
 @dataclass(frozen=True)
 class ClipItem:
-    """One video and its questions."""
+    """One video and its questions, which are all asked at the same time of it."""
 
     video: str
     samples: tuple[Sample, ...]
+
+    def __post_init__(self) -> None:
+        assert len({s.until for s in self.samples}) <= 1, "questions asked at different times share no frames"
+
+    @property
+    def until(self) -> float | None:
+        """See `Sample.until`."""
+        return self.samples[0].until if self.samples else None
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class DecodedClip:
 class DecodeStage:
     """Video -> frames (T, H, W, 3) at `size`, `num_frames` of them, uniform in time, or as `policy` says.
 
-    columns: above 0, the frames come as one image with that many side by side, each at its own size. A video
+    fps and window as the policy needs them; see `Sampling`. Frames are from before the time at which the questions are
+    asked. columns: above 0, the frames come as one image with that many side by side, each at its own size. A video
     that cannot be read, or that its loader marked `unusable`, gives a Failure. deadline_seconds: for one video; see
     `Reader`.
     """
@@ -82,12 +91,14 @@ class DecodeStage:
         size: tuple[int, int] | None,
         *,
         policy: Policy = "uniform",
+        fps: float | None = None,
+        window: float | None = None,
         columns: int = 0,
         deadline_seconds: float = 60.0,
         threads: int = 1,
     ) -> None:
         self.num_frames, self.size = num_frames, None if columns else size
-        self.policy, self.columns = policy, columns
+        self.policy, self.fps, self.window, self.columns = policy, fps, window, columns
         self.deadline_seconds, self.threads = deadline_seconds, threads
         self._reader: Reader | None = None
 
@@ -113,11 +124,12 @@ class DecodeStage:
         assert self._reader is not None, "setup() comes first"
         if unusable := item.samples[0].meta.get(UNUSABLE, ""):
             return Failure.of_video(unusable), None
-        sampling = Sampling(self.policy, self.num_frames)
+        sampling = Sampling(self.policy, self.num_frames, self.fps, until=item.until, window=self.window)
         frames = self._reader.read(
             item.video, sampling, size=self.size, deadline_seconds=self.deadline_seconds
         )
         subtitled = any(SUBTITLE_RULE in s.meta for s in item.samples)
+        assert not subtitled or item.until is None, "subtitles are those of a whole video"
         header = stream_header(item.video) if subtitled else None
         return grid_view(frames, self.columns) if self.columns else frames, header
 
@@ -137,8 +149,8 @@ def with_subtitles(decoded: DecodedClip) -> ClipItem:
 
 
 def group_by_video(samples: Sequence[Sample]) -> list[ClipItem]:
-    """One item per video, videos and questions in the order of their first mention."""
-    found: dict[str, list[Sample]] = {}
+    """One item per video and time at which it is asked about, items and questions in the order of first mention."""
+    found: dict[tuple[str, float | None], list[Sample]] = {}
     for sample in samples:
-        found.setdefault(sample.video, []).append(sample)
-    return [ClipItem(video, tuple(asked)) for video, asked in found.items()]
+        found.setdefault((sample.video, sample.until), []).append(sample)
+    return [ClipItem(video, tuple(asked)) for (video, _), asked in found.items()]

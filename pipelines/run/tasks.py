@@ -89,6 +89,7 @@ def open_task(args: argparse.Namespace) -> Task:
         "columns": recipe.columns,
         "max_new_tokens": recipe.max_new_tokens,
     }
+    facts |= {name: value for name in ("fps", "window") if (value := getattr(recipe, name)) is not None}
     subtitles = "-subtitles" if args.subtitles else ""
     return Task(
         title=f"{found.title} {split}, protocol {args.protocol}",
@@ -124,7 +125,8 @@ def shard_of(samples: Sequence[Sample], shard: tuple[int, int] | None) -> list[S
     if shard is None:
         return list(samples)
     number, of = shard
-    return [sample for item in group_by_video(samples)[number - 1 :: of] for sample in item.samples]
+    taken = set(list(dict.fromkeys(s.video for s in samples))[number - 1 :: of])
+    return [sample for item in group_by_video(samples) if item.video in taken for sample in item.samples]
 
 
 def write_submission(files: dict[str, Any], out: Path) -> list[str]:

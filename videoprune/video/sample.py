@@ -14,7 +14,8 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Policy = Literal["uniform", "fps", "keyframe", "timestamps", "middles", "ends", "starts"]
+Policy = Literal["uniform", "fps", "keyframe", "timestamps", "middles", "ends", "starts", "last"]
+_WITH_RATE = ("fps", "last")
 
 # Times such as 0.1 + 0.2 must still hit the frame at 0.3. A tick of the usual 1/90000 s clock is ten times
 # longer.
@@ -30,28 +31,33 @@ class Sampling:
     shown at the times that `timestamps` names, in the stream's own clock (which need not start at 0).
     Three count frames instead of time, as protocols of benchmarks do: `middles` the middle of each of
     `max_frames` equal runs of frames, `ends` an even row from the first frame to the last, `starts` every k-th
-    from the first on, k = F // max_frames. Each gives all frames where there are no more than asked.
+    from the first on, k = F // max_frames. Each gives all frames where there are no more than asked. `last` takes
+    the newest frame and those shown 1/fps, 2/fps ... seconds before it.
     max_frames: the most frames that all but `timestamps` give; `fps` and `keyframe` are thinned evenly to it.
-    `timestamps` is as long as its list. Raises ValueError for an impossible value or an option that its policy
-    does not use.
+    `timestamps` is as long as its list. until: seconds from the first frame; frames from then on are as if they were
+    not there. window: only frames of so many seconds before `until`, or before the end; one at least.
+    Raises ValueError for an impossible value or an option that its policy does not use.
     """
 
     policy: Policy = "uniform"
     max_frames: int = 8
     fps: float | None = None
     timestamps: tuple[float, ...] = ()
+    until: float | None = None
+    window: float | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(Policy):
             raise ValueError(f"policy={self.policy!r}; allowed: {', '.join(get_args(Policy))}")
         if not isinstance(self.max_frames, int) or isinstance(self.max_frames, bool) or self.max_frames < 1:
             raise ValueError(f"max_frames={self.max_frames!r}; allowed: a whole number of at least 1")
-        if (self.fps is not None) != (self.policy == "fps"):
-            raise ValueError(
-                f"fps={self.fps}; allowed: a number with policy='fps', None with {self.policy!r}"
-            )
-        if self.fps is not None and not (math.isfinite(self.fps) and self.fps > 0):
-            raise ValueError(f"fps={self.fps}; allowed: a finite number above 0")
+        if (self.fps is not None) != (self.policy in _WITH_RATE):
+            need = "a number" if self.policy in _WITH_RATE else "None"
+            raise ValueError(f"fps={self.fps}; allowed: {need} with policy={self.policy!r}")
+        for name in ("fps", "until", "window"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}={value}; allowed: a finite number above 0")
         if bool(self.timestamps) != (self.policy == "timestamps"):
             raise ValueError(
                 f"timestamps={self.timestamps}; allowed: some with policy='timestamps', none with others"
@@ -83,19 +89,43 @@ def frame_indices(
     if not np.all(np.diff(times) > 0):
         raise ValueError("pts: must be strictly ascending")
     stop = stream_end(times) if end is None else max(end, float(times[-1]))
+    seen, stop = _seen(times, stop, sampling)
+    chosen = _chosen(times[seen], keys[seen], sampling, stop)
+    return [seen.start + int(i) for i in chosen]
+
+
+def _seen(pts: NDArray[np.float64], end: float, sampling: Sampling) -> tuple[slice, float]:
+    """The frames that may be taken, one at least, and when the last of them ends."""
+    stop = end if sampling.until is None else min(end, float(pts[0]) + sampling.until)
+    last = pts.size if sampling.until is None else _before(pts, float(pts[0]) + sampling.until)
+    first = 0 if sampling.window is None else _before(pts, stop - sampling.window)
+    last = max(last, 1)  # the first frame is there at 0, before any `until`
+    return slice(min(first, last - 1), last), stop
+
+
+def _before(pts: NDArray[np.float64], seconds: float) -> int:
+    """How many frames start before that."""
+    return int(np.searchsorted(pts, seconds - _SLACK, side="left"))
+
+
+def _chosen(
+    times: NDArray[np.float64], keys: NDArray[np.bool_], sampling: Sampling, stop: float
+) -> NDArray[np.int64]:
+    """Indices among `times`, (F,), of the frames that may be taken. stop: when the last of them ends."""
     if sampling.policy == "uniform":
-        chosen = _uniform(times, stop, sampling.max_frames)
-    elif sampling.policy == "fps":
+        return _uniform(times, stop, sampling.max_frames)
+    if sampling.policy == "fps":
         assert sampling.fps is not None
-        chosen = _thin(_per_second(times, stop, sampling.fps), sampling.max_frames)
-    elif sampling.policy == "keyframe":
+        return _thin(_per_second(times, stop, sampling.fps), sampling.max_frames)
+    if sampling.policy == "last":
+        assert sampling.fps is not None
+        return _newest(times, sampling.max_frames, sampling.fps)
+    if sampling.policy == "keyframe":
         found = np.flatnonzero(keys)
-        chosen = _thin(found if found.size else np.zeros(1, dtype=np.int64), sampling.max_frames)
-    elif sampling.policy != "timestamps":
-        chosen = np.asarray(counted_indices(times.size, sampling.max_frames, sampling.policy))
-    else:
-        chosen = np.unique(_shown_at(times, np.asarray(sampling.timestamps)))
-    return [int(i) for i in chosen]
+        return _thin(found if found.size else np.zeros(1, dtype=np.int64), sampling.max_frames)
+    if sampling.policy != "timestamps":
+        return np.asarray(counted_indices(times.size, sampling.max_frames, sampling.policy))
+    return np.unique(_shown_at(times, np.asarray(sampling.timestamps)))
 
 
 def counted_indices(frames: int, count: int, policy: str) -> list[int]:
@@ -149,6 +179,12 @@ def _per_second(pts: NDArray[np.float64], end: float, fps: float) -> NDArray[np.
     first = np.ceil((np.append(pts, max(end, pts[-1] + 2 * _SLACK)) - pts[0] - _SLACK) * fps)  # (F + 1,)
     first[0] = 0
     return np.flatnonzero(first[:-1] < first[1:])
+
+
+def _newest(pts: NDArray[np.float64], count: int, fps: float) -> NDArray[np.int64]:
+    """Frames shown at the last PTS - k / fps, k < count, as far as there are any."""
+    times = pts[-1] - np.arange(count) / fps
+    return np.unique(_shown_at(pts, times[times >= pts[0] - _SLACK]))
 
 
 def _thin(indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:

@@ -72,14 +72,14 @@ def answer(request: dict[str, Any], scans: dict[str, Scan]) -> tuple[dict[str, A
     except Exception as error:  # what a strange file makes a library raise is that file's failure alone
         return {"error": "corrupt", "message": f"{path}: {type(error).__name__}: {error}"}, None
     scans.clear()
-    return _header(found, frames, wanted=len(indices)), frames.pixels
+    return _header(found, frames, sampling, wanted=len(indices)), frames.pixels
 
 
-def _header(found: Scan, frames: Frames, *, wanted: int) -> dict[str, Any]:
+def _header(found: Scan, frames: Frames, sampling: Sampling, *, wanted: int) -> dict[str, Any]:
     cut = found.cut or len(frames.pts) < wanted
     return {
         "pts": frames.pts,
-        "duration": found.duration,
+        "duration": found.duration if sampling.until is None else min(found.duration, sampling.until),
         "kind": "truncated" if cut else "complete",
         "lost": wanted - len(frames.pts),
         "cut": found.cut,

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,9 @@ def test_rows_of_other_settings_models_or_videos_are_refused(tmp_path: Path) -> 
     for settings in (settings_for("evoprune"), other):
         with pytest.raises(ValueError, match=r"6 of its rows \(first: question 0-0\).*--restart"):
             evaluate(task_of(samples), Fake(), tmp_path, settings, shown=False)
+    earlier = [*samples[:3], replace(samples[3], until=2.0), *samples[4:]]  # asked at another time
+    with pytest.raises(ValueError, match=r"1 of its rows \(first: question 1-1\)"):
+        evaluate(task_of(earlier), Fake(), tmp_path, settings_for(), shown=False)
     Path(samples[2].video).write_bytes(b"another clip")
     with pytest.raises(ValueError, match="2 of its rows"):
         evaluate(task_of(samples), Fake(), tmp_path, settings_for(), shown=False)

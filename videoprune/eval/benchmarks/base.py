@@ -22,13 +22,20 @@ class Recipe:
     """How a protocol shows a video, and how long an answer may be.
 
     frames: how many (None: as many as the model is best given). policy: which, see `video.sample.Sampling`.
-    columns: above 0, they come as one image with that many side by side.
+    fps, window: what the policy needs, likewise. columns: above 0, they come as one image with that many side by side.
     """
 
     frames: int | None = None
     policy: Policy = "uniform"
     columns: int = 0
     max_new_tokens: int = 16
+    fps: float | None = None
+    window: float | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """Which frames, beside how many: options of a decoder."""
+        names = ("policy", "fps", "window", "columns")
+        return {name: getattr(self, name) for name in names}
 
 
 GRID = Recipe(frames=6, policy="starts", columns=2, max_new_tokens=512)
