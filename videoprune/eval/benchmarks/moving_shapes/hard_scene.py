@@ -26,8 +26,8 @@ SLOTS = 32
 MOMENT = 2  # slots that a short event lasts
 MAX_STEADY = 9
 SHOTS = ("first", "second")
+SIDE = 4  # places along a side of the frame
 
-_SIDE = 4  # places along a side of the frame
 _RADIUS = (0.085, 0.1)
 _JITTER = 0.025  # of a place's centre
 _CUT = (12, 20)  # slots, both may be
@@ -103,17 +103,17 @@ def sample_hard_scene(rng: np.random.Generator, *, duration_class: str | None = 
         own = [p for p, home in zip(lone_steady, homes, strict=False) if home == shot]
         pairs = (own + shared)[: int(counts[shot])]
         pairs += [names.next() for _ in range(int(counts[shot]) - len(pairs))]
-        free = [int(c) for c in rng.permutation(_SIDE**2)]
+        free = [int(c) for c in rng.permutation(SIDE**2)]
         moments = [s for s in starts if start <= s < end]
         held = [(free.pop(), pair) for pair in pairs]
         spare = free[len(moments) :]  # what moving objects may glide to
         for cell, pair in held:
-            goal = cell if still else _neighbour(rng, cell, spare)
-            objects.append(_object(rng, pair, cell, goal, (start, end), duration))
+            goal = cell if still else neighbour(rng, cell, spare)
+            objects.append(shot_object(rng, pair, cell, goal, *_seconds(start, end, duration)))
         for s in moments:
             cell = free.pop(0)
             pair = lone_brief.pop(0) if lone_brief else names.next()  # lone ones first
-            objects.append(_object(rng, pair, cell, cell, (s, s + MOMENT), duration))
+            objects.append(shot_object(rng, pair, cell, cell, *_seconds(s, s + MOMENT, duration)))
     seed = int(rng.integers(2**31))
     scene = HardScene(
         duration_class,
@@ -159,10 +159,15 @@ def _moments(rng: np.random.Generator, count: int, cut: int) -> list[int]:
             return found
 
 
-def _neighbour(rng: np.random.Generator, cell: int, spare: list[int]) -> int:
+def _seconds(start: int, end: int, duration: float) -> tuple[float, float]:
+    """Slots as seconds."""
+    return start / SLOTS * duration, end / SLOTS * duration
+
+
+def neighbour(rng: np.random.Generator, cell: int, spare: list[int]) -> int:
     """A free place beside `cell`, which is then taken; `cell` itself where there is none."""
-    row, column = divmod(cell, _SIDE)
-    near = [c for c in spare if abs(c // _SIDE - row) + abs(c % _SIDE - column) == 1]
+    row, column = divmod(cell, SIDE)
+    near = [c for c in spare if abs(c // SIDE - row) + abs(c % SIDE - column) == 1]
     if not near:
         return cell
     goal = near[int(rng.integers(len(near)))]
@@ -170,16 +175,16 @@ def _neighbour(rng: np.random.Generator, cell: int, spare: list[int]) -> int:
     return goal
 
 
-def _object(
-    rng: np.random.Generator, pair: Pair, cell: int, goal: int, slots: tuple[int, int], duration: float
+def shot_object(
+    rng: np.random.Generator, pair: Pair, cell: int, goal: int, appears: float, leaves: float
 ) -> ShotObject:
+    """One in the place `cell` that glides to `goal` while it is there."""
     offset = rng.uniform(-_JITTER, _JITTER, size=2)
     start, end = (
-        ((c % _SIDE + 0.5) / _SIDE + offset[0], (c // _SIDE + 0.5) / _SIDE + offset[1]) for c in (cell, goal)
+        ((c % SIDE + 0.5) / SIDE + offset[0], (c // SIDE + 0.5) / SIDE + offset[1]) for c in (cell, goal)
     )
-    way = (goal % _SIDE - cell % _SIDE, goal // _SIDE - cell // _SIDE)
+    way = (goal % SIDE - cell % SIDE, goal // SIDE - cell // SIDE)
     direction = next((name for name, step in DIRECTIONS.items() if step == way), "")
-    appears, leaves = (s / SLOTS * duration for s in slots)
     radius = float(rng.uniform(*_RADIUS))
     return ShotObject(
         *pair, "", radius, _point(start), _point(end), direction, appears=appears, leaves=leaves

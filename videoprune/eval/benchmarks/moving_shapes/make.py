@@ -13,23 +13,37 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
-from videoprune.eval.benchmarks.moving_shapes.plan import ClipPlan, check_seed, plan_clip
+from videoprune.eval.benchmarks.moving_shapes.plan import ClipPlan, Row, check_seed, plan_clip
 from videoprune.eval.benchmarks.moving_shapes.render import render
 from videoprune.eval.benchmarks.moving_shapes.scene import Scene
 from videoprune.eval.benchmarks.moving_shapes.splits import split_named
 
 FORMAT = 1  # raise it when clips are drawn or encoded differently; scenes and rows have their own digest
 Spec = dict[str, int | float | str]
+
+
+class Plan(Protocol):
+    """What a folder needs to know of a video: its name without extension, and its rows."""
+
+    @property
+    def stem(self) -> str: ...
+    @property
+    def rows(self) -> Sequence[Row]: ...
+
+
+P = TypeVar("P", bound=Plan)
 _NOISE = 6.0  # standard deviation of the sensor noise, grey levels; `render` has the same default
 _CHUNK = 32  # frames drawn at a time: bounds memory to about 80 MB at side 224
 # Without `mbtree`: with it, x264's AVX-512 code gave unequal bytes for equal frames (it read stale memory).
@@ -56,16 +70,27 @@ def make_benchmark(
     Raises ValueError for impossible arguments, or if `out` holds something else.
     """
     out, fps = Path(out), split_named(split).fps if fps is None else fps
-    _check(clips, seed, size, fps, workers)
+    check_made(clips, seed, size, fps, workers)
     plans = [plan_clip(i, seed, split) for i in range(clips)]
     spec: Spec = {"format": FORMAT, "seed": seed, "clips": clips, "size": size, "fps": float(fps)}
     spec |= {} if split == "standard" else {"split": split}
+    return write_folder(out, plans, spec, partial(_write_plan, size=size, fps=fps), workers)
+
+
+def write_folder(
+    out: Path, plans: Sequence[P], spec: Spec, write: Callable[[P, Path], None], workers: int | None
+) -> Path:
+    """Make or complete the folder `out` of the videos and rows of `plans`, which `spec` names.
+
+    write: makes one video; it must be one that can be pickled.
+    """
     _claim(out, spec | {"plan": _digest(plans)})
     rows_path = out / "test.jsonl"
     missing = [plan for plan in plans if not _video_path(out, plan).exists()]
     if not missing and rows_path.exists():
         return out
-    _write_clips(missing, out, size, fps, workers)
+    (out / "data").mkdir(exist_ok=True)
+    _write_all(write, missing, [_video_path(out, plan) for plan in missing], workers)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for plan in plans for row in plan.rows)
     _write_whole(rows_path, text)
     return out
@@ -91,6 +116,11 @@ def clip_frames(scene: Scene, size: int, fps: float, *, chunk: int = _CHUNK) -> 
 
 def write_clip(scene: Scene, path: Path, *, size: int, fps: float) -> None:
     """Encode `scene` as H.264, yuv420p, in `path` (mp4). The file appears whole or not at all."""
+    write_chunks(clip_frames(scene, size, fps), path, size=size, fps=fps)
+
+
+def write_chunks(chunks: Iterable[NDArray[np.uint8]], path: Path, *, size: int, fps: float) -> None:
+    """As `write_clip`, of frames (C, S, S, 3) that are drawn while they are written."""
     rate = Fraction(fps).limit_denominator(1001)
     partly = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -100,32 +130,31 @@ def write_clip(scene: Scene, path: Path, *, size: int, fps: float) -> None:
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1  # more threads may change the bytes
             stream.codec_context.time_base = 1 / rate
-            number = 0
-            for pixels in clip_frames(scene, size, fps):
-                for image in pixels:
-                    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                    frame.pts, frame.time_base = number, 1 / rate
-                    container.mux(stream.encode(frame))
-                    number += 1
+            for number, image in enumerate(chain.from_iterable(chunks)):
+                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+                frame.pts, frame.time_base = number, 1 / rate
+                container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         os.replace(partly, path)
     finally:
         partly.unlink(missing_ok=True)
 
 
-def _write_clips(plans: list[ClipPlan], out: Path, size: int, fps: float, workers: int | None) -> None:
-    (out / "data").mkdir(exist_ok=True)
-    scenes = [plan.scene for plan in plans]
-    paths = [_video_path(out, plan) for plan in plans]
-    work = partial(write_clip, size=size, fps=fps)
+def _write_plan(plan: ClipPlan, path: Path, *, size: int, fps: float) -> None:
+    write_clip(plan.scene, path, size=size, fps=fps)
+
+
+def _write_all(
+    write: Callable[[P, Path], None], plans: Sequence[P], paths: Sequence[Path], workers: int | None
+) -> None:
     count = min(workers or _usable_cores(), len(plans))
     if count <= 1:
-        for scene, path in zip(scenes, paths, strict=True):
-            work(scene, path)
+        for plan, path in zip(plans, paths, strict=True):
+            write(plan, path)
         return
     # Spawned, not forked: the caller may hold threads of torch or of a decoder.
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(work, scenes, paths))
+        list(pool.map(write, plans, paths))
 
 
 def split_of(folder: Path) -> str:
@@ -157,7 +186,7 @@ def _claim(out: Path, spec: Spec) -> None:
     _write_whole(note, json.dumps(spec, indent=2) + "\n")
 
 
-def _check(clips: int, seed: int, size: int, fps: float, workers: int | None) -> None:
+def check_made(clips: int, seed: int, size: int, fps: float, workers: int | None) -> None:
     check_seed(seed)
     if clips < 1:
         raise ValueError(f"clips={clips}; allowed: 1 or more")
@@ -173,13 +202,13 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _video_path(out: Path, plan: ClipPlan) -> Path:
+def _video_path(out: Path, plan: Plan) -> Path:
     return out / "data" / f"{plan.stem}.mp4"
 
 
-def _digest(plans: list[ClipPlan]) -> str:
+def _digest(plans: Sequence[Plan]) -> str:
     """Names scenes and rows: a folder made by an older version of the scenes is not taken for this one."""
-    return hashlib.sha256(repr(plans).encode()).hexdigest()[:12]
+    return hashlib.sha256(repr(list(plans)).encode()).hexdigest()[:12]
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -76,6 +76,14 @@ def answer_letter(slot: int, seed: int, categories: int) -> str:
     return LETTERS[int(order[place])]
 
 
+def lettered(question: Question, letter: str, rng: np.random.Generator) -> list[str]:
+    """The four options, "A. red" to "D. blue", with the true one at `letter`."""
+    options, drawn = with_options(question, rng)
+    here, there = LETTERS.index(drawn), LETTERS.index(letter)
+    options[here], options[there] = options[there], options[here]
+    return [f"{name}. {text}" for name, text in zip(LETTERS, options, strict=True)]
+
+
 def _draw(
     split: Split, categories: list[str], duration: str, rng: np.random.Generator
 ) -> tuple[Scene, list[Question]]:
@@ -96,9 +104,6 @@ def _row(
     split: Split,
     rng: np.random.Generator,
 ) -> Row:
-    options, drawn = with_options(question, rng)
-    here, there = LETTERS.index(drawn), LETTERS.index(letter)
-    options[here], options[there] = options[there], options[here]
     video_id = f"{index + 1:03d}"
     return {
         "video_id": video_id,
@@ -110,6 +115,6 @@ def _row(
         "question_id": f"{video_id}-{number + 1}",
         "task_type": split.titles[question.category],
         "question": question.text,
-        "options": [f"{name}. {text}" for name, text in zip(LETTERS, options, strict=True)],
+        "options": lettered(question, letter, rng),
         "answer": letter,
     }
