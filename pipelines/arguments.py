@@ -71,6 +71,27 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """What a stream keeps of what it has shown."""
+    parser.add_argument(
+        "--stream-fps", type=float, default=2.0, metavar="F", help="stream: frames a second (default: 2)"
+    )
+    parser.add_argument(
+        "--max-visual-tokens",
+        type=count,
+        default=4096,
+        metavar="N",
+        help="stream: tokens kept (default: 4096)",
+    )
+    parser.add_argument(
+        "--window",
+        type=count,
+        default=16,
+        metavar="N",
+        help="stream: newest time steps kept whole (default: 16)",
+    )
+
+
 def add_judge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge", metavar="URL|MODEL", help="an OpenAI-compatible endpoint, or a local model"

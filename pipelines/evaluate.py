@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from pipelines.arguments import (
     BENCHMARKS,
     Commands,
     add_data,
+    add_memory,
     add_model,
     add_protocol,
     add_prune,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from pipelines.run.model_stage import ModelStage
     from pipelines.run.stages import DecodeStage
     from pipelines.run.status import ActorStatus
+    from pipelines.run.stream_run import StreamOptions
     from pipelines.run.tasks import Task
     from videoprune.config import PruneConfig
 
@@ -40,7 +43,13 @@ def add(commands: Commands) -> None:
     ev.add_argument("--frames", type=count, metavar="N", help="frames per clip (default: the protocol's)")
     ev.add_argument("--max-new-tokens", type=count, metavar="N", help="(default: the protocol's)")
     add_prune(ev)
-    ev.add_argument("--executor", default="local", choices=("local", "ray"))
+    ev.add_argument(
+        "--executor",
+        default="local",
+        choices=("local", "ray", "stream"),
+        help="stream: each video is played once, and asked about as it goes, from a memory that stays bounded",
+    )
+    add_memory(ev)
     ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
     ev.add_argument("--restart", action="store_true", help="empty --out first")
     ev.add_argument(
@@ -83,6 +92,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
     prune = load_prune(args.prune, overrides)
     task = open_task(args)
+    if args.executor == "stream":
+        task = _as_stream(args, task)
     _tell_missing(task)
     if args.plan:
         return _tell_plan(args, task, prune)
@@ -114,6 +125,10 @@ def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[D
 
 def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
     decode, model = _stages(args, task, prune)
+    if args.executor == "stream":
+        from pipelines.run import stream_run
+
+        return partial(stream_run.run, model=model, options=_stream_options(args), status=actors)
     if args.executor == "ray":
         from pipelines.run import ray
 
@@ -123,6 +138,27 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
     from pipelines.run import local
 
     return partial(local.run, decode=decode, model=model, status=actors)
+
+
+def _as_stream(args: argparse.Namespace, task: Task) -> Task:
+    """The task with how it is watched among its facts. Raises ValueError for what only whole clips can."""
+    from pipelines.run.tasks import STREAM
+
+    if args.plan:
+        raise ValueError("--plan with --executor stream; allowed: local, ray")
+    if args.frames:
+        raise ValueError(f"--frames {args.frames} with --executor stream; allowed: --stream-fps")
+    return replace(
+        task, label=f"{task.label}stream-", facts={**task.facts, STREAM: asdict(_stream_options(args))}
+    )
+
+
+def _stream_options(args: argparse.Namespace) -> StreamOptions:
+    from pipelines.run.stream_run import StreamOptions
+    from videoprune.stream import StreamConfig
+
+    memory = StreamConfig(max_visual_tokens=args.max_visual_tokens, window=args.window)
+    return StreamOptions(args.stream_fps, memory)
 
 
 def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:

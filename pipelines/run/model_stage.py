@@ -60,6 +60,11 @@ class ModelStage:
             self._engine = Engine(self.model, self.prune, device=self.device)
         self._warm_up(self._engine)
 
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None, "setup() comes first"
+        return self._engine
+
     def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:
         """Items that go through a run together: neighbours with no more than `batch` questions, or one with more."""
         return neighbours(

@@ -27,6 +27,9 @@ MOVING_SHAPES = "moving-shapes"
 ACCURACY = "accuracy"
 
 
+STREAM = "stream"  # key of `Task.facts`: how a stream was watched
+
+
 def right_or_wrong(rows: Sequence[Row]) -> dict[str, Counts]:
     """What each question counts where a benchmark has no metrics of its own."""
     return {ACCURACY: [float(is_correct(row)) for row in rows]}
@@ -54,7 +57,7 @@ class Task:
 
     def digest(self) -> str:
         """Changes with all that decides an answer beside model and pruning; "" for moving-shapes as it is."""
-        if self.mark is None and self.recipe == Recipe():
+        if self.mark is None and self.recipe == Recipe() and STREAM not in self.facts:
             return ""
         text = json.dumps(self.facts, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

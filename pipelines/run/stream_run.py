@@ -1,0 +1,139 @@
+"""Runs questions that say when they are asked, each against what a stream's memory holds at that second: every video is
+played once, from its beginning, as fast as it is encoded."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from operator import attrgetter
+
+import torch
+
+from pipelines.run.lost_device import raise_if_lost
+from pipelines.run.model_stage import ModelStage
+from pipelines.run.rows import answered_row, failed_rows, shares
+from pipelines.run.stages import ClipItem, Failure
+from pipelines.run.status import ActorStatus
+from videoprune.engine import Engine
+from videoprune.result_row import ResultRow
+from videoprune.stream import StreamAnswer, StreamConfig, StreamSession
+from videoprune.types import UNUSABLE, Answer, Outcome, Sample, VideoFrames
+from videoprune.video import VideoError
+from videoprune.video.live import FetchedFrames, LiveFrame, open_live
+
+AT_ONCE = 16  # frames that are encoded in one call
+_WAIT = 60.0  # seconds for a frame of a file
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """fps: frames a second that are looked at. memory: how much of them is kept."""
+
+    fps: float = 2.0
+    memory: StreamConfig = field(default_factory=StreamConfig)
+
+
+def run(
+    items: Iterable[ClipItem], model: ModelStage, options: StreamOptions, *, status: ActorStatus | None = None
+) -> Iterator[list[ResultRow]]:
+    """Rows of each item. Neighbours about one video share its stream, whenever they are asked. status: kept up to
+    date."""
+    status = status or ActorStatus()
+    model.setup()
+    status.models = 1
+    status.begin()
+    try:
+        for _, group in groupby(items, attrgetter("video")):
+            samples = [s for item in group for s in item.samples]
+            began = status.clock()
+            yield from _Playing(model.engine, options, model.max_new_tokens).rows(samples)
+            status.model_seconds += status.clock() - began
+    finally:
+        model.close()
+
+
+class _Playing:
+    """One video."""
+
+    def __init__(self, engine: Engine, options: StreamOptions, max_new_tokens: int) -> None:
+        self.engine, self.options, self.max_new_tokens = engine, options, max_new_tokens
+        self.session = StreamSession(engine, options.memory)
+        self.buffer: list[LiveFrame] = []
+        self.seconds = {"decode": 0.0, "encode": 0.0}
+
+    def rows(self, samples: Sequence[Sample]) -> Iterator[list[ResultRow]]:
+        """A row of each question, in the order in which they are asked."""
+        left = sorted(samples, key=lambda s: math.inf if s.until is None else s.until)
+        asked_then = Counter(s.until for s in left)
+        if unusable := left[0].meta.get(UNUSABLE, ""):
+            yield _failed(left, Failure.of_video(unusable))
+            return
+        try:
+            source = open_live(left[0].video, fps=self.options.fps, size=self.engine.frame_size, paced=False)
+        except (VideoError, ValueError) as error:
+            yield _failed(left, Failure.of(error))
+            return
+        try:
+            for frame in self._frames(source):
+                while left and left[0].until is not None and frame.seconds >= left[0].until:
+                    yield [self._row(left[0], asked_then[left[0].until])]
+                    left.pop(0)
+                if not left:
+                    return
+                self.buffer.append(frame)
+                if len(self.buffer) == AT_ONCE:
+                    self._encode()
+            reason = source.stats().reason
+        finally:
+            source.close()
+        if self.session.stats().last is None and not self.buffer:
+            yield _failed(left, Failure.of_video(f"empty: {reason or 'no frame'}"))
+            return
+        ended = Outcome("truncated", reason) if reason else Outcome("complete")
+        for sample in left:
+            yield [self._row(sample, asked_then[sample.until], ended)]
+
+    def _frames(self, source: FetchedFrames) -> Iterator[LiveFrame]:
+        while True:
+            began = time.perf_counter()
+            frame = source.next(_WAIT)
+            self.seconds["decode"] += time.perf_counter() - began
+            if frame is None:
+                return
+            yield frame
+
+    def _encode(self) -> None:
+        frames, self.buffer = self.buffer, []
+        began = time.perf_counter()
+        self.session.add_many([(f.pixels, f.seconds) for f in frames])
+        self.seconds["encode"] += time.perf_counter() - began
+
+    def _row(self, sample: Sample, together: int, outcome: Outcome | None = None) -> ResultRow:
+        """together: questions of this second, which share what was decoded and encoded since the last."""
+        try:
+            self._encode()
+            answer = self.session.ask(sample, max_new_tokens=self.max_new_tokens)
+        except Exception as error:
+            raise_if_lost(error)
+            return _failed([sample], Failure.of(error))[0]
+        shared = shares(self.seconds, together)
+        self.seconds = {stage: value - shared[stage] for stage, value in self.seconds.items()}
+        return _answered(sample, answer, shared, outcome or Outcome("complete"))
+
+
+def _answered(sample: Sample, answer: StreamAnswer, shared: dict[str, float], outcome: Outcome) -> ResultRow:
+    """cited: spans in seconds, as 12.5-14.0; first_token: seconds from asking."""
+    read = VideoFrames(torch.empty(0, 1, 1, 3, dtype=torch.uint8), (), 0.0, sample.video, "pyav", outcome)
+    row = answered_row(sample, Answer(answer.text, answer.choice, answer.trace), read, shared)
+    first = answer.seconds["encode"] + answer.seconds["prefill"]
+    cited = " ".join(f"{a:.1f}-{b:.1f}" for a, b in answer.cited)
+    row["meta"] = row.get("meta", {}) | {"cited": cited, "first_token": f"{first:.4f}"}
+    return row
+
+
+def _failed(samples: Sequence[Sample], failure: Failure) -> list[ResultRow]:
+    return [row for s in samples for row in failed_rows(ClipItem(s.video, (s,)), failure)]
