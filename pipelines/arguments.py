@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Sequence
 
 Commands = argparse._SubParsersAction
@@ -64,6 +65,30 @@ def add_data(
     parser.add_argument("--limit", type=count, metavar="N", help=limit)
 
 
+def add_remote(parser: argparse.ArgumentParser) -> None:
+    """Videos that lie elsewhere."""
+    group = parser.add_argument_group("videos that lie elsewhere, with videoprune[remote]")
+    group.add_argument(
+        "--videos",
+        metavar="DIR|URL",
+        help="their folder, here or s3://, gs://, hf://, https:// ...; {} in it stands for a name (default: --data)",
+    )
+    group.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="fetched ones, on each machine (default: in the folder for temporary files)",
+    )
+    group.add_argument(
+        "--cache-size", type=size, default=10 * 2**30, metavar="N", help="of all fetched ones (default: 10G)"
+    )
+    group.add_argument(
+        "--largest-video", type=size, default=2 * 2**30, metavar="N", help="larger ones fail (default: 2G)"
+    )
+    group.add_argument(
+        "--fetch-seconds", type=count, default=300, metavar="N", help="for one, with all tries (default: 300)"
+    )
+
+
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
     parser.add_argument(
@@ -117,6 +142,15 @@ def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}; allowed: whole numbers from 1 on")
+    return value
+
+
+def size(text: str) -> int:
+    """Bytes: 300, 20M, 1.5G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text.upper().removesuffix("IB").removesuffix("B"))
+    value = int(float(found[1]) * 1024 ** " KMGT".index(found[2] or " ")) if found else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}; allowed: bytes, such as 300, 20M or 1.5G")
     return value
 
 

@@ -18,6 +18,7 @@ from pipelines.arguments import (
     add_model,
     add_protocol,
     add_prune,
+    add_remote,
     at_least_at_most,
     command,
     count,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from pipelines.run.stream_run import StreamOptions
     from pipelines.run.tasks import Task
     from videoprune.config import PruneConfig
+    from videoprune.video.remote.options import RemoteOptions
 
 
 def add(commands: Commands) -> None:
@@ -78,6 +80,7 @@ def add(commands: Commands) -> None:
         help="a running cluster, auto, or local (default: that of RAY_ADDRESS, else start one here)",
     )
     add_data(ev)
+    add_remote(ev)
     add_model(ev)
 
 
@@ -89,9 +92,10 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from pipelines.run.results import model_fingerprint
     from pipelines.run.status import ActorStatus
     from pipelines.run.tasks import open_task
+    from videoprune.video.folder import video_folder
 
     prune = load_prune(args.prune, overrides)
-    task = open_task(args)
+    task = open_task(args, video_folder(args.videos) if args.videos else None)
     if args.executor == "stream":
         task = _as_stream(args, task)
     _tell_missing(task)
@@ -113,14 +117,24 @@ def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[D
     from pipelines.run.model_stage import ModelStage
     from pipelines.run.stages import DecodeStage
     from videoprune.models.loading import clip_shape
+    from videoprune.video.remote.address import is_remote
 
     num_frames, size = clip_shape(args.model)
     recipe = task.recipe
-    decode = DecodeStage(recipe.frames or num_frames, size, **recipe.sampling())
+    remote = _remote(args) if any(is_remote(s.video) for s in task.samples) else None
+    decode = DecodeStage(recipe.frames or num_frames, size, **recipe.sampling(), remote=remote)
     model = ModelStage(
         args.model, prune, device=args.device, batch=args.batch, max_new_tokens=recipe.max_new_tokens
     )
     return decode, model
+
+
+def _remote(args: argparse.Namespace) -> RemoteOptions:
+    from videoprune.video.remote.options import RemoteOptions, default_folder
+
+    return RemoteOptions(
+        args.cache or default_folder(), args.cache_size, args.largest_video, float(args.fetch_seconds)
+    )
 
 
 def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
@@ -134,6 +148,8 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
 
         least, most = args.workers
         options = ray.RayOptions(least, args.models, most, address=args.ray_address)
+        if decode.remote is not None:
+            options = replace(options, item_seconds=options.item_seconds + decode.remote.seconds)
         return partial(ray.run, decode=decode, model=model, options=options, status=actors)
     from pipelines.run import local
 
@@ -163,9 +179,8 @@ def _stream_options(args: argparse.Namespace) -> StreamOptions:
 
 def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:
     from pipelines.run.forecast import forecast_text, try_videos
-    from pipelines.run.stages import group_by_video
 
-    items = group_by_video(task.samples)
+    items = task.items()
     tried = try_videos(items, *_stages(args, task, prune))
     print(forecast_text(tried, items, models=args.models, workers=args.workers))
     return 0

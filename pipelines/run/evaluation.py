@@ -18,7 +18,7 @@ from pipelines.measure.environment import hardware, versions
 from pipelines.run.progress import RunProgress
 from pipelines.run.results import Results, row_key, video_fingerprint, write_whole
 from pipelines.run.row_index import RowIndex
-from pipelines.run.stages import ClipItem, group_by_video
+from pipelines.run.stages import ClipItem
 from pipelines.run.status import ActorStatus, RunStatus
 from pipelines.run.stop import Stop, StoppedError
 from pipelines.run.tasks import Task
@@ -58,7 +58,7 @@ def evaluate(
     Raises ValueError if `out` holds answers from other settings, another model or other videos, unless `restart`, and
     StoppedError for a run that was ended.
     """
-    items, questions = group_by_video(task.samples), [s.question_id for s in task.samples]
+    items, questions = task.items(), [s.question_id for s in task.samples]
     with Results(out / "results.jsonl", restart=restart) as results:
         index = results.index
         keys = _keys(items, index, settings, task.digest(), out)
@@ -94,7 +94,7 @@ def _keys(
     keys: dict[str, str] = {}
     other: list[str] = []
     for item in items:
-        video = video_fingerprint(item.video)
+        video = video_fingerprint(item.video, item.known)
         video += "" if item.until is None else f" until {item.until}"
         for question in (s.question_id for s in item.samples):
             key = row_key(question, video, settings.fingerprint, digest)

@@ -85,7 +85,7 @@ def forecast_text(found: Tried, items: Sequence[ClipItem], *, models: int, worke
     alone = videos * model / models
     by_stage = {"decoding": videos * decode / (models * most), "the model": alone}
     waits = max(by_stage, key=lambda s: by_stage[s])
-    on_disk = sum(Path(item.video).stat().st_size for item in items if Path(item.video).is_file())
+    on_disk = sum(map(_size, items))
     written = questions * mean(found.row_bytes)
     lines = [
         f"Tried on {len(found.videos)} videos: {', '.join(Path(v).name for v in found.videos)}.",
@@ -100,6 +100,13 @@ def forecast_text(found: Tried, items: Sequence[ClipItem], *, models: int, worke
         "Decoders and models were timed one after the other here; on cores that they share both are slower.",
     ]
     return "\n".join(lines)
+
+
+def _size(item: ClipItem) -> int:
+    """Bytes of its video; 0 where nobody said."""
+    if item.known is not None:
+        return item.known.size or 0
+    return Path(item.video).stat().st_size if Path(item.video).is_file() else 0
 
 
 def _number(count: int, word: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 from pipelines.run.row_index import Row, RowIndex, StoredRows
 from videoprune.models.loading import RANDOM, demo_names, model_folder, stock_config
+from videoprune.video.remote.address import Stored, is_remote
 
 _HASHED_WHOLE = 64 * 2**20  # bytes; of larger weights, size and time of change stand for the content
 
@@ -99,8 +100,11 @@ def row_key(question_id: str, video: str, model: str, digest: str) -> str:
     return hashlib.sha256(encoded("\n".join((question_id, video, model, digest)))).hexdigest()[:16]
 
 
-def video_fingerprint(path: str) -> str:
-    """Size and time of change of a file; "missing" where there is none."""
+def video_fingerprint(path: str, known: Stored | None = None) -> str:
+    """Size and time of change of a file; "missing" where there is none. Of a remote one, the address and what its store
+    says (known), if that was asked."""
+    if is_remote(path):
+        return f"{path} {known.size} {known.tag}" if known else path
     try:
         found = os.stat(path)
     except OSError:

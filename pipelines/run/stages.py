@@ -11,23 +11,32 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import TYPE_CHECKING
 
 from videoprune.eval.benchmarks.subtitles import SUBTITLE_RULE, fill_subtitles, read_subtitles
 from videoprune.types import UNUSABLE, Sample, VideoFrames
 from videoprune.video import Policy, Reader, Sampling, VideoError
 from videoprune.video.grid import grid_view
 from videoprune.video.header import stream_header
+from videoprune.video.remote.address import Stored, is_remote, shown
+from videoprune.video.remote.options import RemoteOptions
+
+if TYPE_CHECKING:
+    from videoprune.video.remote.cache import VideoCache
 
 
 @dataclass(frozen=True)
 class ClipItem:
-    """One video and its questions, which are all asked at the same time of it."""
+    """One video and its questions, which are all asked at the same time of it. known: what a listing said of a remote
+    one."""
 
     video: str
     samples: tuple[Sample, ...]
+    known: Stored | None = None
 
     def __post_init__(self) -> None:
         assert len({s.until for s in self.samples}) <= 1, "questions asked at different times share no frames"
@@ -82,7 +91,7 @@ class DecodeStage:
     fps and window as the policy needs them; see `Sampling`. Frames are from before the time at which the questions are
     asked. columns: above 0, the frames come as one image with that many side by side, each at its own size. A video
     that cannot be read, or that its loader marked `unusable`, gives a Failure. deadline_seconds: for one video; see
-    `Reader`.
+    `Reader`. remote: how videos at addresses are fetched; without it they are not read.
     """
 
     def __init__(
@@ -96,13 +105,20 @@ class DecodeStage:
         columns: int = 0,
         deadline_seconds: float = 60.0,
         threads: int = 1,
+        remote: RemoteOptions | None = None,
     ) -> None:
         self.num_frames, self.size = num_frames, None if columns else size
         self.policy, self.fps, self.window, self.columns = policy, fps, window, columns
         self.deadline_seconds, self.threads = deadline_seconds, threads
+        self.remote = remote
         self._reader: Reader | None = None
+        self._cache: VideoCache | None = None
 
     def setup(self) -> None:
+        if self.remote is not None:
+            from videoprune.video.remote.cache import VideoCache  # not before: it needs fsspec
+
+            self._cache = self._cache or VideoCache(self.remote)
         self._reader = self._reader or Reader(threads=self.threads)
 
     def process(self, item: ClipItem) -> DecodedClip:
@@ -125,13 +141,25 @@ class DecodeStage:
         if unusable := item.samples[0].meta.get(UNUSABLE, ""):
             return Failure.of_video(unusable), None
         sampling = Sampling(self.policy, self.num_frames, self.fps, until=item.until, window=self.window)
-        frames = self._reader.read(
-            item.video, sampling, size=self.size, deadline_seconds=self.deadline_seconds
-        )
-        subtitled = any(SUBTITLE_RULE in s.meta for s in item.samples)
-        assert not subtitled or item.until is None, "subtitles are those of a whole video"
-        header = stream_header(item.video) if subtitled else None
+        with self._local(item) as path:
+            frames = self._reader.read(path, sampling, size=self.size, deadline_seconds=self.deadline_seconds)
+            subtitled = any(SUBTITLE_RULE in s.meta for s in item.samples)
+            assert not subtitled or item.until is None, "subtitles are those of a whole video"
+            header = stream_header(path) if subtitled else None
+            frames = frames if path == item.video else replace(frames, path=item.video)
         return grid_view(frames, self.columns) if self.columns else frames, header
+
+    @contextmanager
+    def _local(self, item: ClipItem) -> Iterator[str]:
+        """Path of the video on this machine; errors name it as the item does."""
+        if self._cache is None or not is_remote(item.video):
+            yield item.video
+            return
+        with self._cache.file(item.video, item.known) as path:
+            try:
+                yield path
+            except VideoError as error:
+                raise VideoError(error.reason, str(error).replace(path, shown(item.video))) from None
 
     def close(self) -> None:
         if self._reader is not None:

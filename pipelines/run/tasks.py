@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pipelines.run.results import write_whole
-from pipelines.run.stages import group_by_video
+from pipelines.run.stages import ClipItem, group_by_video
 from videoprune.eval.benchmarks.base import Benchmark, Recipe
+from videoprune.eval.benchmarks.folder import VideoFinder
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark, split_of
 from videoprune.eval.benchmarks.moving_shapes.splits import Split, split_named
@@ -22,6 +23,8 @@ from videoprune.eval.benchmarks.scores import Counts, Row, Scores
 from videoprune.eval.metrics import is_correct
 from videoprune.result_row import ResultRow
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
+from videoprune.video.remote.address import Stored, is_remote
 
 MOVING_SHAPES = "moving-shapes"
 ACCURACY = "accuracy"
@@ -42,6 +45,7 @@ class Task:
     mark: puts prediction and correct into a row. finish: rows and the folder of a run -> what goes into
     summary.json beside the common figures; writes the official form of the predictions. each: by metric, what each row
     counts; compared: the metric that runs are compared by. score: what the benchmark says of rows.
+    stored: by address, what a listing says of remote videos.
     """
 
     title: str
@@ -54,6 +58,11 @@ class Task:
     each: Callable[[Sequence[Row]], dict[str, Counts]] = right_or_wrong
     compared: str = ACCURACY
     score: Callable[[Sequence[Row]], Scores] | None = None
+    stored: Mapping[str, Stored] = field(default_factory=dict)
+
+    def items(self) -> list[ClipItem]:
+        """Its videos with their questions."""
+        return [replace(item, known=self.stored.get(item.video)) for item in group_by_video(self.samples)]
 
     def digest(self) -> str:
         """Changes with all that decides an answer beside model and pruning; "" for moving-shapes as it is."""
@@ -65,13 +74,20 @@ class Task:
     def missing(self) -> list[str]:
         """Why each video that is not there cannot be read."""
         found = {s.video: s.meta.get(UNUSABLE, "") for s in self.samples}
-        return [reason or video for video, reason in found.items() if reason or not Path(video).is_file()]
+        return [reason or video for video, reason in found.items() if reason or not _may_be_there(video)]
 
 
-def open_task(args: argparse.Namespace) -> Task:
-    """The task that the arguments of `videoprune eval` name. Raises ValueError for what does not fit together."""
+def _may_be_there(video: str) -> bool:
+    """A remote one that was not listed shows when it is fetched."""
+    return is_remote(video) or Path(video).is_file()
+
+
+def open_task(args: argparse.Namespace, videos: VideoFolder | None = None) -> Task:
+    """The task that the arguments of `videoprune eval` name. videos: where they lie, if not in the benchmark's folder.
+
+    Raises ValueError for what does not fit together."""
     if args.benchmark == MOVING_SHAPES:
-        return _moving_shapes(args)
+        return _moving_shapes(args, videos)
     found = benchmark(args.benchmark)
     if args.data is None:
         raise ValueError(
@@ -81,7 +97,7 @@ def open_task(args: argparse.Namespace) -> Task:
     found.check(split, args.protocol)
     recipe = _recipe(found.recipes[args.protocol], args)
     folder = Path(args.data)
-    samples = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles)
+    samples = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles, videos=videos)
     facts = {
         "name": found.name,
         "split": split,
@@ -105,6 +121,7 @@ def open_task(args: argparse.Namespace) -> Task:
         each=partial(found.each, protocol=args.protocol, folder=folder),
         compared=found.compared(args.protocol),
         score=partial(found.score, split=split, protocol=args.protocol, folder=folder),
+        stored=videos.stored if videos else {},
     )
 
 
@@ -162,10 +179,15 @@ def _recipe(recipe: Recipe, args: argparse.Namespace) -> Recipe:
     )
 
 
-def _moving_shapes(args: argparse.Namespace) -> Task:
+def _moving_shapes(args: argparse.Namespace, videos: VideoFolder | None) -> Task:
     if args.subtitles or args.protocol != "official":
         raise ValueError(f"benchmark={MOVING_SHAPES}; has no --protocol or --subtitles")
+    if videos and args.data is None:
+        raise ValueError(
+            f"data=None; {MOVING_SHAPES} with videos elsewhere needs the folder of its test.jsonl"
+        )
     split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
+    samples = [_elsewhere(s, videos) for s in samples] if videos else samples
     recipe = _recipe(Recipe(frames=split.frames), args)
     facts = {"name": MOVING_SHAPES, "frames": recipe.frames, "max_new_tokens": recipe.max_new_tokens}
     hard = split.name != "standard"
@@ -175,7 +197,14 @@ def _moving_shapes(args: argparse.Namespace) -> Task:
         shard_of(samples, args.shard),
         recipe,
         facts | ({"split": split.name} if hard else {}),
+        stored=videos.stored if videos else {},
     )
+
+
+def _elsewhere(sample: Sample, videos: VideoFolder) -> Sample:
+    """With its video in another folder, by the same name."""
+    path, lost = VideoFinder(videos, ("data",), (".mp4",)).find(Path(sample.video).stem)
+    return replace(sample, video=path, meta=sample.meta | ({UNUSABLE: lost} if lost else {}))
 
 
 def moving_shapes(

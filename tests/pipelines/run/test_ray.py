@@ -23,9 +23,11 @@ from pipelines.run.ray_cluster import check_reachable
 from pipelines.run.ray_pool import Call, Pool
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, group_by_video
 from pipelines.run.status import ActorStatus
+from tests.video.remote.web import shared
 from videoprune.config import preset
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.types import Sample
+from videoprune.video.remote.options import RemoteOptions
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -85,6 +87,27 @@ def test_rows_equal_the_local_ones_whatever_happens_to_actors(
     assert found == alike
     assert hung.exists()
     assert ray.is_initialized()  # a cluster of the caller's stays
+
+
+def test_videos_that_lie_elsewhere(free_cluster: None, tiny: Path, clips: Path, tmp_path: Path) -> None:
+    """Both decoding actors fetch into one folder; the third video is not there."""
+    prune, out = preset("none"), tmp_path / "fetched"
+    stage = ModelStage(str(tiny), prune, device="cpu", batch=3, max_new_tokens=1)
+    items = group_by_video(load(clips))
+    alike = by_question(local.run(items[:2], DecodeStage(4, (32, 32)), stage))
+    with shared(clips / "data") as address:
+        there = [replace(item, video=f"{address}/{Path(item.video).name}") for item in items]
+        there[2] = replace(there[2], video=f"{address}/none.mp4")
+        decode = DecodeStage(4, (32, 32), remote=RemoteOptions(str(out)))
+        found = by_question(ray_executor.run(there, decode, stage, options=RayOptions(decoders=2, models=1)))
+    lost = [found.pop(sample.question_id) for sample in items[2].samples]
+    assert {(row["kind"], row["reason"]) for row in lost} == {
+        ("missing", f"missing: {address}/none.mp4: {address}/none.mp4")
+    }
+    assert found == alike
+    assert sorted(p.stat().st_size for p in out.glob("*.mp4")) == sorted(
+        Path(item.video).stat().st_size for item in items[:2]
+    )
 
 
 def test_figures_for_prometheus(

@@ -30,6 +30,7 @@ from videoprune.eval.benchmarks.scores import (
     questions_of,
 )
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 TYPES = ("motion", "spatial", "temporal", "yes/no", "color", "object", "location", "number", "other")
 _FIRST_FREE = 3  # the paper calls the types from here on "free"
@@ -50,17 +51,19 @@ class ActivityNet(Benchmark):
     }
     judged = True
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         path = find_file(folder, _PLACES, (f"{split}_q.json",))
         rows = paired_rows(path, find_file(folder, _PLACES, (f"{split}_a.json",)))
-        videos = VideoFinder(folder, ("videos", "all_test", "video", "data"), _EXTENSIONS)
+        finder = VideoFinder(videos, ("videos", "all_test", "video", "data"), _EXTENSIONS)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             name, question = text_of(row, "video_name"), text_of(row, "question")
             kind = row.get("type")
             if not isinstance(kind, int) or isinstance(kind, bool) or kind not in range(len(TYPES)):
                 raise ValueError(f"type={kind!r}; allowed: 0 to {len(TYPES) - 1}")
-            video, lost = videos.find(f"v_{name}", name)
+            video, lost = finder.find(f"v_{name}", name)
             meta = {"video_id": name, "category": TYPES[kind], "type": str(kind), "index": str(number)}
             return Sample(
                 question_id=text_of(row, "question_id"),

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores
 from videoprune.types import Sample
+from videoprune.video.folder import LocalFolder, VideoFolder
 from videoprune.video.sample import Policy
 
 
@@ -52,9 +53,16 @@ class Benchmark(ABC):
     has_subtitles: ClassVar[bool] = False
 
     def load(
-        self, folder: Path, *, split: str, protocol: str = "official", subtitles: bool = False
+        self,
+        folder: Path,
+        *,
+        split: str,
+        protocol: str = "official",
+        subtitles: bool = False,
+        videos: VideoFolder | None = None,
     ) -> list[Sample]:
-        """The questions of a split in the order of its file, each with the protocol's prompt.
+        """The questions of a split in the order of its file, each with the protocol's prompt. videos: where they lie,
+        if not in `folder`.
 
         A video, subtitle file or row that is missing or broken is a Sample that says so in its `meta`. Raises
         ValueError for a folder without the files, and for a split or protocol that there is not.
@@ -62,7 +70,7 @@ class Benchmark(ABC):
         self.check(split, protocol)
         if subtitles and not self.has_subtitles:
             raise ValueError(f"subtitles=True; allowed: False, {self.title} has none")
-        return self._load(Path(folder), split, protocol, subtitles)
+        return self._load(Path(folder), split, protocol, subtitles, videos or LocalFolder(Path(folder)))
 
     def check(self, split: str, protocol: str) -> None:
         if split not in self.sizes:
@@ -71,7 +79,9 @@ class Benchmark(ABC):
             raise ValueError(f"protocol={protocol!r}; allowed for {self.name}: {', '.join(self.recipes)}")
 
     @abstractmethod
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]: ...
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]: ...
 
     @abstractmethod
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from videoprune.eval.benchmarks.text_files import numbered_lines, read_text
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 _TRAILING = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
 _WHOLE = re.compile(r"(-?\d+)(?:\.0+)?")
@@ -62,22 +63,22 @@ class VideoFinder:
     A video that is not there gives the path it should have had and a sentence that says what was looked for.
     """
 
-    def __init__(self, folder: Path, places: Sequence[str], extensions: Sequence[str]) -> None:
+    def __init__(self, folder: VideoFolder, places: Sequence[str], extensions: Sequence[str]) -> None:
         self.folder, self.extensions = folder, tuple(extensions)
-        self.places = [place for place in (*places, "") if (folder / place).is_dir()] or [places[0]]
+        self.places = [place for place in (*places, "") if folder.has_folder(place)] or [places[0]]
 
     def find(self, *stems: str) -> tuple[str, str]:
         """Path, and "" or why there is none. stems: the names the video may have, best first."""
         for place in self.places:
             for stem in stems:
                 for extension in self.extensions:
-                    path = self.folder / place / f"{stem}{extension}"
-                    if path.is_file():
-                        return str(path), ""
+                    name = f"{place}/{stem}{extension}" if place else f"{stem}{extension}"
+                    if self.folder.has(name):
+                        return self.folder.path(name), ""
         looked = " or ".join(dict.fromkeys(stems))
-        where = ", ".join(str(self.folder / place) for place in self.places)
-        first = self.folder / self.places[0] / f"{stems[0]}{self.extensions[0]}"
-        return str(first), f"missing: no {looked} ({' '.join(self.extensions)}) in {where}"
+        where = ", ".join(self.folder.path(place) for place in self.places)
+        first = self.folder.path(f"{self.places[0]}/{stems[0]}{self.extensions[0]}".lstrip("/"))
+        return first, f"missing: no {looked} ({' '.join(self.extensions)}) in {where}"
 
 
 def read_json(path: Path) -> Any:

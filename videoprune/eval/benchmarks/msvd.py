@@ -30,6 +30,7 @@ from videoprune.eval.benchmarks.open_ended import (
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, questions_of
 from videoprune.eval.benchmarks.text_files import numbered_lines
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 TYPES = ("what", "who", "how", "when", "where")
 _PLACES = ("msvd_qa", "MSVD-QA", "MSVD_QA", "data/msvd_qa", "annotations")
@@ -48,9 +49,11 @@ class MSVD(Benchmark):
     recipes = {"official": Recipe(), "ig-vlm": GRID}  # noqa: RUF012
     judged = True
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         places = ("YouTubeClips", "videos", "video", "data", "MSVD_Zero_Shot_QA/videos")
-        videos = VideoFinder(folder, places, _EXTENSIONS)
+        finder = VideoFinder(videos, places, _EXTENSIONS)
         names = _mapping(folder)
         path = find_file(folder, _PLACES, (f"{split}_qa.json", f"{split}_q.json"))
         if path.name == f"{split}_qa.json":
@@ -68,7 +71,7 @@ class MSVD(Benchmark):
                 clip = _number(row, "video_id")
                 stems = tuple(n for n in (names.get(clip), f"vid{clip}") if n)
                 question_id = str(_number(row, "id"))
-            video, lost = videos.find(*stems)
+            video, lost = finder.find(*stems)
             meta = {"video_id": stems[-1], "category": question_type(question), "index": str(number)}
             return Sample(
                 question_id=question_id,

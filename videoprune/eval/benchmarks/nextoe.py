@@ -22,6 +22,7 @@ from videoprune.eval.benchmarks.nextqa import NextVideos, type_groups, type_of
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, of_all, questions_of
 from videoprune.eval.benchmarks.text_files import read_text
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 PLACES = ("nextoe", "NExT-OE", "NExT-OE/dataset/nextqa", "dataset/nextqa", "oe", "OE", "nextqa")
 TYPES = ("CW", "CH", "TN", "TC", "DB", "DC", "DL", "DO")
@@ -38,7 +39,9 @@ class NextOE(Benchmark):
     sizes = {"train": 37523, "val": 5343, "test": 9178}  # noqa: RUF012
     recipes = {"official": Recipe(), "lmms-eval": Recipe(max_new_tokens=64)}  # noqa: RUF012
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         path = find_file(folder, PLACES, (f"{split}.csv",))
         rows = read_csv(path, ("video", "question", "answer", "qid", "type"))
         if rows and "a0" in rows[0]:
@@ -46,12 +49,12 @@ class NextOE(Benchmark):
                 f"{path}: has columns a0 to a4, so it is NExT-QA's; NExT-OE has a file of its own"
             )
         second = _second_references(folder, split)
-        videos = NextVideos(folder)
+        finder = NextVideos(folder, videos)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             video, qid, question = whole_of(row, "video"), whole_of(row, "qid"), text_of(row, "question")
             kind = type_of(row, TYPES)
-            path, lost = videos.find(video)
+            path, lost = finder.find(video)
             meta = {"video_id": video, "category": kind, "qid": qid, "index": str(number)}
             if video in second:
                 meta["second_answer"] = second[video].get(qid, "")

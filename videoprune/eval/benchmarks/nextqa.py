@@ -22,6 +22,7 @@ from videoprune.eval.benchmarks.folder import (
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, of_all, questions_of
 from videoprune.prompts import LETTERS
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 PLACES = ("nextqa", "NExT-QA", "NExT-QA/dataset/nextqa", "dataset/nextqa", "mc", "MC")
 TYPES = ("CW", "CH", "TN", "TC", "DC", "DL", "DO")
@@ -32,13 +33,13 @@ _LETTERS = LETTERS[:5]
 class NextVideos:
     """Finds NExTVideo/<folder>/<id>.mp4 by the published map, or <id>.mp4 in one folder, as lmms-eval has them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, videos: VideoFolder) -> None:
         path = find_optional(folder, PLACES, ("map_vid_vidorID.json",))
         found = read_json(path) if path else {}
         if not isinstance(found, dict):
             raise ValueError(f"{path}: {type(found).__name__}; allowed: an object of video to folder/video")
         self.map: dict[str, str] = {str(k): str(v) for k, v in found.items()}
-        self.finder = VideoFinder(folder, ("NExTVideo", "videos", "video", "data"), (".mp4", ".mkv", ".webm"))
+        self.finder = VideoFinder(videos, ("NExTVideo", "videos", "video", "data"), (".mp4", ".mkv", ".webm"))
 
     def find(self, video: str) -> tuple[str, str]:
         """Path, and "" or why there is none."""
@@ -53,10 +54,12 @@ class NextQA(Benchmark):
     sizes = {"train": 34132, "val": 4996, "test": 8564}  # noqa: RUF012
     recipes = {"official": Recipe(), "lmms-eval": Recipe(), "ig-vlm": GRID}  # noqa: RUF012
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         path = find_file(folder, PLACES, (f"{split}.csv",))
         rows = read_csv(path, ("video", "question", "answer", "qid", "type", *_OPTIONS))
-        videos = NextVideos(folder)
+        finder = NextVideos(folder, videos)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             options = tuple(text_of(row, name) for name in _OPTIONS)
@@ -64,7 +67,7 @@ class NextQA(Benchmark):
             if answer not in set("01234"):
                 raise ValueError(f"answer={row['answer']!r}; allowed: 0 to 4")
             video, qid, question = whole_of(row, "video"), whole_of(row, "qid"), text_of(row, "question")
-            path, lost = videos.find(video)
+            path, lost = finder.find(video)
             meta = {
                 "video_id": video,
                 "category": type_of(row, TYPES),

@@ -33,6 +33,7 @@ from videoprune.eval.benchmarks.videomme_rows import (
 )
 from videoprune.prompts import option_texts
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import LocalFolder, VideoFolder
 
 VIDEOS_PER_DURATION = 300
 
@@ -46,17 +47,19 @@ class VideoMME(Benchmark):
     recipes = {"official": Recipe(policy="middles"), "lmms-eval": Recipe(policy="ends")}  # noqa: RUF012
     has_subtitles = True
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         patterns = ("test*.parquet", "test.jsonl", "test.json", "videomme*.json", "output_test_template.json")
         path = find_file(folder, ("videomme", "annotations"), patterns)
-        videos = VideoFinder(folder, ("data", "videos", "video"), (".mp4", ".MP4", ".mkv"))
-        texts = VideoFinder(folder, ("subtitle", "subtitles"), (".srt", ".vtt"))
+        finder = VideoFinder(videos, ("data", "videos", "video"), (".mp4", ".MP4", ".mkv"))
+        texts = VideoFinder(LocalFolder(folder), ("subtitle", "subtitles"), (".srt", ".vtt"))
         if subtitles:
             need_pysubs2(folder)
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             sample, name = row_sample(number, row)
-            video, lost = videos.find(name)
+            video, lost = finder.find(name)
             meta = sample.meta | ({UNUSABLE: lost} if lost else {})
             if subtitles:
                 meta |= subtitle_meta(protocol, *texts.find(name))
