@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -79,6 +80,13 @@ def add(commands: Commands) -> None:
         metavar="HOST:PORT",
         help="a running cluster, auto, or local (default: that of RAY_ADDRESS, else start one here)",
     )
+    ev.add_argument(
+        "--runtime-env",
+        default="none",
+        metavar="ENV",
+        help="ray: what nodes get from here: none, code (this package), packages (also what it needs, by pip), or a "
+        "YAML file of Ray's runtime_env (default: none)",
+    )
     add_data(ev)
     add_remote(ev)
     add_model(ev)
@@ -89,12 +97,15 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from pipelines.configuring import load_prune
     from pipelines.run.evaluation import RunSettings, evaluate
     from pipelines.run.lost_device import LostDeviceError
+    from pipelines.run.no_actors import NoActorsError
     from pipelines.run.results import model_fingerprint
     from pipelines.run.status import ActorStatus
     from pipelines.run.tasks import open_task
     from videoprune.video.folder import video_folder
 
     prune = load_prune(args.prune, overrides)
+    if args.executor == "ray" and args.data:
+        args.data = os.path.abspath(args.data)  # subtitles are read where the model is
     task = open_task(args, video_folder(args.videos) if args.videos else None)
     if args.executor == "stream":
         task = _as_stream(args, task)
@@ -107,7 +118,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         actors = ActorStatus()
         runner = _runner(args, task, prune, actors)
         summary = evaluate(task, runner, out, settings, restart=args.restart, actors=actors)
-    except LostDeviceError as error:
+    except (LostDeviceError, NoActorsError) as error:
         print(f"videoprune: {error}; the same command goes on with what is missing", file=sys.stderr)
         return 1
     return _print_summary(summary, out, task.title)
@@ -146,8 +157,11 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
     if args.executor == "ray":
         from pipelines.run import ray
 
+        model.model = os.path.abspath(model.model) if _is_folder(model.model) else model.model
         least, most = args.workers
-        options = ray.RayOptions(least, args.models, most, address=args.ray_address)
+        options = ray.RayOptions(
+            least, args.models, most, address=args.ray_address, runtime_env=args.runtime_env
+        )
         if decode.remote is not None:
             options = replace(options, item_seconds=options.item_seconds + decode.remote.seconds)
         return partial(ray.run, decode=decode, model=model, options=options, status=actors)
@@ -175,6 +189,12 @@ def _stream_options(args: argparse.Namespace) -> StreamOptions:
 
     memory = StreamConfig(max_visual_tokens=args.max_visual_tokens, window=args.window)
     return StreamOptions(args.stream_fps, memory)
+
+
+def _is_folder(model: str) -> bool:
+    from videoprune.models.loading import demo_names
+
+    return model not in demo_names() and os.path.isdir(model)
 
 
 def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:

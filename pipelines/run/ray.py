@@ -10,12 +10,13 @@ the decoding actor to a model actor on the same node, through that node's object
 call returns a receipt next to its result, so that the caller learns how it ended without fetching the result. Models
 stay inside their actors.
 
-On several machines, the videos and the model's folder must have the same path on each, and the package must
-be installed there. Only this module, `ray_cluster`, `ray_metrics` and `ray_pool` see ray.
+On several machines, the videos, if they are files, and the model's folder must have the same path on each, and the
+package must be there: see `runtime_env`. Only this module, `ray_cluster`, `ray_metrics` and `ray_pool` see ray.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,7 @@ from itertools import islice
 from typing import Any
 
 from pipelines.run.model_stage import ModelStage
+from pipelines.run.no_actors import NoActorsError
 from pipelines.run.ray_cluster import Lookout, cluster
 from pipelines.run.ray_metrics import RunMetrics
 from pipelines.run.ray_pool import Ended, Member, Pool, RayOptions, Work, maker, ray
@@ -32,6 +34,7 @@ from pipelines.run.schedule import Decode, Infer, Limits, Schedule, Start
 from pipelines.run.stages import ClipItem, DecodeStage, Failure
 from pipelines.run.status import ActorStatus
 from videoprune.result_row import ResultRow
+from videoprune.video.remote.address import is_remote
 
 
 def run(
@@ -46,11 +49,11 @@ def run(
     status: kept up to date.
 
     Uses the cluster that `ray_cluster.cluster` finds, or starts one. Raises ValueError for one that cannot be reached,
-    what a stage's `setup` raises, and RuntimeError if actors cannot be started.
+    what a stage's `setup` raises, and NoActorsError if actors cannot be started.
     """
     options = options or RayOptions()
     with cluster(options):
-        yield from _Run(items, decode, model, options, status or ActorStatus()).rows()
+        yield from _Run(map(_anywhere, items), decode, model, options, status or ActorStatus()).rows()
 
 
 class _Run:
@@ -203,6 +206,11 @@ class _Run:
             yield failed_rows(work.items[0], replace(failure, reason=reason))
 
 
+def _anywhere(item: ClipItem) -> ClipItem:
+    """Actors run in other folders than this process."""
+    return item if is_remote(item.video) else replace(item, video=os.path.abspath(item.video))
+
+
 def _ready(receipts: list[Any], seconds: float) -> list[Any]:
     """Those of calls that have ended, as soon as there is one, or after so many seconds."""
     if not receipts:  # an actor is missing that will be started
@@ -218,7 +226,7 @@ def _shares(options: RayOptions, device: str | None) -> tuple[float, float, floa
     its decoders on one node."""
     free = ray.available_resources()
     if free.get("CPU", 0.0) <= 0:
-        raise RuntimeError(f"the cluster has no free CPU: {free}")
+        raise NoActorsError(f"the cluster has no free CPU: {free}")
     nodes = sorted((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), reverse=True)
     used = min(options.models, len(nodes))
     cpus = free["CPU"] if len(nodes) == 1 else nodes[used - 1]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from pipelines.run.ray_pool import RayOptions, ray
+from pipelines.run.runtime_env import carried
 from pipelines.run.stop import Overdue
 
 PROBE_SECONDS = 12.0
@@ -135,13 +136,17 @@ def check_reachable(address: str, source: str) -> None:
 
 def _connect(address: str | None, source: str, options: RayOptions) -> None:
     local = address is None
-    try:
-        ray.init(
-            address="local" if local else address,
-            num_cpus=options.num_cpus if local else None,
-            include_dashboard=False if local else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, RuntimeError) as error:  # the latter: of another version
-        raise ValueError(f"{source}={address!r}: {error}; {_FORMS}") from None
+    with carried(options.runtime_env) as env:
+        try:
+            ray.init(
+                address="local" if local else address,
+                num_cpus=options.num_cpus if local else None,
+                include_dashboard=False if local else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env=env,
+            )
+        except (ConnectionError, RuntimeError) as error:  # the latter: of another version
+            raise ValueError(f"{source}={address!r}: {error}; {_FORMS}") from None
+        except TypeError as error:
+            raise ValueError(f"runtime_env={options.runtime_env!r}: {error}") from None

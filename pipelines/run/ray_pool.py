@@ -20,6 +20,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.run.lost_device import LostDeviceError
+from pipelines.run.no_actors import NoActorsError, why_no_actor
 from pipelines.run.stages import ClipItem, Failure
 
 
@@ -29,7 +30,8 @@ class RayOptions:
     many. waiting_bytes: decoded frames that may wait for each model. address: of a running cluster; None: that of
     RAY_ADDRESS, else one is started on this machine, with num_cpus of its cores (None: all). item_seconds: deadline of
     an item in one stage, a group has as many times that; keep it above the decoder's own. start_seconds: of an actor,
-    which loads a model. retries: how often an item is tried again.
+    which loads a model. retries: how often an item is tried again. runtime_env: what actors are given, see
+    `runtime_env`.
     """
 
     decoders: int = 1
@@ -41,6 +43,7 @@ class RayOptions:
     item_seconds: float = 180.0
     start_seconds: float = 600.0
     retries: int = 2
+    runtime_env: str = "none"
 
     def __post_init__(self) -> None:
         for name in ("decoders", "models", "waiting_bytes", "item_seconds", "start_seconds"):
@@ -126,7 +129,7 @@ class Ended:
 class Pool:
     """Actors of one stage, each with at most one call under way. `calls` maps receipts to calls.
 
-    make: an actor, on a node if one is named. Raises RuntimeError from `collect` and `overdue` where no actor starts,
+    make: an actor, on a node if one is named. Raises NoActorsError from `collect` and `overdue` where no actor starts,
     unless others are there to go on.
     """
 
@@ -175,9 +178,11 @@ class Pool:
                 return self._failed(call, failure)
             return Ended(call, failure)  # its argument was lost with a machine: the actor is as it was
         except RayActorError as error:
-            return self._failed(call, self._failure(f"the process died ({_first_sentence(error)})", error))
+            said = _first_sentence(error) if call.what == "process" else why_no_actor(error)
+            return self._failed(call, self._failure(f"the process died ({said})", error))
         except RayError as error:
-            return self._failed(call, self._failure(_first_sentence(error), error))
+            said = _first_sentence(error) if call.what == "process" else why_no_actor(error)
+            return self._failed(call, self._failure(said, error))
         if call.what == "where":
             call.member.node = told
             self._ask(call.member, "setup")
@@ -200,7 +205,7 @@ class Pool:
         for receipt, call in late:
             del self.calls[receipt]
             if call.what != "process" and not self.ready:
-                raise RuntimeError(
+                raise NoActorsError(
                     f"{self.name}: an actor was not ready after {self.options.start_seconds:g} s; "
                     f"the cluster has free: {ray.available_resources()}"
                 )
@@ -236,7 +241,7 @@ class Pool:
         if call.what != "process" and counted:
             self.failed_starts += 1
             if self.failed_starts > self.options.retries and not self.ready:
-                raise RuntimeError(f"{failure.reason}, {self.failed_starts} times while starting")
+                raise NoActorsError(f"{failure.reason}, {self.failed_starts} times while starting")
         return Ended(call, failure, alive=False)
 
 
