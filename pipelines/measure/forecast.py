@@ -12,6 +12,7 @@ from itertools import islice
 from statistics import mean
 from typing import Any
 
+from pipelines.duration import duration
 from pipelines.measure.calls import Call, ReadClip, alone, readable, together
 from pipelines.measure.memory import TooMuchMemoryError, forget_cache, memory_limits
 from pipelines.measure.plan import Plan, Setting
@@ -233,11 +234,3 @@ def _minus(span: Span, other: Span) -> Span:
 def _shown(span: Span) -> str:
     middle, low, high = map(duration, span)
     return f"{middle} ({low} to {high})"
-
-
-def duration(seconds: float) -> str:
-    """ "4.2 s", "12 min", "3 h 20 min"."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60:,} h {minutes % 60:02} min"

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from pipelines.duration import duration
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.schedule import decoders_for
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage, Failure
-from pipelines.run.status import clock_time
 
 VIDEOS = 6
 _MIB = 2**20
@@ -92,8 +92,8 @@ def forecast_text(found: Tried, items: Sequence[ClipItem], *, models: int, worke
         f"A clip: decoding {_spread(found.decode)} s of one core, the model {_spread(found.model)} s; "
         f"frames {max(found.frame_bytes) / _MIB:.1f} MiB.",
         f"All {videos:,} videos with {questions:,} questions, {_number(models, 'model')} and up to "
-        f"{_number(most, 'decoder')} beside each: {clock_time(by_stage[waits])}, waiting for {waits}.",
-        f"A model that never waits takes {clock_time(alone)} and asks for {_number(needed, 'decoder')}, as many cores: "
+        f"{_number(most, 'decoder')} beside each: {duration(by_stage[waits])}, waiting for {waits}.",
+        f"A model that never waits takes {duration(alone)} and asks for {_number(needed, 'decoder')}, as many cores: "
         f"--workers 1:{needed}.",
         f"Reads {on_disk / _MIB:,.0f} MiB of videos, writes {written / _MIB:,.1f} MiB of rows.",
         *(f"Not to be read: {video}: {reason}" for video, reason in found.failed.items()),

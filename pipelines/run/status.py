@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from pipelines.duration import duration
 from videoprune.result_row import ResultRow
 
 
@@ -62,7 +63,7 @@ class RunStatus:
         parts = [f"{self.videos / spent * 3600:.0f} videos an hour"]
         if self.asked:
             left = (self.total - self.done) * spent / self.asked
-            parts.append(f"{clock_time(left)} left")
+            parts.append(f"{duration(left)} left")
         busy = self.actors.busy()
         if busy is not None:
             parts.append(f"model busy {100 * busy:.0f} %")
@@ -72,10 +73,3 @@ class RunStatus:
             kinds = ", ".join(f"{kind} {n}" for kind, n in self.failed.most_common(3))
             parts.append(f"{self.failed.total()} failed ({kinds})")
         return f"{self.done} of {self.total} questions; " + ", ".join(parts)
-
-
-def clock_time(seconds: float) -> str:
-    """h:mm:ss"""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}"

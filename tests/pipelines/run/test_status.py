@@ -41,7 +41,7 @@ def test_the_line_by_hand() -> None:
     status.add(rows(4, "corrupt"))
     assert actors.busy() == 0.75
     assert status.line() == (
-        "40 of 100 questions; 180 videos an hour, 0:02:00 left, model busy 75 %, 5 decoders, 3 groups waiting, "
+        "40 of 100 questions; 180 videos an hour, 2 min left, model busy 75 %, 5 decoders, 3 groups waiting, "
         "10 failed (missing 6, corrupt 4)"
     )
 
