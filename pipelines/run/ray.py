@@ -227,7 +227,9 @@ def _shares(options: RayOptions, device: str | None) -> tuple[float, float, floa
     free = ray.available_resources()
     if free.get("CPU", 0.0) <= 0:
         raise NoActorsError(f"the cluster has no free CPU: {free}")
-    nodes = sorted((n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]), reverse=True)
+    # Heads of large clusters say that they have no core, so that no actor comes there.
+    every = (n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"])
+    nodes = sorted((cpus for cpus in every if cpus > 0), reverse=True)
     used = min(options.models, len(nodes))
     cpus = free["CPU"] if len(nodes) == 1 else nodes[used - 1]
     models = -(-options.models // used)  # on one node

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -243,6 +244,17 @@ def test_every_clip_passes_stages_that_do_nothing(free_cluster: None) -> None:
 
 def test_a_cluster_answers_at_its_address(cluster: None) -> None:
     check_reachable(ray.get_runtime_context().gcs_address, "ray_address")
+
+
+def test_nodes_that_offer_no_core_get_no_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four nodes of 8 cores and a GPU, and a head without either, as the files in configs/clusters have them."""
+    nodes = [{"Alive": True, "Resources": r} for r in [{}, *[{"CPU": 8.0, "GPU": 1.0}] * 4]]
+    free = {"CPU": 32.0, "GPU": 4.0}
+    monkeypatch.setattr(
+        ray_executor, "ray", SimpleNamespace(available_resources=lambda: free, nodes=lambda: nodes)
+    )
+    assert ray_executor._shares(RayOptions(2, 4, 6), None) == (1.0, 2.0, 1.0)
+    assert ray_executor._shares(RayOptions(1, 8, 3), None) == (1.0, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("wrong", [{"decoders": 0}, {"models": 0}, {"item_seconds": 0.0}, {"retries": -1}])
