@@ -113,7 +113,7 @@ class FetchedFrames(NewestFrame):
                     return
                 tries = 1 if came else tries + 1
                 if self._max_retries is not None and tries > self._max_retries:
-                    self._become("failed", f"{end['end']}; given up after {self._max_retries} retries")
+                    self._become("failed", f"{end['end']}; retries: {self._max_retries}")
                     return
                 self._become("retrying", end["end"])
                 self._stop.wait(self._backoff.wait())
