@@ -10,7 +10,16 @@ from collections.abc import Callable, Sequence
 Commands = argparse._SubParsersAction
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
 
-BENCHMARKS = ("videomme", "nextqa", "nextoe", "msvd", "activitynet")
+BENCHMARKS = (
+    "videomme",
+    "nextqa",
+    "nextoe",
+    "msvd",
+    "activitynet",
+    "moving-stream",
+    "ovobench",
+    "streamingbench",
+)
 _OVERRIDES = (
     "Words such as llm.lambda_=50 or encoder.keep=0.4 at the end change single settings of the preset. "
     "Presets: none, light, balanced, aggressive, evoprune, meteor, rivals by name, or a path to a YAML file."
@@ -60,7 +69,12 @@ def add_data(
 ) -> None:
     """seed: the default. limit: what `--limit` does."""
     parser.add_argument("--data", metavar="DIR", help="a benchmark's folder (default: made below runs)")
-    parser.add_argument("--clips", type=count, default=200, metavar="N", help="clips to make (default: 200)")
+    parser.add_argument(
+        "--clips", type=count, metavar="N", help="clips to make (default: 200, or 10 streams)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=5, metavar="M", help="of a stream to make (default: 5)"
+    )
     parser.add_argument("--seed", type=int, default=seed, help=f"of the clips to make (default: {seed})")
     parser.add_argument("--limit", type=count, metavar="N", help=limit)
 
@@ -92,7 +106,9 @@ def add_remote(parser: argparse.ArgumentParser) -> None:
 def add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="val, test ...; must be named where a benchmark has several")
     parser.add_argument(
-        "--protocol", default="official", help="official, lmms-eval or ig-vlm (default: official)"
+        "--protocol",
+        default="official",
+        help="official, lmms-eval, ig-vlm, or one of the benchmark's own (default: official)",
     )
 
 

@@ -208,6 +208,10 @@ def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:
 
 def _tell_missing(task: Task) -> None:
     """Before the model is loaded: a wrong folder shows at once, not after the run."""
+    if task.standing:
+        print(
+            f"{task.standing} standing questions are left out: a live session answers those", file=sys.stderr
+        )
     missing = task.missing()
     if missing:
         videos = len({s.video for s in task.samples})

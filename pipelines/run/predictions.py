@@ -11,6 +11,7 @@ from pipelines.run.rows import failed_rows
 from pipelines.run.stages import Failure, group_by_video
 from videoprune.eval.benchmarks.base import Benchmark
 from videoprune.eval.benchmarks.folder import read_json, read_json_lines
+from videoprune.eval.benchmarks.stream_times import answer_time
 from videoprune.types import UNUSABLE, Sample
 
 _NONE = "no prediction"
@@ -87,10 +88,16 @@ def _joined(
                 continue
             other_truth += row.get("answer", sample.answer) != sample.answer
             done = {"outcome": "complete", "reason": ""} | row
-            joined.append(blank | {k: done[k] for k in ("text", "outcome", "reason")})
+            joined.append(blank | {k: done[k] for k in ("text", "outcome", "reason")} | _timed(blank, row))
     notes = [f"{len(strange)} predictions are of other questions and do not count"] if strange else []
     if other_truth:
         notes.append(
             f"{other_truth} predictions come with another answer than the split's; the split's counts"
         )
     return joined, notes
+
+
+def _timed(blank: Row, row: Row) -> Row:
+    """When a standing question was answered, which the prediction alone knows."""
+    time = answer_time(row)
+    return {"meta": {**blank.get("meta", {}), **time}} if time else {}

@@ -18,8 +18,11 @@ from videoprune.eval.benchmarks.folder import VideoFinder
 from videoprune.eval.benchmarks.moving_shapes.load import load
 from videoprune.eval.benchmarks.moving_shapes.make import make_benchmark, split_of
 from videoprune.eval.benchmarks.moving_shapes.splits import Split, split_named
+from videoprune.eval.benchmarks.moving_stream.make import NAME as MOVING_STREAM
+from videoprune.eval.benchmarks.moving_stream.make import make_streams
 from videoprune.eval.benchmarks.registry import benchmark
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores
+from videoprune.eval.benchmarks.stream_times import is_standing
 from videoprune.eval.metrics import is_correct
 from videoprune.result_row import ResultRow
 from videoprune.types import UNUSABLE, Sample
@@ -27,6 +30,7 @@ from videoprune.video.folder import VideoFolder
 from videoprune.video.remote.address import Stored, is_remote
 
 MOVING_SHAPES = "moving-shapes"
+CLIPS, STREAMS = 200, 10  # made where their number is not said
 ACCURACY = "accuracy"
 
 
@@ -44,8 +48,9 @@ class Task:
 
     mark: puts prediction and correct into a row. finish: rows and the folder of a run -> what goes into
     summary.json beside the common figures; writes the official form of the predictions. each: by metric, what each row
-    counts; compared: the metric that runs are compared by. score: what the benchmark says of rows.
-    stored: by address, what a listing says of remote videos.
+    counts; compared: the metric that runs are compared by. score: what the benchmark says of rows. stored: by address,
+    what a listing says of remote videos. standing: how many questions are left out because they wait for something:
+    only a session answers those.
     """
 
     title: str
@@ -59,6 +64,7 @@ class Task:
     compared: str = ACCURACY
     score: Callable[[Sequence[Row]], Scores] | None = None
     stored: Mapping[str, Stored] = field(default_factory=dict)
+    standing: int = 0
 
     def items(self) -> list[ClipItem]:
         """Its videos with their questions."""
@@ -89,15 +95,16 @@ def open_task(args: argparse.Namespace, videos: VideoFolder | None = None) -> Ta
     if args.benchmark == MOVING_SHAPES:
         return _moving_shapes(args, videos)
     found = benchmark(args.benchmark)
-    if args.data is None:
-        raise ValueError(
-            f"data=None; {found.title} must be given with --data: see docs/benchmarks/{found.name}.md"
-        )
     split = chosen_split(found, args.split)
     found.check(split, args.protocol)
     recipe = _recipe(found.recipes[args.protocol], args)
-    folder = Path(args.data)
-    samples = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles, videos=videos)
+    folder = _folder(found, args)
+    loaded = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles, videos=videos)
+    samples = [s for s in loaded if not is_standing(s)]
+    if not samples:
+        raise ValueError(
+            f"split={split!r}; all its questions are standing ones, which only a live session answers"
+        )
     facts = {
         "name": found.name,
         "split": split,
@@ -122,7 +129,21 @@ def open_task(args: argparse.Namespace, videos: VideoFolder | None = None) -> Ta
         compared=found.compared(args.protocol),
         score=partial(found.score, split=split, protocol=args.protocol, folder=folder),
         stored=videos.stored if videos else {},
+        standing=len(loaded) - len(samples),
     )
+
+
+def _folder(found: Benchmark, args: argparse.Namespace) -> Path:
+    """The benchmark's folder; streams are made where there is none."""
+    if args.data is not None:
+        return Path(args.data)
+    if found.name != MOVING_STREAM:
+        raise ValueError(
+            f"data=None; {found.title} must be given with --data: see docs/benchmarks/{found.name}.md"
+        )
+    clips = args.clips or STREAMS
+    folder = Path("runs") / f"{MOVING_STREAM}-{args.minutes:g}min-{args.seed}-{clips}"
+    return make_streams(folder, streams=clips, seed=args.seed, minutes=args.minutes)
 
 
 def chosen_split(found: Benchmark, split: str | None) -> str:
@@ -186,7 +207,7 @@ def _moving_shapes(args: argparse.Namespace, videos: VideoFolder | None) -> Task
         raise ValueError(
             f"data=None; {MOVING_SHAPES} with videos elsewhere needs the folder of its test.jsonl"
         )
-    split, samples = moving_shapes(args.data, args.clips, args.seed, args.limit, args.split)
+    split, samples = moving_shapes(args.data, args.clips or CLIPS, args.seed, args.limit, args.split)
     samples = [_elsewhere(s, videos) for s in samples] if videos else samples
     recipe = _recipe(Recipe(frames=split.frames), args)
     facts = {"name": MOVING_SHAPES, "frames": recipe.frames, "max_new_tokens": recipe.max_new_tokens}

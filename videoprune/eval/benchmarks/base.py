@@ -43,11 +43,11 @@ GRID = Recipe(frames=6, policy="starts", columns=2, max_new_tokens=512)
 
 
 class Benchmark(ABC):
-    """One benchmark. `recipes` names its protocols; `sizes` its splits and how many questions each has."""
+    """One benchmark. `recipes` names its protocols; `sizes` its splits and how many questions each has (None: any)."""
 
     name: ClassVar[str]
     title: ClassVar[str]
-    sizes: ClassVar[dict[str, int]]
+    sizes: ClassVar[Mapping[str, int | None]]
     recipes: ClassVar[dict[str, Recipe]]
     judged: ClassVar[bool] = False  # whether papers score it with a language model as judge
     has_subtitles: ClassVar[bool] = False

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from videoprune.eval.benchmarks.activitynet import ActivityNet
 from videoprune.eval.benchmarks.base import Benchmark
+from videoprune.eval.benchmarks.moving_stream.bench import MovingStream
 from videoprune.eval.benchmarks.msvd import MSVD
 from videoprune.eval.benchmarks.nextoe import NextOE
 from videoprune.eval.benchmarks.nextqa import NextQA
+from videoprune.eval.benchmarks.ovobench import OVOBench
+from videoprune.eval.benchmarks.streamingbench import StreamingBench
 from videoprune.eval.benchmarks.videomme import VideoMME
 
 BENCHMARKS: dict[str, Benchmark] = {
-    b.name: b for b in (VideoMME(), NextQA(), NextOE(), MSVD(), ActivityNet())
+    b.name: b
+    for b in (
+        VideoMME(),
+        NextQA(),
+        NextOE(),
+        MSVD(),
+        ActivityNet(),
+        MovingStream(),
+        OVOBench(),
+        StreamingBench(),
+    )
 }
 
 

@@ -22,7 +22,7 @@ TITLES = {
 }
 CATEGORIES = tuple(TITLES)
 NOT_SHOWN = "not shown"
-_QUARTERS = ("top left", "top right", "bottom left", "bottom right")
+QUARTERS = ("top left", "top right", "bottom left", "bottom right")
 _IN_SHOTS = {
     ("first",): "in the first shot",
     ("second",): "in the second shot",
@@ -75,7 +75,7 @@ def _places(scene: HardScene, rng: np.random.Generator) -> list[Question]:
     else:
         found = [(obj.name, quarter(obj))] if obj else []
     return [
-        Question("place", f"Where is the {name}?", answer, _with_not_shown(answer, _QUARTERS, rng))
+        Question("place", f"Where is the {name}?", answer, _with_not_shown(answer, QUARTERS, rng))
         for name, answer in found
     ]
 
@@ -142,7 +142,7 @@ def look_alikes(scene: HardScene, rng: np.random.Generator) -> list[str]:
 def quarter(obj: ShotObject) -> str:
     """In which quarter of the frame it is when it comes."""
     x, y = obj.start
-    return _QUARTERS[2 * int(y > 0.5) + int(x > 0.5)]
+    return QUARTERS[2 * int(y > 0.5) + int(x > 0.5)]
 
 
 def _with_not_shown(answer: str, pool: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
