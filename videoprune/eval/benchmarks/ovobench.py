@@ -24,6 +24,7 @@ from videoprune.eval.benchmarks.scores import (
     questions_of,
 )
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 OFFICIAL, CORRECTED = "official", "corrected"
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -41,14 +42,16 @@ class OVOBench(Benchmark):
         "recent": Recipe(frames=4, policy="last", fps=1.0),
     }
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         path = find_file(folder, ("data", "annotations"), ("ovo_bench_new.json", "ovo_bench*.json"))
         places = ("src_videos", "data/src_videos", "chunked_videos", "data/chunked_videos")
-        videos = VideoFinder(folder, places, (".mp4", ".mkv", ".webm"))
+        finder = VideoFinder(videos, places, (".mp4", ".mkv", ".webm"))
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             sample, names = row_sample(number, row, exact=protocol == "exact")
-            video, lost = videos.find(*names)
+            video, lost = finder.find(*names)
             meta = sample.meta | ({UNUSABLE: lost} if lost else {})
             return Sample(
                 sample.question_id,

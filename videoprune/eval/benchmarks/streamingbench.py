@@ -40,6 +40,7 @@ from videoprune.eval.benchmarks.streamingbench_rows import (
 )
 from videoprune.prompts import option_texts
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 OFFICIAL, CORRECTED, TIME = "official", "corrected", "official, time"
 _MODEL = "videoprune"  # the key of responses in the file that count.py reads
@@ -62,11 +63,13 @@ class StreamingBench(Benchmark):
         "recent": Recipe(frames=4, policy="last", fps=1.0),
     }
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         part = PARTS[split]
         path = find_file(folder, ("src/data", "data", "StreamingBench", "annotations"), part.files)
         places = ("videos", "src/data/videos", f"data/{part.folder}", part.folder)
-        videos = VideoFinder(folder, places, (".mp4", ".mkv", ".webm"))
+        finder = VideoFinder(videos, places, (".mp4", ".mkv", ".webm"))
         contexts: dict[str, str] = {}
 
         def build(number: int, row: dict[str, Any]) -> Sample:
@@ -74,7 +77,7 @@ class StreamingBench(Benchmark):
             sample = row_sample(number, row, split, contexts.get(name, ""))
             if split == "sqa":
                 contexts[name] = context_after(contexts.get(name, ""), row, shown_options(row))
-            video, lost = videos.find(*row["video"])
+            video, lost = finder.find(*row["video"])
             meta = sample.meta | ({UNUSABLE: lost} if lost else {})
             return Sample(
                 sample.question_id,

@@ -8,7 +8,7 @@ from typing import Any
 
 from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
-from videoprune.eval.benchmarks.folder import find_file, read_json_lines, samples_of, text_of
+from videoprune.eval.benchmarks.folder import VideoFinder, find_file, read_json_lines, samples_of, text_of
 from videoprune.eval.benchmarks.moving_stream.questions import ASKED, TITLES
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, questions_of
 from videoprune.eval.benchmarks.stream_times import (
@@ -23,6 +23,7 @@ from videoprune.eval.benchmarks.stream_times import (
 )
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import UNUSABLE, Sample
+from videoprune.video.folder import VideoFolder
 
 ACCURACY, ALERTS = "accuracy", "alerts in time"
 _DISTANCES = ((60, "under a minute ago"), (300, "1 to 5 minutes ago"), (1200, "5 to 20 minutes ago"))
@@ -41,9 +42,12 @@ class MovingStream(Benchmark):
         "recent": Recipe(frames=4, policy="last", fps=1.0),
     }
 
-    def _load(self, folder: Path, split: str, protocol: str, subtitles: bool) -> list[Sample]:
+    def _load(
+        self, folder: Path, split: str, protocol: str, subtitles: bool, videos: VideoFolder
+    ) -> list[Sample]:
         path = find_file(folder, (), ("test.jsonl",))
-        return samples_of(read_json_lines(path), lambda _, row: _sample(row, folder), path)
+        finder = VideoFinder(videos, ("data",), (".mp4",))
+        return samples_of(read_json_lines(path), lambda _, row: _sample(row, finder), path)
 
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         if is_standing(row):
@@ -97,11 +101,11 @@ class MovingStream(Benchmark):
         ]
 
 
-def _sample(row: dict[str, Any], folder: Path) -> Sample:
+def _sample(row: dict[str, Any], finder: VideoFinder) -> Sample:
     kind = text_of(row, "kind")
     if kind not in TITLES:
         raise ValueError(f"kind={kind!r}; allowed: {', '.join(TITLES)}")
-    video = folder / "data" / f"{text_of(row, 'videoID')}.mp4"
+    video, lost = finder.find(text_of(row, "videoID"))
     asked_at = seconds_of(text_of(row, "time_stamp"))
     meta = {
         "category": kind,
@@ -110,8 +114,8 @@ def _sample(row: dict[str, Any], folder: Path) -> Sample:
         "clues": "\n".join(row.get("clues", [])),
         ASKED_AT: str(asked_at),
     }
-    meta |= {} if video.is_file() else {UNUSABLE: f"missing: no {video}"}
-    asked = text_of(row, "question_id"), str(video), text_of(row, "question")
+    meta |= {UNUSABLE: lost} if lost else {}
+    asked = text_of(row, "question_id"), video, text_of(row, "question")
     if kind == "alert":
         due = text_of(row, "ground_truth_time_stamp", empty=True)
         meta[DUE] = str(seconds_of(due)) if due else ""
