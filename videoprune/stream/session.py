@@ -154,6 +154,11 @@ class StreamSession:
                 encode_seconds=self._encode_seconds,
             )
 
+    def forget_beginning(self) -> None:
+        """Let go of what the questions so far share; the next one computes it anew."""
+        with self._asking:
+            self._begun = None
+
     def held(self) -> tuple[Held, ...]:
         """The time steps that are remembered, with the tokens left of each."""
         with self._state:
