@@ -74,12 +74,18 @@ def open_stream(address: Address, wanted: Wanted, guard: Guard) -> tuple[InputCo
 
 def _open(address: Address, wanted: Wanted, guard: Guard) -> InputContainer:
     began, limit = time.monotonic(), wanted.open_seconds
+    options = {"max_pixels": str(ffmpeg_pixels(wanted.max_pixels))}  # for FFmpeg's first look at the pictures
+    if (
+        address.kind == "rtsp"
+    ):  # PyAV 15 crashes at such options where the streams show late; memory is limited too
+        options = {}
     try:
         with guard(limit):
             return av.open(
                 address.target,
                 format=address.format or None,
-                options={**address.options, "max_pixels": str(ffmpeg_pixels(wanted.max_pixels))},
+                options=options,
+                container_options=address.options,
                 timeout=(limit, wanted.read_seconds),
                 metadata_errors="replace",
             )

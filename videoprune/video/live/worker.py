@@ -27,7 +27,7 @@ from videoprune.video.process import receive, send
 # After FFmpeg's own timeout, which gives a better reason.
 _GRACE_SECONDS = 2.0
 # Of address space, far above what frames of 16 million pixels need: a stream must not fill the machine.
-_MOST_BYTES = 8 << 30
+_MOST_BYTES = 4 << 30
 
 
 def main() -> None:
