@@ -125,6 +125,9 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
         help="stream: tokens kept (default: 4096)",
     )
     parser.add_argument(
+        "--max-steps", type=count, default=128, metavar="N", help="stream: time steps kept (default: 128)"
+    )
+    parser.add_argument(
         "--window",
         type=count,
         default=16,

@@ -187,7 +187,9 @@ def _stream_options(args: argparse.Namespace) -> StreamOptions:
     from pipelines.run.stream_run import StreamOptions
     from videoprune.stream import StreamConfig
 
-    memory = StreamConfig(max_visual_tokens=args.max_visual_tokens, window=args.window)
+    memory = StreamConfig(
+        max_visual_tokens=args.max_visual_tokens, max_steps=args.max_steps, window=args.window
+    )
     return StreamOptions(args.stream_fps, memory)
 
 
