@@ -148,3 +148,92 @@ def write_activitynet(folder: Path, questions: int, split: str = "test") -> Path
     write_json(folder / f"{split}_q.json", asked)
     write_json(folder / f"{split}_a.json", told)
     return folder
+
+
+def ovobench_items() -> list[dict[str, Any]]:
+    """An item of each task in the published form; the forward ones are asked at two or three times."""
+    choice = ("EPM", "HLD", "ASI", "STU", "OJR", "ATR", "FPD", "ACR", "OCR")
+    items: list[dict[str, Any]] = [
+        {
+            "id": i,
+            "task": task,
+            "video": f"COIN/v{i % 2}.mp4",
+            "realtime": 1.25 + i,
+            "question": f"what is seen {i}?",
+            "answer": "red",
+            "options": ["green", "red", "blue", "white"][: 2 + i % 3],
+            "gt": i % 2,
+        }
+        for i, task in enumerate(choice)
+    ]
+    items.append(
+        {"id": 9, "task": "CRR", "video": "COIN/v0.mp4", "question": "does it fall?", "answer": "it does"}
+        | {"ask_time": 1, "clue_time": 3}
+        | {"test_info": [{"realtime": 1, "type": 0}, {"realtime": 3.5, "type": 1}]}
+    )
+    items.append(
+        {"id": 10, "task": "SSR", "video": "COIN/v1.mp4", "tutorial": "Tea", "all_steps": ["boil"]}
+        | {"start_time": [2], "end_time": [3]}
+        | {
+            "test_info": [
+                {"realtime": 2, "step": "boil", "type": 1},
+                {"realtime": 4, "step": "boil", "type": 0},
+            ]
+        }
+    )
+    items.append(
+        {
+            "id": 11,
+            "task": "REC",
+            "video": "COIN/v1.mp4",
+            "activity": "jump",
+            "start_times": [1],
+            "end_times": [2],
+        }
+        | {"test_info": [{"realtime": t, "count": c} for t, c in ((1, 0), (2, 1), (4, 12))]}
+    )
+    return items
+
+
+def write_ovobench(folder: Path, items: Sequence[Any]) -> Path:
+    write_json(folder / "ovo_bench_new.json", list(items))
+    return folder
+
+
+def streamingbench_entries(part: str) -> list[Any]:
+    """Videos with their questions in the repository's JSON, lettered and bare options, odd times as published."""
+    kinds = {
+        "real": ("Counting", "Object Recognition"),
+        "sqa": ("Sequential Question Answering",),
+        "omni": ("Emotion Recognition", "Anomaly Context Understanding", "Misleading Context Understanding"),
+        "proactive": ("Proactive Output",),
+    }[part]
+    found: list[Any] = []
+    for i, stamp in enumerate(("00:00:01", "0:00:02", "00:03", "00:01:0", "00:00:02", "00:10:00")):
+        kind = kinds[i % len(kinds)]
+        question = {
+            "task_type": kind,
+            "question": f"What is {i}?",
+            "time_stamp": stamp,
+            "required_ability": "x",
+        }
+        if part == "proactive":
+            due = {"ground_truth_time_stamp": "00:00:09", "ground_truth_output": "Goal"}
+            question = {**question, "time_stamp": "00:00:02", **due}
+        else:
+            words = list(WORDS[:4]) if i % 2 else [f"{c}. {w}." for c, w in zip("ABCD", WORDS, strict=False)]
+            question |= {"answer": "ABCD"[i % 4], "options": words}
+        end = kind.replace(" ", "_") if part == "omni" else part
+        entry = {
+            "time": "[0 - 1]",
+            "questions": [question],
+            "video_path": f"./videos/sample_{i // 3}_{end}.mp4",
+        }
+        found.append(entry)
+    return [found[:3], found[3:]] if part == "sqa" else found
+
+
+def write_streamingbench(folder: Path) -> Path:
+    for part in ("real", "sqa", "omni", "proactive"):
+        write_json(folder / f"questions_{part}.json", streamingbench_entries(part))
+    return folder

@@ -233,6 +233,9 @@ def test_forms_of_other_tools() -> None:
         ("msvd", "text"),
         ("activitynet", [{"question_id": "x"}]),
         ("activitynet", ["x"]),
+        ("moving-stream", [{"question_id": "x"}]),
+        ("ovobench", {"backward": []}),
+        ("streamingbench", ["x"]),
     ],
 )
 def test_other_forms_are_refused(name: str, content: Any) -> None:
@@ -266,9 +269,9 @@ def test_what_each_question_counts_adds_up_to_the_score(name: str, protocol: str
         rows = [row(i, text, "A", "TN", meta=meta) for i, text in enumerate(texts)]
         (tmp_path / "stopwords.txt").write_text("a\nthe\n")
     else:
-        kind = "color" if name == "activitynet" else "what"
+        kind = {"activitynet": "color", "ovobench": "EPM"}.get(name, "what")
         rows = [row(i, text, "cat", kind) for i, text in enumerate(("cat", "Cat.", "dog", ""))]
-    split = "test"
+    split = "real" if name == "streamingbench" else "test"
     try:
         scores = found.score(rows, split=split, protocol=protocol, folder=tmp_path).as_dict()
     except ValueError as error:

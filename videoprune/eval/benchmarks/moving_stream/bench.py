@@ -58,10 +58,10 @@ class MovingStream(Benchmark):
 
     def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
         marks = [(is_standing(row), float(self.mark(row, protocol)[1])) for row in rows]
-        return {
-            ACCURACY: [None if standing else right for standing, right in marks],
-            ALERTS: [right if standing else None for standing, right in marks],
-        }
+        found: dict[str, Counts] = {ACCURACY: [None if standing else right for standing, right in marks]}
+        if any(standing for standing, _ in marks):
+            found[ALERTS] = [right if standing else None for standing, right in marks]
+        return found
 
     def compared(self, protocol: str) -> str:
         return ACCURACY

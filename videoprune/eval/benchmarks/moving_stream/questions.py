@@ -181,9 +181,13 @@ def _not_yet(m: Moment, rng: np.random.Generator) -> Asked | None:
 
 def _alert(m: Moment, rng: np.random.Generator) -> Asked | None:
     """Something that is not there and comes later; one in four does not."""
-    ahead = [v for v in m.stream.visits if v.start >= m.t + SETTLED]
-    next_of = {v.name: v for v in reversed(ahead) if v.name not in m.shown_since(m.t - _EARLIER)}
-    names = sorted(next_of) if rng.random() >= _ABSENT_SHARE else sorted(m.stream.absent)
+    recent = m.shown_since(m.t - _EARLIER)
+    next_of = {v.name: v for v in reversed(m.stream.visits) if v.start >= m.t and v.name not in recent}
+    names = (
+        sorted(n for n, v in next_of.items() if v.start >= m.t + SETTLED)
+        if rng.random() >= _ABSENT_SHARE
+        else sorted(m.stream.absent)
+    )
     if not names:
         return None
     name = names[int(rng.integers(len(names)))]
