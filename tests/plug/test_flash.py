@@ -8,10 +8,11 @@ import pytest
 import torch
 import transformers.modeling_flash_attention_utils as utils
 
+from pipelines.measure.launches import launches
 from tests.plug.stock import stock_model
 from tests.plug.test_apply import ADAPTIVE, EVO, FIXED, KINDS, batch_for, config, run, traced
 from videoprune.plug.apply import apply, remove
-from videoprune.plug.attention import attend, biased, sdpa
+from videoprune.plug.attention import KeyBias, attend, biased, sdpa
 
 CALLS: Counter[str] = Counter()
 
@@ -79,7 +80,7 @@ def test_equals_the_padded_form(lengths, biased, width):
     generator = torch.Generator().manual_seed(0)
     n = sum(lengths)
     q, k, v = (torch.randn(2, n, width, generator=generator) for _ in range(3))
-    bias = torch.rand(n, generator=generator) * 4 if biased else None
+    bias = KeyBias(torch.rand(n, generator=generator) * 4) if biased else None
     flash = attend(q, k, v, lengths, scale=0.3, bias=bias, kind="flash_attention_2")
     for kind in ("sdpa", "eager"):
         torch.testing.assert_close(flash, attend(q, k, v, lengths, scale=0.3, bias=bias, kind=kind))
@@ -90,13 +91,24 @@ def test_a_bias_in_the_width_is_a_mask(dtype):
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, 9, 12, generator=generator).to(dtype) for _ in range(3))
     bias = torch.arange(1, 10).log()
-    wide = biased(q, k, v, bias, 0.3)
+    wide = biased(q, k, v, KeyBias(bias), 0.3)
     assert {t.shape for t in wide} == {(2, 9, 16)}
     exact = (q.double() @ k.double().mT) * 0.3 + bias
     torch.testing.assert_close(0.3 * wide[0].double() @ wide[1].double().mT, exact, atol=1e-4, rtol=1e-4)
     out = sdpa(*(t[None] for t in wide), None, 0.3)[0, ..., :12]
     expected = (exact.softmax(-1) @ v.double()).to(dtype)
     torch.testing.assert_close(out, expected, atol=1e-5 if dtype == torch.float32 else 1e-2, rtol=0)
+
+
+def test_blocks_that_share_a_bias_make_its_forms_once():
+    q = torch.randn(2, 9, 12)
+    bias = KeyBias(torch.arange(1, 10).log())
+    biased(q, q, q, bias, 0.3)
+    with launches() as found:
+        biased(q, q, q, bias, 0.3)
+    assert found.kernels == {"aten::cat": 2, "aten::constant_pad_nd": 1}
+    assert bias.mask(torch.bfloat16) is bias.mask(torch.bfloat16)
+    assert bias.mask(torch.float16).dtype == torch.float16
 
 
 PRUNED = {

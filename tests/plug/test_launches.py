@@ -14,7 +14,7 @@ from tests.plug.stock import EVERYWHERE, KINDS, clips, inputs, stock_model
 from videoprune.plug.apply import apply
 
 # Five merges in the encoder, stage 2, two cuts in the LLM.
-KERNELS = 600
+KERNELS = 480
 # Grids are read from the device; windows of unlike lengths have to be counted there behind every merge.
 WAITS = dict.fromkeys(KINDS, 3) | {"video_llama_3": 6, "qwen2_5_vl": 23}
 

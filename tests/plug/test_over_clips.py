@@ -140,7 +140,7 @@ def test_packed_units_split_and_join_are_inverse(prefix, units):
         assert torch.equal(first, x[at + prefix : at + prefix + 2])
         at += prefix + 2 * n
     plans = [identity_plan(len(g), units[g[0]]) for g in rows.units.groups]
-    assert rows.whole(plans).keep.tolist() == [list(range(sum(units)))]
+    assert rows.whole(plans)[0].keep.tolist() == [list(range(sum(units)))]
 
 
 def test_a_plan_over_all_frames_is_one_of_each_again():
@@ -149,6 +149,6 @@ def test_a_plan_over_all_frames_is_one_of_each_again():
         torch.tensor([[0, 0, 1, -1], [0, 0, -1, 1], [-1, 0, 0, 1]]),
     )
     rows = PackedUnits([4, 4, 4], unit=1, prefix=1)
-    again = plan_by_frame(rows.whole([KeepPlan(keep, into)]), 3)
+    again = plan_by_frame(rows.whole([KeepPlan(keep, into)])[0], 3)
     assert torch.equal(again.keep, keep)
     assert torch.equal(again.into, into)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from videoprune.prune.importance import (
     attention_received,
+    causal_bias,
     cls_attention,
+    query_weight,
     text_to_visual_attention,
 )
 
@@ -115,6 +117,7 @@ K_POSITIONS = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [0, 0, 2, 3, 4, 5, 6]])
 K_MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1]]).bool()
 Q_MASK = torch.tensor([[1, 1, 1], [0, 1, 1]]).bool()
 VISUAL = torch.tensor([[0, 1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0, 0]]).bool()
+BIAS = causal_bias(3, 7).where(K_MASK[:, None], torch.finfo(torch.float32).min)
 
 
 def text_oracle(q: Tensor, k: Tensor) -> Tensor:
@@ -137,56 +140,65 @@ def text_oracle(q: Tensor, k: Tensor) -> Tensor:
 def test_text_to_visual_attention(chunk: int, key_heads: int) -> None:
     q, k = numbers(2, 6, 3, 4), numbers(2, key_heads, 7, 4, seed=1)
     found = text_to_visual_attention(
-        q,
-        k,
-        scale=SCALE,
-        query_positions=Q_POSITIONS,
-        key_positions=K_POSITIONS,
-        key_mask=K_MASK,
-        query_mask=Q_MASK,
-        visual_mask=VISUAL,
-        chunk=chunk,
+        q, k, scale=SCALE, bias=BIAS, weight=query_weight(Q_MASK), visual_mask=VISUAL, chunk=chunk
     )
     torch.testing.assert_close(found, text_oracle(q, k))
 
 
-def test_text_rows_that_are_padding_or_see_nothing() -> None:
-    q, k = numbers(3, 2, 2, 3), numbers(3, 1, 4, 3, seed=1)
-    q_mask = torch.tensor([[True, True], [False, False], [True, True]])
-    k_mask = torch.ones(3, 4).bool()
-    k_mask[2] = False
+@pytest.mark.parametrize("layout", ["as made", "tokens before heads"])
+def test_one_bias_for_all_rows(layout: str) -> None:
+    q, k = numbers(2, 6, 3, 4), numbers(2, 2, 7, 4, seed=1)
+    if layout == "tokens before heads":  # as a layer's projections give them
+        q, k = (t.transpose(1, 2).contiguous().transpose(1, 2) for t in (q, k))
+    weight = query_weight(torch.ones(2, 3).bool())
+    every = torch.ones(2, 7).bool()
+    found = text_to_visual_attention(
+        q, k, scale=SCALE, bias=causal_bias(3, 7), weight=weight, visual_mask=every
+    )
+    for b in range(2):
+        for h in range(6):
+            rows = [
+                softmax_row(q[b, h, i], k[b, h // 3], [0.0] * 7, [j <= 4 + i for j in range(7)])
+                for i in range(3)
+            ]
+            expected = torch.tensor(rows, dtype=torch.float64).mean(0)
+            torch.testing.assert_close(found[b, h], expected)
+
+
+def test_rows_without_a_question_get_zeros() -> None:
+    q, k = numbers(2, 2, 2, 3), numbers(2, 1, 4, 3, seed=1)
     found = text_to_visual_attention(
         q,
         k,
         scale=SCALE,
-        query_positions=torch.tensor([[3, 4]] * 3),
-        key_positions=torch.arange(4).expand(3, 4),
-        key_mask=k_mask,
-        query_mask=q_mask,
-        visual_mask=torch.ones(3, 4).bool(),
+        bias=causal_bias(2, 4),
+        weight=query_weight(torch.tensor([[True, True], [False, False]])),
+        visual_mask=torch.ones(2, 4).bool(),
     )
     torch.testing.assert_close(found[0].sum(1), torch.ones(2, dtype=torch.float64))
-    assert found[1:].eq(0).all()
+    assert found[1].eq(0).all()
 
 
 def test_text_attention_refuses_wrong_shapes() -> None:
-    def call(q_heads: int = 4, q_mask: Tensor = Q_MASK, visual: Tensor = VISUAL, chunk: int = 64) -> Tensor:
+    def call(
+        q_heads: int = 4,
+        bias: Tensor = BIAS,
+        q_mask: Tensor = Q_MASK,
+        visual: Tensor = VISUAL,
+        chunk: int = 64,
+    ) -> Tensor:
+        q, k = numbers(2, q_heads, 3, 4), numbers(2, 2, 7, 4)
+        weight = query_weight(q_mask)
         return text_to_visual_attention(
-            numbers(2, q_heads, 3, 4),
-            numbers(2, 2, 7, 4),
-            scale=SCALE,
-            query_positions=Q_POSITIONS,
-            key_positions=K_POSITIONS,
-            key_mask=K_MASK,
-            query_mask=q_mask,
-            visual_mask=visual,
-            chunk=chunk,
+            q, k, scale=SCALE, bias=bias, weight=weight, visual_mask=visual, chunk=chunk
         )
 
     assert call().shape == (2, 4, 7)
     with pytest.raises(ValueError, match="k has 2 heads"):
         call(q_heads=3)
-    with pytest.raises(ValueError, match="query_mask: shape"):
+    with pytest.raises(ValueError, match=r"bias: shape \(2, 3, 6\)"):
+        call(bias=BIAS[:, :, 1:])
+    with pytest.raises(ValueError, match="weight: shape"):
         call(q_mask=Q_MASK[:, :2])
     with pytest.raises(ValueError, match="visual_mask: shape"):
         call(visual=VISUAL[:, :2])

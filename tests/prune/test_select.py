@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videoprune.prune.select import top_k_mask, top_k_per_group, top_k_plan
+from videoprune.prune.select import top_k_mask, top_k_per_group, top_k_plan, top_mask
 
 FEW = settings(max_examples=80, deadline=None)
 # Few distinct values, so that ties are common.
@@ -44,6 +44,18 @@ def test_top_k_per_group(rows: list[list[int]], data: st.DataObject) -> None:
         keep = sorted(i for m, count in zip(members, counts, strict=True) for i in best(scores, m, count))
         assert plan.keep[b].tolist() == keep
         assert plan.into[b].tolist() == [keep.index(i) if i in keep else -1 for i in range(tokens)]
+
+
+@FEW
+@given(rows_of_scores, st.data())
+def test_one_count_for_all_rows(rows: list[list[int]], data: st.DataObject) -> None:
+    tokens = len(rows[0])
+    count = data.draw(st.integers(0, tokens))
+    scores = torch.tensor(rows, dtype=torch.float32)
+    kept = top_mask(scores, count)
+    assert torch.equal(kept, top_mask(scores, torch.full((len(rows),), count)))
+    for row, places in zip(rows, kept, strict=True):
+        assert places.nonzero()[:, 0].tolist() == best(row, list(range(tokens)), count)
 
 
 @FEW

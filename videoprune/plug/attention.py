@@ -5,7 +5,7 @@ Shapes: F frames, n tokens of a frame, N = sum of all n, H heads, d head width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 import torch
@@ -17,6 +17,41 @@ FLASH = ("flash_attention_2", "flash_attention_3")
 KINDS = ("sdpa", "eager", *FLASH)  # that can be pruned, in encoders and in the LLM
 
 
+class KeyBias:
+    """What is added to all logits of each key, (N,), in the forms that kernels take; blocks that share it make each
+    form once."""
+
+    def __init__(self, values: Tensor) -> None:
+        self.values = values  # float32 (N,)
+        self._forms: dict[tuple[object, ...], tuple[Tensor, ...]] = {}
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """(N,), in the dtype of what attends."""
+        return self._form(("mask", dtype), lambda: (self.values.to(dtype),))[0]
+
+    def columns(self, scale: float, dtype: torch.dtype, width: int) -> tuple[Tensor, Tensor]:
+        """Columns behind the queries (1, m) and the keys (N, m) whose products are the bias, before the scale.
+
+        A query gets two ones, a key the bias in two parts, so that bfloat16 keeps its first 16 bits, and zeros up to
+        the next multiple of 8 from width + 2, as flash kernels want it.
+        """
+
+        def made() -> tuple[Tensor, Tensor]:
+            wanted = self.values.float() / scale
+            high = wanted.to(dtype)
+            parts = torch.stack((high, (wanted - high.float()).to(dtype)), 1)  # (N, 2)
+            rest = (0, -(width + 2) % 8)
+            return F.pad(parts.new_ones(1, 2), rest), F.pad(parts, rest)
+
+        ones, parts = self._form(("columns", scale, dtype, width), made)
+        return ones, parts
+
+    def _form(self, key: tuple[object, ...], made: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        if key not in self._forms:
+            self._forms[key] = made()
+        return self._forms[key]
+
+
 def attend(
     q: Tensor,
     k: Tensor,
@@ -24,12 +59,12 @@ def attend(
     lengths: Sequence[int],
     *,
     scale: float,
-    bias: Tensor | None = None,
+    bias: KeyBias | None = None,
     kind: str = "sdpa",
 ) -> Tensor:
     """Attention within each of the stretches `lengths` of a packed sequence, in one call.
 
-    q, k, v: (H, N, d). bias: (N,), added to all logits of a key. kind: `eager` (spelled out, in float32), `sdpa`, or a
+    q, k, v: (H, N, d). bias: of the N keys. kind: `eager` (spelled out, in float32), `sdpa`, or a
     flash kernel of transformers. Flash kernels take stretches as they are; for the others equal ones are stacked, and
     unequal ones padded to the longest and masked. -> (N, H, d).
     """
@@ -42,7 +77,7 @@ def attend(
         ):  # there, only calls without a mask get the fastest kernel
             (q, k, v), bias = biased(q, k, v, bias, scale), None
         q, k, v = (t.unflatten(1, (count, longest)).transpose(0, 1) for t in (q, k, v))  # (F, H, n, d)
-        mask = None if bias is None else bias.view(count, 1, 1, longest)
+        mask = None if bias is None else bias.mask(q.dtype).view(count, 1, 1, longest)
         return sdpa(q, k, v, mask, scale, kind)[..., :width].transpose(1, 2).flatten(0, 1)
     n = torch.tensor(lengths, device=q.device)
     place = torch.arange(longest, device=q.device)
@@ -52,24 +87,25 @@ def attend(
     low = torch.finfo(q.dtype).min
     padding = torch.zeros(real.shape, dtype=q.dtype, device=q.device).masked_fill_(~real, low)
     if bias is not None:
-        padding = torch.where(real, bias[index].to(padding), padding)
+        padding = torch.where(real, bias.mask(q.dtype)[index], padding)
     out = sdpa(q, k, v, padding[:, None, None], scale, kind)
     return out.transpose(1, 2)[real]
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, kind: str = "sdpa") -> Tensor:
-    """softmax(q k^T * scale + mask) v for (F, H, n, d); mask broadcasts to (F, H, n, n). kind: `sdpa` or `eager`."""
+    """softmax(q k^T * scale + mask) v for (F, H, n, d); mask, of q's dtype, broadcasts to (F, H, n, n). kind: `sdpa` or
+    `eager`."""
     if kind == "eager":
         logits = (q @ k.transpose(2, 3)) * scale
-        logits = logits if mask is None else logits + mask.to(logits)
+        logits = logits if mask is None else logits + mask
         return logits.softmax(-1, dtype=torch.float32).to(q.dtype) @ v
     if mask is not None:
-        mask = mask.to(q.dtype).expand(-1, -1, q.shape[2], -1)
+        mask = mask.expand(-1, -1, q.shape[2], -1)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
 def flash(
-    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, scale: float, bias: Tensor | None, kind: str
+    q: Tensor, k: Tensor, v: Tensor, lengths: Sequence[int], *, scale: float, bias: KeyBias | None, kind: str
 ) -> Tensor:
     """`attend` by a flash kernel, which knows stretches but no bias: (H, N, d) -> (N, H, d)."""
     width, total, longest = v.shape[2], q.shape[1], max(lengths)
@@ -94,21 +130,11 @@ def flash(
     return out[0, ..., :width]
 
 
-def biased(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Wider q, k, v (H, N, d') whose products hold the bias (N,) of each key: q' k'^T * scale = q k^T * scale + bias.
-
-    A query gets two ones, a key the bias in two parts, so that bfloat16 keeps its first 16 bits; v gets zeros. d' is
-    the next multiple of 8 from d + 2, as flash kernels want it.
-    """
-    more = -(q.shape[2] + 2) % 8 + 2
-    wanted = bias.float() / scale
-    high = wanted.to(k.dtype)
-    parts = torch.stack((high, (wanted - high.float()).to(k.dtype)), 1).expand(
-        k.shape[0], -1, -1
-    )  # (H, N, 2)
-    ones = q.new_ones(*q.shape[:2], 2)
-    q, k = (F.pad(torch.cat((t, extra), 2), (0, more - 2)) for t, extra in ((q, ones), (k, parts)))
-    return q, k, F.pad(v, (0, more))
+def biased(q: Tensor, k: Tensor, v: Tensor, bias: KeyBias, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Wider q, k, v (H, N, d') whose products hold the bias of each key: q' k'^T * scale = q k^T * scale + bias."""
+    columns = bias.columns(scale, k.dtype, q.shape[2])  # (1, m), (N, m)
+    q, k = (torch.cat((t, c.expand(*t.shape[:2], -1)), 2) for t, c in zip((q, k), columns, strict=True))
+    return q, k, F.pad(v, (0, columns[0].shape[1]))
 
 
 def additive_mask(allowed: Tensor, dtype: torch.dtype) -> Tensor:

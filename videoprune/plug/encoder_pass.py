@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from videoprune.clock import Stopwatch
-from videoprune.plug.attention import attend, sdpa
+from videoprune.plug.attention import KeyBias, attend, sdpa
 from videoprune.plug.encoder_end import EncoderEnd, own_places
 from videoprune.plug.encoder_goal import EncoderGoal, Layout
 from videoprune.plug.frame_merges import FrameMerges
@@ -52,7 +52,7 @@ class EncoderPass:
         self.generator = generator or torch.Generator().manual_seed(goal.seed)
         self.plan: KeepPlan | None = None  # one row, from dense units to now
         self.size: Tensor | None = None  # (N,) patches that each token stands for, None: one each
-        self.bias: Tensor | None = None  # (N,) log of the sizes, added to the logits of each key
+        self.bias: KeyBias | None = None  # log of the sizes
         self.order: Tensor | None = None  # (U,) each unit's place in its frame's `OrderedPlan`
         self.window: Tensor | None = None  # (N,) window of each token
         if layout.windows is not None:
@@ -124,8 +124,7 @@ class EncoderPass:
         q, k, v = qkv
         if block in self.wanted and self.looks:
             self.heads = (q.transpose(0, 1).flatten(1, 2), k.transpose(0, 1).flatten(1, 2), scale)
-        bias = self.bias
-        mask = None if bias is None else bias.view(q.shape[0], 1, 1, -1)
+        mask = None if self.bias is None else self.bias.mask(q.dtype).view(q.shape[0], 1, 1, -1)
         return sdpa(q, k, v, mask, scale, kind).transpose(1, 2)
 
     def stretches(self, windowed: bool) -> Sequence[int]:
@@ -161,7 +160,7 @@ class EncoderPass:
             else:
                 groups = self.rows.units.split(parts[0])
                 plans = [self._plan(g, block, one) for g, one in enumerate(groups)]
-                step, rows = self.rows.whole(plans), self.rows.after(plans)
+                step, rows = self.rows.whole(plans)
                 self._order_by(plans)
         narrowed = [self._narrow(e, step, rows) for e in extra]
         left = self._sized(fronts, parts, step, rows)
@@ -187,7 +186,7 @@ class EncoderPass:
 
     def take_sizes(self, size: Tensor) -> None:
         """From now on tokens stand for `size` patches, (N,)."""
-        self.size, self.bias = size, size.log() if self.config.proportional_attention else None
+        self.size, self.bias = size, KeyBias(size.log()) if self.config.proportional_attention else None
 
     def _pass_on(self, step: KeepPlan, rows: PackedUnits) -> None:
         """The step is done: what is kept by token becomes that of `rows`."""
@@ -232,8 +231,8 @@ class EncoderPass:
 
     def importance(self, group: int, q: Tensor, k: Tensor, scale: float) -> Tensor:
         """Attention to each unit of a group, (F, n), scaled so that 1 is the average at every depth."""
-        tokens, bias = self.rows.tokens, self.bias
-        bias = None if bias is None else tokens.split(bias)[group]
+        tokens = self.rows.tokens
+        bias = None if self.bias is None else tokens.split(self.bias.values)[group]
         q, k = (tokens.split(t.transpose(0, 1))[group].transpose(1, 2) for t in (q, k))  # (F, H, n, d)
         if self.rows.prefix:
             a = cls_attention(q, k, scale=scale, num_prefix=self.rows.prefix, bias=bias)

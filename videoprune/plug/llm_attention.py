@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from videoprune.plug.attention import KINDS
-from videoprune.prune.importance import text_to_visual_attention
+from videoprune.prune.importance import causal_bias, query_weight, text_to_visual_attention
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,38 @@ def question_tokens(valid: Tensor, visual: Tensor) -> Tensor:
     return asks
 
 
-def text_attention(at: LayerInput, valid: Tensor, visual: Tensor, asks: Tensor | None, rows: int) -> Tensor:
-    """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
+@dataclass(frozen=True)
+class Question:
+    """Who asks of the last r tokens that are no draft: the same at every cut, since text stays.
 
-    valid, visual: bool (B, n). asks: bool (B, n), which of the last `rows` tokens ask; None: all of them. Exact: the
-    softmax runs over all that the layer's tokens see.
+    weight: (B, r), what each counts, 1 in all. bias: (1, r, n), which hides from each what is behind it, for the n
+    tokens of the first cut; later ones have fewer, at the left.
     """
-    n = at.hidden.shape[1]
-    place = torch.arange(n, device=at.hidden.device).expand_as(valid)
-    q, k = queries_keys(at, rows)
-    return text_to_visual_attention(
-        q,
-        k,
-        scale=scaling(at.layer),
-        query_positions=place[:, -rows:],
-        key_positions=place,
-        key_mask=valid,
-        query_mask=torch.ones_like(place[:, -rows:], dtype=torch.bool) if asks is None else asks[:, -rows:],
-        visual_mask=visual,
-    )
+
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, asks: Tensor, rows: int) -> Question:
+        """asks: bool (B, n), none before the last `rows` tokens."""
+        return cls(query_weight(asks[:, -rows:]), causal_bias(rows, asks.shape[1], asks.device))
+
+    def attention(self, at: LayerInput, visual: Tensor, valid: Tensor | None, *, last: bool) -> Tensor:
+        """Attention by head that the question pays to each visual token, averaged over its tokens: (B, H, n).
+
+        visual, valid: bool (B, n), the second False at padding, None where there is none. last: the last token asks
+        alone. Exact: the softmax runs over all that the layer's tokens see.
+        """
+        n, weight = at.hidden.shape[1], self.weight
+        if last:
+            weight = weight.new_ones(len(weight), 1)
+        bias = self.bias[:, -weight.shape[1] :, -n:]
+        if valid is not None:
+            bias = bias.where(valid[:, None], torch.finfo(bias.dtype).min)
+        q, k = queries_keys(at, weight.shape[1])
+        return text_to_visual_attention(
+            q, k, scale=scaling(at.layer), bias=bias, weight=weight, visual_mask=visual
+        )
 
 
 def queries_keys(at: LayerInput, rows: int) -> tuple[Tensor, Tensor]:

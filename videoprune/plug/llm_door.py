@@ -27,6 +27,7 @@ from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt
 from videoprune.plug.llm_step import Step
 from videoprune.plug.prefix import Prefix, Reached
 from videoprune.plug.prompt_trace import dense_traces, pruned_traces
+from videoprune.prune.merge import rows_at
 from videoprune.prune.registry import LLM
 
 
@@ -166,19 +167,21 @@ class LlmDoor:
             cache = self.joints.cache(kwargs)
             for index, (keys, values) in enumerate(zip(prefix.keys, prefix.values, strict=True)):
                 cache.update(keys, values, index)
-        positions = kwargs.get("position_ids")
-        if positions is None and now.shared()[1] is not None:
-            # As `generate` has them, which beginnings do without.
-            positions = attended.int().cumsum(1).sub(1).clamp(min=0)
-        elif positions is None:
-            positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
-        at = places.expand(*positions.shape[:-2], -1, -1)
         return {
             **kwargs,
-            "inputs_embeds": _rows(embeds, places).masked_fill(~kept[..., None], 0),
-            "position_ids": positions.expand(*positions.shape[:-2], places.shape[0], -1).gather(-1, at),
+            "inputs_embeds": rows_at(embeds, places).masked_fill(~kept[..., None], 0),
+            "position_ids": self._positions(now, kwargs.get("position_ids"), attended, places),
             "attention_mask": _own_masks(embeds),
         }
+
+    def _positions(self, now: Pass, given: Tensor | None, attended: Tensor, places: Tensor) -> Tensor:
+        """Positions of the tokens at places (B, n), from those of the whole prompt as the call gives them."""
+        if given is None and now.shared()[1] is None:
+            return places
+        if given is None:  # as `generate` has them, which beginnings do without
+            given = attended.int().cumsum(1).sub(1).clamp(min=0)
+        at = places.expand(*given.shape[:-2], -1, -1)
+        return given.expand(*given.shape[:-2], places.shape[0], -1).gather(-1, at)
 
     def _prompt(
         self,
@@ -191,7 +194,7 @@ class LlmDoor:
     ) -> Prompt:
         """visual, attended, dropped: bool (B, S)."""
         if prefix is None:
-            places, kept = _survivors(attended & ~dropped)
+            places, kept = _survivors(attended.masked_fill(dropped, False))
         else:
             places, kept = _behind(prefix, visual, attended)
         seen = visual.gather(1, places) & kept
@@ -207,7 +210,7 @@ class LlmDoor:
             scale=now.settings.lambda_scale(seen),
             deepstack=self._deepstack(kwargs, places),
             in_frame=in_frame,
-            start=attended.int().argmax(1),  # padding is on the left
+            start=None if now.shared()[1] is None else _starts(attended),
             prefix=prefix,
         )
 
@@ -224,7 +227,7 @@ class LlmDoor:
         for one in features:
             full = one.new_zeros(*at.shape, one.shape[-1])
             full[at] = one.nan_to_num()
-            rows.append(_rows(full, places))
+            rows.append(rows_at(full, places))
         return rows
 
 
@@ -245,7 +248,7 @@ class LayerHook:
 def _survivors(keep: Tensor) -> tuple[Tensor, Tensor]:
     """Places of what is kept of prompts keep (B, S), in order at the right end, and which of them are no padding."""
     length = int(keep.sum(1).max())
-    places = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
+    places = keep.view(torch.uint8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
     return places, keep.gather(1, places)
 
 
@@ -257,8 +260,7 @@ def _behind(prefix: Prefix, visual: Tensor, attended: Tensor) -> tuple[Tensor, T
     text = torch.arange(visual.shape[1] - tokens, visual.shape[1], device=visual.device).expand(
         len(visual), -1
     )
-    start = attended.int().argmax(1)  # padding is on the left
-    places = torch.cat([prefix.places + start[:, None], text], 1)
+    places = torch.cat([prefix.places + _starts(attended)[:, None], text], 1)
     return places, torch.cat([prefix.valid, text > last[:, None]], 1)
 
 
@@ -294,9 +296,9 @@ def overflowed(marks: int, expected: int, dtype: torch.dtype) -> str:
     )
 
 
-def _rows(x: Tensor, places: Tensor) -> Tensor:
-    """x (B, S, W) at places (B, n) -> (B, n, W)."""
-    return x.gather(1, places[..., None].expand(-1, -1, x.shape[2]))
+def _starts(attended: Tensor) -> Tensor:
+    """Where each prompt begins behind its padding, which is on the left: (B,). attended: bool (B, S)."""
+    return attended.int().argmax(1)
 
 
 def _own_masks(embeds: Tensor) -> Tensor:

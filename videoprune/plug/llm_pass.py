@@ -24,16 +24,16 @@ from videoprune.plug.attention import FLASH, causal_mask
 from videoprune.plug.kept_keys import KeptKeys
 from videoprune.plug.llm_attention import (
     LayerInput,
+    Question,
     attention_kind,
     queries_keys,
     question_tokens,
     scaling,
-    text_attention,
 )
 from videoprune.plug.prefix import Prefix, Reached, shared_layers
 from videoprune.plug.ragged_rows import RaggedRows
 from videoprune.prune.counts import by_lambda, cut_layers, cut_ratios, kept_at_cut
-from videoprune.prune.merge import apply_rows
+from videoprune.prune.merge import apply_rows, rows_at
 from videoprune.prune.registry import LLM, LayerChoice, LayerTokens
 
 LayerCall = tuple[tuple[Any, ...], dict[str, Any]]
@@ -82,6 +82,7 @@ class Prefill:
         self.language_model = language_model
         self.visual, self.valid = prompt.visual.bool(), prompt.valid.bool()  # (B, n), of the current layer
         self.order = torch.arange(self.visual.shape[1], device=self.visual.device).expand_as(self.visual)
+        self.moved = False  # whether a cut has changed the order
         self.fused = self.visual.sum(1)  # (B,)
         self.clock = Stopwatch()  # of choosing
         # Without a method nothing leaves: a cut would only be ignored in silence otherwise.
@@ -92,8 +93,7 @@ class Prefill:
         # What the layer before a cut computed on, where the cut asks for it.
         self.before: LayerInput | None = None
         self.generator = torch.Generator().manual_seed(seed)
-        self.askers: Tensor | None = None  # (B, n), whose attention counts
-        self.asking = 1  # how many of the last tokens hold them all
+        self.question: Question | None = None  # whose attention counts
         self.counts: list[list[int]] = []  # by layer
         self.start: list[int] = []  # visual tokens that enter
         self.key_masks: list[Tensor] = []
@@ -170,23 +170,24 @@ class Prefill:
             hidden = torch.cat([hidden.new_zeros(self.prefix.embeds.shape), hidden], 1)
         at = self.prompt.places.gather(1, self.order)[..., None].expand(-1, -1, hidden.shape[2])
         full = hidden.new_zeros(*self.prompt.dense.shape, hidden.shape[2])
-        return full.scatter(1, at, hidden * self.valid[..., None])
+        return full.scatter(1, at, hidden * self.valid[..., None] if self.padded_now else hidden)
 
     def _count(self, hidden: Tensor) -> None:
         """What a GPU is asked before the first layer, all at once, since an answer makes it wait. hidden: (B, n, W)."""
-        asked = [self.fused, self.valid.sum(1)]
+        asked, asks = [self.fused, self.valid.sum(1)], None
         if self.cuts and not self.beginning:
-            self.askers = self._askers(self._behind_prefix("embeds", hidden))
-            asked.append(self.askers.shape[1] - self.prompt.drafted - self.askers.int().argmax(1))
-        self.counts_now, self.lengths, *rows = torch.stack(asked).tolist()
+            asks = self._askers(self._behind_prefix("embeds", hidden))
+            asked.append(asks.view(torch.uint8).argmax(1))  # the first of them
+        self.counts_now, self.lengths, *first = torch.stack(asked).tolist()
         self.start = self.counts_now
-        self.asking = max(rows[0]) if rows else 1
+        if asks is not None:
+            self.question = Question.of(asks, asks.shape[1] - min(first[0]))
 
     def _look(self, hidden: Tensor) -> None:
         """The mask until the next cut. None as mask where the kernel's own causal one is enough; otherwise flash
         kernels take the key mask (B, n), and `sdpa` the lengths of the rows."""
         kind = attention_kind(self.language_model)
-        self.padded_now = min(self.lengths) < self.valid.shape[1]
+        self.padded_now = self._ragged()
         self.bias, self.stale = None, False
         if self.padded_now and self.aligned and kind == "sdpa":
             self.bias = RaggedRows(self.lengths)
@@ -195,45 +196,49 @@ class Prefill:
             queries = hidden.shape[1]
             self.bias = self.valid if kind in FLASH else causal_mask(self.valid, hidden.dtype, queries)
 
+    def _ragged(self) -> bool:
+        """Whether a row has padding now."""
+        return min(self.lengths) < self.valid.shape[1]
+
     def _askers(self, embeds: Tensor) -> Tensor:
-        """Tokens of the question whose attention counts, by the embeddings (B, n, W) that enter the LLM; never drafts,
-        but the last token where nothing else stands behind the clip."""
+        """Tokens of the question whose attention counts, by the embeddings (B, n, W) that enter the LLM. Drafts are
+        left out; the last token asks where nothing else stands behind the clip."""
         seen = self._seen()
         question = question_tokens(self.valid[:, seen], self.visual[:, seen])
         with torch.no_grad():
-            asks = LLM[self.config.method].askers(embeds[:, seen], self.visual[:, seen], question)
-        return torch.nn.functional.pad(asks, (0, self.prompt.drafted))
+            return LLM[self.config.method].askers(embeds[:, seen], self.visual[:, seen], question)
 
     def _seen(self) -> slice:
         """All tokens but the drafts."""
         return slice(None, -self.prompt.drafted if self.prompt.drafted else None)
 
+    def _with_drafts(self, x: Tensor) -> Tensor:
+        """x (B, n) of all tokens but the drafts, and zeros for these."""
+        return torch.nn.functional.pad(x, (0, self.prompt.drafted)) if self.prompt.drafted else x
+
     def _cut(self, cut: int, layer: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Take visual tokens away before this layer; text stays. Returns the narrowed hidden states (B, n', W)."""
         at, self.before = self.before, None
         if at is None:
-            at = LayerInput(layer, hidden, self._narrow(rope))
+            at = LayerInput(layer, hidden, self.rope or self._narrow(rope))
         choice = self._choose(cut, at, hidden)
         if choice is None:
             return hidden
         left = self._left(cut, choice)
         if left == self.counts_now:
             return hidden
-        drafted = self.prompt.drafted
-        keep = (self.valid & ~self.visual) | torch.nn.functional.pad(choice.kept, (0, drafted))
+        keep = self._with_drafts(choice.kept).where(self.visual, self.valid)
         if choice.into is not None:
             hidden = self._merged(hidden, keep, choice)
         self.lengths = [n - v + k for n, v, k in zip(self.lengths, self.counts_now, left, strict=True)]
         self.counts_now, length = left, max(self.lengths)
         # Survivors in their order, at the right end; what is left over on the left is padding.
-        kept = keep.to(torch.int8).argsort(dim=1, stable=True)[:, -length:]  # (B, n')
-        kept_valid = keep.gather(1, kept)
-        self.valid, self.visual = kept_valid, self.visual.gather(1, kept) & kept_valid
+        kept = keep.view(torch.uint8).argsort(dim=1, stable=True)[:, -length:]  # (B, n')
+        visual, self.valid = self.visual.gather(1, kept), keep.gather(1, kept)
+        self.visual = visual & self.valid if self._ragged() else visual
         self.order = self.order.gather(1, kept)
-        assert self.askers is not None
-        self.askers = self.askers.gather(1, kept)
-        self.stale, self.rope, self.aligned = True, None, True
-        return hidden.gather(1, kept[..., None].expand(-1, -1, hidden.shape[2]))
+        self.stale, self.rope, self.aligned, self.moved = True, None, True, True
+        return rows_at(hidden, kept)
 
     def _left(self, cut: int, choice: LayerChoice) -> list[int]:
         """Visual tokens of each row that a choice leaves; asked of a GPU only where the choice does not say."""
@@ -246,9 +251,8 @@ class Prefill:
         """Hidden states (B, n, W) in which visual tokens have merged into others; the rest as it was."""
         assert choice.into is not None
         places = torch.arange(hidden.shape[1], device=hidden.device).expand_as(keep)
-        drafted = self.prompt.drafted
-        into = places.where(keep, torch.nn.functional.pad(choice.into, (0, drafted)))
-        weight = None if choice.weight is None else torch.nn.functional.pad(choice.weight, (0, drafted))
+        into = places.where(keep, self._with_drafts(choice.into))
+        weight = None if choice.weight is None else self._with_drafts(choice.weight)
         if weight is not None:
             weight = weight.where(self.visual, 1.0)
         return apply_rows(hidden, into.where(self.valid, -1), weight)
@@ -259,23 +263,24 @@ class Prefill:
         at: the layer whose attention is asked, and what it computes on. hidden: what arrives at the cut."""
         seen = self._seen()
         at = LayerInput(at.layer, at.hidden[:, seen], (at.rope[0][:, seen], at.rope[1][:, seen]))
-        visual, valid = self.visual[:, seen], self.valid[:, seen]
-        assert self.askers is not None
-        asks, places = self.askers[:, seen], self.prompt.in_frame
+        visual, valid, question = self.visual[:, seen], self.valid[:, seen], self.question
+        assert question is not None
+        places, wanted = self.prompt.in_frame, self._fixed_counts(cut)
         tokens = LayerTokens(
             visual=visual,
             valid=valid,
-            wanted=torch.tensor(self._fixed_counts(cut), device=visual.device),
+            wanted=torch.tensor(wanted, device=visual.device),
             scale=self.prompt.scale,
             generator=self.generator,
-            text_attention=lambda last: text_attention(
-                at, valid, visual, None if last else asks, 1 if last else self.asking
+            text_attention=lambda last: question.attention(
+                at, visual, valid if self._ragged() else None, last=last
             ),
             queries_keys=lambda: (*queries_keys(at, at.hidden.shape[1]), scaling(at.layer)),
             hidden=lambda: hidden[:, seen],
             in_frame=None if places is None else places.gather(1, self.order)[:, seen],
             before=[self.start, *self.counts],
             num_layers=self.num_layers,
+            same=wanted[0] if len(set(wanted)) == 1 else None,
         )
         return LLM[self.config.method].choose(tokens, self.config)
 
@@ -295,4 +300,4 @@ class Prefill:
 
     def _at_survivors(self, x: Tensor) -> Tensor:
         """The prompt's rows x (B, S, W) of the tokens that are still there: (B, n, W)."""
-        return x.gather(1, self.order[..., None].expand(-1, -1, x.shape[2]))
+        return rows_at(x, self.order) if self.moved else x

@@ -29,16 +29,24 @@ class FrameRows:
         self.groups = groups or [
             [i for i, n in enumerate(self.lengths) if n == length] for length in sorted(set(self.lengths))
         ]
+        self._starts_of: dict[
+            int, Tensor
+        ] = {}  # asked for twice: of the rows after a step and before the next
 
     @property
     def total(self) -> int:
         return self.starts[-1]
 
-    def starts_of(self, group: Sequence[int], device: torch.device) -> Tensor:
+    def starts_of(self, group: int, device: torch.device) -> Tensor:
         """Where the frames of a group begin: (F_g, 1)."""
-        if len(self.groups) == 1:  # made on the device, which takes it without a wait
-            return torch.arange(len(group), device=device)[:, None] * self.lengths[0]
-        return torch.tensor([self.starts[f] for f in group], device=device)[:, None]
+        if group not in self._starts_of:
+            frames, length = self.groups[group], self.lengths[0]
+            if len(self.groups) == 1 and length:  # made on the device, which takes it without a wait
+                found = torch.arange(0, len(frames) * length, length, device=device)
+            else:
+                found = torch.tensor([self.starts[f] for f in frames], device=device)
+            self._starts_of[group] = found[:, None]
+        return self._starts_of[group]
 
     def split(self, x: Tensor) -> list[Tensor]:
         """(N, ...) -> one (F_g, n_g, ...) per group."""
@@ -124,20 +132,21 @@ class PackedUnits:
         x[first], x[rest] = prefix.flatten(0, 1), body
         return x
 
-    def whole(self, plans: Sequence[KeepPlan]) -> KeepPlan:
-        """One plan for each group (F_g, n) -> one row over the units of all frames."""
+    def whole(self, plans: Sequence[KeepPlan]) -> tuple[KeepPlan, PackedUnits]:
+        """One plan for each group (F_g, n) -> one row over the units of all frames, and the rows that it leaves."""
         after = self.after(plans)
         keeps, intos = [], []
-        for group, plan in zip(self.units.groups, plans, strict=True):
+        for group, plan in enumerate(plans):
             old, new = (rows.starts_of(group, plan.keep.device) for rows in (self.units, after.units))
             keeps.append(plan.keep + old)
             intos.append((plan.into + new).where(plan.into >= 0, -1) if plan.drops else plan.into + new)
-        return KeepPlan(
+        whole = KeepPlan(
             self.units.join(keeps)[None],
             self.units.join(intos)[None],
             drops=any(plan.drops for plan in plans),
             merges=any(plan.merges for plan in plans),
         )
+        return whole, after
 
     def _prefix_places(self, device: torch.device) -> Tensor:
         starts = torch.tensor(self.tokens.starts[:-1], device=device)

@@ -45,11 +45,25 @@ def text_scores(
     attention: Tensor, visual_mask: Tensor, *, top_heads: int, heads: Literal["top", "all"] = "top"
 ) -> Tensor:
     """The scores of `adaptive_counts` alone, (B, S), zero outside visual tokens."""
+    if heads == "all":  # nobody asks for the sum of each
+        _check_heads(attention, visual_mask, top_heads, heads)
+        return attention.sum(dim=1) * visual_mask
     return _asked_heads(attention, visual_mask, top_heads, heads)[0].sum(dim=1)
 
 
 def _asked_heads(attention: Tensor, visual_mask: Tensor, top_heads: int, heads: str) -> tuple[Tensor, Tensor]:
     """Attention of the heads that count, zero outside visual tokens (B, H', S), and the sum of each (B, H')."""
+    _check_heads(attention, visual_mask, top_heads, heads)
+    visual = attention * visual_mask[:, None]  # (B, H, S)
+    vav = visual.sum(dim=2)  # (B, H)
+    if heads == "top":
+        chosen = vav.argsort(dim=1, descending=True, stable=True)[:, :top_heads]
+        visual = visual.gather(1, chosen[..., None].expand(-1, -1, visual.shape[2]))
+        vav = vav.gather(1, chosen)
+    return visual, vav
+
+
+def _check_heads(attention: Tensor, visual_mask: Tensor, top_heads: int, heads: str) -> None:
     if heads not in ("top", "all"):
         raise ValueError(f"heads={heads!r}; allowed: top, all")
     if top_heads < 1:
@@ -59,13 +73,6 @@ def _asked_heads(attention: Tensor, visual_mask: Tensor, top_heads: int, heads: 
             f"attention {tuple(attention.shape)}, visual_mask {tuple(visual_mask.shape)}; "
             f"allowed: (B, H, S) and (B, S)"
         )
-    visual = attention.where(visual_mask[:, None], 0.0)  # (B, H, S)
-    vav = visual.sum(dim=2)  # (B, H)
-    if heads == "top":
-        chosen = vav.argsort(dim=1, descending=True, stable=True)[:, :top_heads]
-        visual = visual.gather(1, chosen[..., None].expand(-1, -1, visual.shape[2]))
-        vav = vav.gather(1, chosen)
-    return visual, vav
 
 
 def geometric_ratios(average: float, layers: Sequence[int], num_layers: int) -> tuple[float, ...]:

@@ -146,8 +146,7 @@ def bipartite_plan(
         score = score - lambda_att * weight[:, ::2] if lambda_att else score
         late = _top(weight, critical)[:, ::2] if critical > 0 else None
     chosen = _best_sources(score, late, remove)  # (B, remove)
-    destination = 2 * partner.gather(1, chosen) + (protect_first + 1)
-    return merge_pairs(2 * chosen + protect_first, destination, tokens)
+    return merge_pairs(chosen, partner.gather(1, chosen), tokens, sources, destinations)
 
 
 def best_pairs(
@@ -155,8 +154,8 @@ def best_pairs(
 ) -> tuple[Tensor, Tensor]:
     """Each source's best pair: its score, and its destination's number, both (B, S).
 
-    metric: (B, N, D). sources, destinations: which of its tokens, at least one of each. The score is the cosine, less
-    lambda_div times the diversity of `bipartite_plan`.
+    metric: (B, N, D). sources, destinations: which of its tokens, at least one of each. The score is the cosine, plus
+    lambda_div times the density: a constant more than by the diversity of `bipartite_plan`, so the order is the same.
     """
     given, x = metric.dtype, metric.detach().to(torch.promote_types(metric.dtype, torch.float32))
     length = x.norm(dim=-1).clamp(min=1e-12)  # (B, N)
@@ -168,7 +167,7 @@ def best_pairs(
     if lambda_div == 0:
         return best / scale, partner
     density = mean_of_largest(rows, min(neighbors, rows.shape[2]))
-    return best.add(density, alpha=lambda_div) / scale - lambda_div, partner
+    return best.add(density, alpha=lambda_div) / scale, partner
 
 
 def _without_first(importance: Tensor, batch: int, tokens: int, protect_first: int) -> Tensor:
@@ -193,11 +192,21 @@ def _best_sources(score: Tensor, late: Tensor | None, remove: int) -> Tensor:
     return order[:, :remove]
 
 
-def merge_pairs(source: Tensor, destination: Tensor, tokens: int) -> KeepPlan:
-    """The plan that merges positions source (B, r) into destination (B, r); no token is both."""
+def merge_pairs(
+    source: Tensor,
+    destination: Tensor,
+    tokens: int,
+    sources: slice = slice(None),
+    destinations: slice = slice(None),
+) -> KeepPlan:
+    """The plan that merges tokens source (B, r) into destination (B, r); no token is both.
+
+    sources, destinations: which tokens the two are counted among, all by default.
+    """
     batch, remove = source.shape
-    gone = torch.zeros(batch, tokens, dtype=torch.uint8, device=source.device).scatter_(1, source, 1)
-    keep = gone.argsort(dim=1, stable=True)[:, : tokens - remove]  # (B, K), ascending
-    # A survivor's place among the survivors.
-    index = torch.arange(tokens, device=source.device) - gone.cumsum(dim=1)
-    return KeepPlan(keep, index.scatter(1, source, index.gather(1, destination)), drops=False)
+    stays = torch.ones(batch, tokens, dtype=torch.uint8, device=source.device)
+    stays[:, sources].scatter_(1, source, 0)
+    keep = stays.argsort(dim=1, descending=True, stable=True)[:, : tokens - remove]  # (B, K), ascending
+    into = stays.cumsum(dim=1).sub_(1)  # a survivor's place among the survivors
+    into[:, sources].scatter_(1, source, into[:, destinations].gather(1, destination))
+    return KeepPlan(keep, into, drops=False)

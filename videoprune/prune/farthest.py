@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from videoprune.prune.budget import allocate
-from videoprune.prune.merge import drop_others
+from videoprune.prune.merge import drop_others, rows_at
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
@@ -57,7 +57,8 @@ def farthest_plan(
     lengths = [min(longest, tokens - start) for start in range(0, tokens, longest)]
     counts = allocate(keep, lengths, lengths, minimum=0)
     missing = longest * len(lengths) - tokens
-    u = F.pad(unit(x), (0, 0, 0, missing)).unflatten(0, (-1, longest))  # (G, L, D)
+    u = unit(x)
+    u = (F.pad(u, (0, 0, 0, missing)) if missing else u).unflatten(0, (-1, longest))  # (G, L, D)
     moment = None
     if frame is not None and time_weight:
         moment = torch.from_numpy(_moments(frame, longest, time_weight)).to(u.device, u.dtype)
@@ -67,7 +68,8 @@ def farthest_plan(
         some = slice(first, first + at_once)
         far = _distances(u[some], None if moment is None else moment[some])
         order.append(_rounds(far, ends, missing if some.stop >= len(lengths) else 0))
-    return drop_others(_places(torch.cat(order), longest, counts)[None], tokens)
+    places = _places(order[0] if len(order) == 1 else torch.cat(order), longest, counts)
+    return drop_others(places[None], tokens)
 
 
 def stretches(tokens: int, longest: int = LONGEST_STRETCH) -> tuple[int, int]:
@@ -115,17 +117,17 @@ def _distances(u: Tensor, moment: Tensor | None) -> Tensor:
 def _rounds(far: Tensor, ends: Sequence[int], missing: int) -> Tensor:
     """The first ends[-1] tokens of each stretch, (G, c). far: (G, L, L). missing: how many places at the end of the
     last stretch hold no token."""
-    group, place = (torch.arange(n, device=far.device) for n in far.shape[:2])
+    place = torch.arange(far.shape[1], device=far.device)
     distance = far.new_full(far.shape[:2], _BEYOND)  # to the nearest chosen one; below 0: not to be chosen
     if missing:
         far[-1, :, -missing:] = _BEYOND
         distance[-1, -missing:] = -1
     score = torch.minimum(far.amin(2), distance)  # to the nearest other
+    far.diagonal(dim1=1, dim2=2).fill_(-1)  # who is chosen is nearest to itself, and not to be chosen again
     chosen: list[Tensor] = []
     for start, end in zip([0, *ends], ends, strict=False):
         if chosen:
-            near = far[group[:, None], chosen[-1]].amin(1)
-            score = distance = torch.minimum(distance, near).scatter_(1, chosen[-1], -1)
+            score = distance = torch.minimum(distance, rows_at(far, chosen[-1]).amin(1))
         order = score.argsort(dim=1, descending=True, stable=True)
         rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))
         # (G, L, L), whether the second of the two is nearer or the same.

@@ -64,47 +64,58 @@ def text_to_visual_attention(
     k: Tensor,
     *,
     scale: float,
-    query_positions: Tensor,
-    key_positions: Tensor,
-    key_mask: Tensor,
-    query_mask: Tensor,
+    bias: Tensor,
+    weight: Tensor,
     visual_mask: Tensor,
     chunk: int = 64,
 ) -> Tensor:
     """Attention that the text pays to each visual token, by head (METEOR, arXiv 2507.20842, stage 3).
 
-    The causal softmax runs over all keys, for the text rows only, and is averaged over the valid ones.
+    The softmax runs over all keys that a query sees, for the text rows only, which are summed by weight.
     q_text: (B, Hq, Q, d), the text rows' queries. k: (B, Hk, S, d); Hk divides Hq (grouped heads), keys are
-    not repeated. query_positions (B, Q), key_positions (B, S): int64, order in the sequence; a query sees
-    keys at or before it. key_mask (B, S), query_mask (B, Q): bool, False at padding. visual_mask: bool (B,
-    S). chunk: queries at once.
-    -> (B, Hq, S), zero outside visual keys, and for rows without a valid query.
+    not repeated. bias: (B or 1, Q, S), added to the logits: 0 where a query sees a key, the lowest number elsewhere
+    (`causal_bias`). weight: (B, Q), what each query counts (`query_weight`). visual_mask: bool (B, S). chunk: queries
+    at once.
+    -> (B, Hq, S), zero outside visual keys.
     """
     batch, q_heads, queries, _ = q_text.shape
     k_heads, keys = k.shape[1:3]
     if k_heads == 0 or q_heads % k_heads:
         raise ValueError(f"k has {k_heads} heads; allowed: a divisor of the queries' {q_heads}")
-    _check_shapes((batch, queries), query_positions=query_positions, query_mask=query_mask)
-    _check_shapes((batch, keys), key_positions=key_positions, key_mask=key_mask, visual_mask=visual_mask)
+    _check_shapes((batch, queries), weight=weight)
+    _check_shapes((batch, keys), visual_mask=visual_mask)
+    if tuple(bias.shape) not in ((batch, queries, keys), (1, queries, keys)):
+        raise ValueError(
+            f"bias: shape {tuple(bias.shape)}; allowed: {(batch, queries, keys)}, or one for all rows"
+        )
     if chunk < 1:
         raise ValueError(f"chunk={chunk}; allowed: 1 or more")
     dtype = torch.promote_types(q_text.dtype, torch.float32)
-    grouped = rearrange(q_text, "b (k g) q d -> b k g q d", k=k_heads)  # the g query heads of a key head
+    q = q_text.to(dtype, memory_format=torch.contiguous_format)
+    q = rearrange(q, "b (k g) q d -> b k g q d", k=k_heads)  # the g query heads of a key head
     k_t = k.to(dtype).transpose(2, 3)  # (B, Hk, d, S)
+    bias, weight = bias.to(dtype), weight.to(dtype)
     parts = []
     for start in range(0, queries, chunk):
         rows = slice(start, start + chunk)
-        seen = key_mask[:, None] & (key_positions[:, None] <= query_positions[:, rows, None])  # (B, chunk, S)
-        counts = (query_mask[:, rows] & seen.any(dim=2)).to(dtype)  # a query that sees nothing pays nothing
-        part = grouped[:, :, :, rows].to(dtype) * scale
-        logits = rearrange(part, "b k g q d -> b k (g q) d") @ k_t
-        logits = rearrange(logits, "b k (g q) s -> b k g q s", q=part.shape[3])
-        logits.masked_fill_(~seen[:, None, None], torch.finfo(dtype).min)
-        parts.append((counts[:, None, None, None] @ logits.softmax(dim=-1)).squeeze(3))
+        logits = rearrange(q[:, :, :, rows], "b k g q d -> b k (g q) d") @ k_t
+        logits = rearrange(logits, "b k (g q) s -> b k g q s", g=q.shape[2])
+        logits = torch.add(bias[:, None, None, rows], logits, alpha=scale)
+        parts.append((weight[:, None, None, None, rows] @ logits.softmax(dim=-1)).squeeze(3))
     if not parts:
         return k.new_zeros(batch, q_heads, keys, dtype=dtype)
-    mean = reduce(torch.add, parts).flatten(1, 2) / query_mask.sum(dim=1).clamp(min=1)[:, None, None]
-    return mean.where(visual_mask[:, None], 0.0)
+    return reduce(torch.add, parts).flatten(1, 2) * visual_mask[:, None]
+
+
+def causal_bias(queries: int, keys: int, device: torch.device | str | None = None) -> Tensor:
+    """What hides from each of the last `queries` of a row's tokens those behind it: float32 (1, queries, keys)."""
+    low = torch.finfo(torch.float32).min
+    return torch.full((1, queries, keys), low, device=device).triu_(keys - queries + 1)
+
+
+def query_weight(asks: Tensor) -> Tensor:
+    """The same for all queries that ask, bool (B, Q), 1 in all; 0 for rows without any: float32 (B, Q)."""
+    return asks / asks.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def _softmax_rows(q: Tensor, k: Tensor, scale: float, bias: Tensor | None) -> Tensor:

@@ -53,7 +53,8 @@ class LayerTokens:
     queries_keys() -> rotated q (B, H, n, d), k (B, Hk, n, d), scale of the logits. hidden() -> (B, n, W), what the
     layer behind the cut would compute on. The three are reckoned when called. in_frame: int64 (B, n), each visual
     token's place in its frame, -1 at all others; None unless the method says `needs_frames`. before: visual tokens of
-    each row at the start and in each layer so far. num_layers: of the LLM.
+    each row at the start and in each layer so far. num_layers: of the LLM. same: what is `wanted` of every row; None:
+    of each another number.
     """
 
     visual: Tensor
@@ -67,6 +68,7 @@ class LayerTokens:
     in_frame: Tensor | None = None
     before: Sequence[Sequence[int]] = ()
     num_layers: int = 0
+    same: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,5 +139,7 @@ class Ranking(InsideLLM):
         counts, scores = self.rank(tokens, config)
         assert scores.shape == tokens.visual.shape, f"{type(self).__name__}: scores {tuple(scores.shape)}"
         as_wanted = counts is tokens.wanted
-        choose = top_mask if as_wanted else top_k_mask  # counts of its own are checked
-        return LayerChoice(choose(scores, counts, tokens.visual), as_wanted=as_wanted)
+        if not as_wanted:  # counts of its own are checked
+            return LayerChoice(top_k_mask(scores, counts, tokens.visual))
+        wanted = counts if tokens.same is None else tokens.same
+        return LayerChoice(top_mask(scores, wanted, tokens.visual), as_wanted=True)

@@ -55,9 +55,12 @@ def gather(x: Tensor, plan: KeepPlan) -> Tensor:
     _check_tokens("x", x, plan.into)
     if plan.num_kept == plan.num_tokens:
         return x
-    if len(x) == 1:
-        return x.index_select(1, plan.keep[0])
-    return x[_rows(plan.keep), plan.keep]  # (B, K, ...)
+    return rows_at(x, plan.keep)
+
+
+def rows_at(x: Tensor, index: Tensor) -> Tensor:
+    """What of each row of x (B, N, ...) lies at index, int64 (B, K): (B, K, ...)."""
+    return x.index_select(1, index[0]) if len(x) == 1 else x[_rows(index), index]
 
 
 def apply_plan(x: Tensor, plan: KeepPlan, size: Tensor | None = None) -> Tensor:
@@ -190,9 +193,11 @@ def unmerge(y: Tensor, plan: KeepPlan, fill: float = 0.0) -> Tensor:
 
 def _pick(y: Tensor, plan: KeepPlan, fill: float) -> Tensor:
     """y (B, K, ...) -> (B, N, ...): the survivor's row for each token, `fill` for dropped ones."""
+    if not plan.drops:
+        return rows_at(y, plan.into)
     spare = y.new_full((y.shape[0], 1, *y.shape[2:]), fill)
-    index = plan.into.where(plan.into >= 0, plan.num_kept)
-    return torch.cat((y, spare), dim=1)[_rows(index), index]
+    index = plan.into.masked_fill(plan.into < 0, plan.num_kept)
+    return rows_at(torch.cat((y, spare), dim=1), index)
 
 
 def _bins(plan: KeepPlan) -> int:

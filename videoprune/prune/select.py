@@ -70,16 +70,17 @@ def top_k_mask(scores: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
     return top_mask(scores, counts, mask)
 
 
-def top_mask(scores: Tensor, counts: Tensor, among: Tensor | None = None) -> Tensor:
-    """`top_k_mask` without its checks: they would make a GPU wait. For counts known to fit; among: None: all tokens."""
-    order = scores.argsort(dim=1, descending=True, stable=True)
-    if among is not None:  # a second stable sort: the others follow
-        order = order.gather(1, (~among).gather(1, order).to(torch.uint8).argsort(dim=1, stable=True))
-    return first_mask(order, counts, scores.shape[1])
+def top_mask(scores: Tensor, counts: Tensor | int, among: Tensor | None = None) -> Tensor:
+    """`top_k_mask` without its checks: they would make a GPU wait. For counts known to fit, one for all rows if it is a
+    number; among: None: all tokens."""
+    if among is not None:  # all others follow those of the lowest score there is
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min).masked_fill(~among, -torch.inf)
+    return first_mask(scores.argsort(dim=1, descending=True, stable=True), counts, scores.shape[1])
 
 
-def first_mask(order: Tensor, counts: Tensor, tokens: int) -> Tensor:
+def first_mask(order: Tensor, counts: Tensor | int, tokens: int) -> Tensor:
     """True at the first counts[b] tokens of each row's order: int64 (B, at least max counts) -> bool (B, N)."""
-    wanted = torch.arange(order.shape[1], device=order.device) < counts[:, None]
     kept = torch.zeros(order.shape[0], tokens, dtype=torch.bool, device=order.device)
-    return kept.scatter(1, order, wanted)
+    if isinstance(counts, int):
+        return kept.scatter_(1, order[:, :counts], True)
+    return kept.scatter_(1, order, torch.arange(order.shape[1], device=order.device) < counts[:, None])
