@@ -117,8 +117,9 @@ class LlmDoor:
         return out
 
     def _dropped(self, now: Pass, embeds: Tensor) -> Tensor | None:
-        """Places that hold no token, bool (B, S); None if all do. Where nothing may drop, NaN is the model's own."""
-        if not now.settings.drops:
+        """Places that hold no token, bool (B, S); None if all do. Where nothing may drop, and features that were made
+        before are not said to have such places, NaN is the model's own."""
+        if not now.settings.drops and not any(call.marked for call in now.calls()):
             return None
         dropped = embeds[..., 0].isnan()
         marks, expected = int(dropped.sum()), now.expected_marks(len(embeds))
