@@ -30,7 +30,8 @@ SETTLED = 4  # seconds before a moment in which nothing comes or goes
 RECENT, LONG_AGO = 30, 60  # seconds
 _EARLIER = 10  # seconds that lie between what counts as recent and what does not
 _ABSENT_SHARE = 0.25
-NOW, SO_FAR = "Now: ", "So far: "  # in front: behind or within, they mislead models that never read them
+# Elsewhere in a sentence these words mislead the demo models, which never read them.
+NOW, BEFORE = "Now: ", " shown before"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _now(m: Moment, rng: np.random.Generator) -> Asked | None:
         wrong = _with_not_shown(shape, [s for _, s in there], SHAPES, rng)
         return _asked(m, Question("now", f"{NOW}What shape is the {color} object?", shape, wrong), v)
     places = [v for v in m.now if v.quarter]
-    return _where(m, "now", NOW, places[int(rng.integers(len(places)))], rng) if places else None
+    return _where(m, "now", places[int(rng.integers(len(places)))], rng, front=NOW) if places else None
 
 
 def _recent(m: Moment, rng: np.random.Generator) -> Asked | None:
@@ -121,8 +122,8 @@ def _recall(m: Moment, rng: np.random.Generator) -> Asked | None:
         return None
     v = needles[int(rng.integers(len(needles)))]
     if rng.random() < 0.5:
-        return _where(m, "recall", SO_FAR, v, rng)
-    return _which(m, "recall", f"{SO_FAR}Which of these objects is shown?", [v], [], rng)
+        return _where(m, "recall", v, rng, end=BEFORE)
+    return _which(m, "recall", f"Which of these objects is{BEFORE}?", [v], [], rng)
 
 
 def _recur(m: Moment, rng: np.random.Generator) -> Asked | None:
@@ -136,7 +137,7 @@ def _recur(m: Moment, rng: np.random.Generator) -> Asked | None:
     name = fitting[int(rng.integers(len(fitting)))]
     near = [str(n) for n in range(6) if n != wanted and abs(n - wanted) <= 3]
     wrong = tuple(str(n) for n in rng.permutation(near))
-    question = Question("recur", f"{SO_FAR}How many times is the {name} shown?", str(wanted), wrong)
+    question = Question("recur", f"How many times is the {name} shown?", str(wanted), wrong)
     return _asked(m, question, *[v for v in m.past if v.name == name])
 
 
@@ -152,7 +153,7 @@ def _order(m: Moment, rng: np.random.Generator) -> Asked | None:
     word = ("first", "last")[int(rng.integers(2))]
     ordered = sorted(found, key=lambda v: v.start, reverse=word == "last")
     wrong = tuple(str(n) for n in rng.permutation([v.name for v in ordered[1:]]))
-    question = Question("order", f"{SO_FAR}Which of these objects is shown {word}?", ordered[0].name, wrong)
+    question = Question("order", f"Which of these objects is shown {word}?", ordered[0].name, wrong)
     return _asked(m, question, *ordered)
 
 
@@ -166,7 +167,7 @@ def _when(m: Moment, rng: np.random.Generator) -> Asked | None:
     parts = [minutes(i * span, (i + 1) * span) for i in range(m.t // span)]
     answer = parts[v.start // span]
     wrong = tuple(str(p) for p in rng.permutation([p for p in parts if p != answer]))
-    return _asked(m, Question("when", f"{SO_FAR}When is the {v.name} shown?", answer, wrong), v)
+    return _asked(m, Question("when", f"When is the {v.name} shown?", answer, wrong), v)
 
 
 def _not_yet(m: Moment, rng: np.random.Generator) -> Asked | None:
@@ -176,7 +177,7 @@ def _not_yet(m: Moment, rng: np.random.Generator) -> Asked | None:
         return None
     name = names[int(rng.integers(len(names)))]
     wrong = tuple(str(q) for q in rng.permutation(QUARTERS))
-    return _asked(m, Question("not_yet", f"{SO_FAR}Where is the {name}?", NOT_SHOWN, wrong))
+    return _asked(m, Question("not_yet", f"Where is the {name}{BEFORE}?", NOT_SHOWN, wrong))
 
 
 def _alert(m: Moment, rng: np.random.Generator) -> Asked | None:
@@ -235,9 +236,11 @@ def _which(
     return _asked(m, Question(kind, text, v.name, wrong), v) if len(wrong) >= 3 else None
 
 
-def _where(m: Moment, kind: str, before: str, v: Visit, rng: np.random.Generator) -> Asked:
+def _where(
+    m: Moment, kind: str, v: Visit, rng: np.random.Generator, *, front: str = "", end: str = ""
+) -> Asked:
     wrong = _with_not_shown(v.quarter, [], QUARTERS, rng)
-    return _asked(m, Question(kind, f"{before}Where is the {v.name}?", v.quarter, wrong), v)
+    return _asked(m, Question(kind, f"{front}Where is the {v.name}{end}?", v.quarter, wrong), v)
 
 
 def _look_alikes(m: Moment) -> list[str]:
