@@ -11,12 +11,13 @@ from dataclasses import asdict
 from statistics import fmean
 
 from pipelines.measure.cells import Cell, LoadedModel, Taken
-from pipelines.measure.cost import Prompt, predict
+from pipelines.measure.cost import Prompt, predict, predict_steps
 from pipelines.measure.plan import BASELINE, Setting
 from pipelines.measure.turns import spread
 from pipelines.run.results import Row
 from videoprune.config import PruneConfig
 from videoprune.cost.operations import Cost
+from videoprune.cost.roofline import Machine, Step, bound_seconds
 from videoprune.models.shapes import model_shape
 
 MEASURED, FAILED = "measured", "failed"
@@ -36,11 +37,17 @@ def is_error(row: Row) -> bool:
 
 
 def measured_rows(
-    loaded: LoadedModel, cell: Cell, seen: Sequence[tuple[Setting, Taken]], *, cell_seconds: float
+    loaded: LoadedModel,
+    cell: Cell,
+    seen: Sequence[tuple[Setting, Taken]],
+    *,
+    cell_seconds: float,
+    machine: Machine | None = None,
 ) -> list[Row]:
     """A row for each setting that was measured; ratios are to `none` in the same turn, None where it failed.
 
-    cell_seconds: what the cell took in all, loading included, for the next one's estimate.
+    cell_seconds: what the cell took in all, loading included, for the next one's estimate. machine: what it ran on, for
+    the bound by operations and bytes; None: that is left out.
     """
     by_label = {s.label: t for s, t in seen}
     base = by_label.get(BASELINE)
@@ -53,7 +60,10 @@ def measured_rows(
         row["loading_seconds"] = loaded.seconds
         row |= _times(cell, taken) | _tokens(counts) | {"peak_bytes": taken.peak_bytes}
         row |= {"kernels": taken.kernels, "waits": taken.waits}
-        rows.append(row | _ratios(taken, base, costs, dense))
+        row |= _ratios(taken, base, costs, dense)
+        if machine is not None and base is not None and counts is not None:
+            row |= _bound(loaded, cell, setting.config, counts, base, machine, row["speedup"])
+        rows.append(row)
     return rows
 
 
@@ -99,6 +109,36 @@ def _costs(loaded: LoadedModel, cell: Cell, prune: PruneConfig, counts: Taken) -
     found: Counter[Cost] = Counter()
     for layers, clips in Counter(counts.visual).items():
         found[predict(shape, prompt, prune, visual_by_layer=layers, bytes_per_value=width)] += clips
+    return found
+
+
+def _bound(
+    loaded: LoadedModel,
+    cell: Cell,
+    prune: PruneConfig,
+    counts: Taken,
+    base: Taken,
+    machine: Machine,
+    faster: dict[str, float] | None,
+) -> Row:
+    """What the machine's rates allow at best, in seconds and as a speedup, and the share of that which was reached."""
+    width = loaded.model.dtype.itemsize
+    seconds = bound_seconds(_steps(loaded, cell, prune, counts), machine, width)
+    ideal = bound_seconds(_steps(loaded, cell, PruneConfig(), base), machine, width) / seconds
+    return {
+        "bound_seconds": seconds,
+        "bound_ideal": ideal,
+        "share_of_bound": faster["median"] / ideal if faster else None,
+    }
+
+
+def _steps(loaded: LoadedModel, cell: Cell, prune: PruneConfig, counts: Taken) -> Counter[tuple[Step, ...]]:
+    """What each clip takes, layer by layer, and how many clips take it."""
+    shape, setup = model_shape(loaded.model.config), loaded.setup
+    prompt = Prompt(cell.frames, counts.prompt, setup.text, setup.size)
+    found: Counter[tuple[Step, ...]] = Counter()
+    for layers, clips in Counter(counts.visual).items():
+        found[predict_steps(shape, prompt, prune, visual_by_layer=layers)] += clips
     return found
 
 

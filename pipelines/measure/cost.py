@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from videoprune.config import PruneConfig
 from videoprune.cost.operations import Cost, cost
-from videoprune.cost.shapes import ModelShape
+from videoprune.cost.roofline import Step, steps
+from videoprune.cost.shapes import ModelShape, TokenFlow
 from videoprune.cost.token_flow import token_flow
 
 
@@ -36,7 +37,20 @@ def predict(
     visual_by_layer: visual tokens that were measured on each layer of the LLM; None: as the configuration wants. Raises
     ValueError for what does not fit the shape.
     """
-    flow = token_flow(
+    return cost(shape, _flow(shape, prompt, prune, visual_by_layer), bytes_per_value=bytes_per_value)
+
+
+def predict_steps(
+    shape: ModelShape, prompt: Prompt, prune: PruneConfig, *, visual_by_layer: Sequence[float] | None = None
+) -> tuple[Step, ...]:
+    """The same layer by layer, with what each has to move."""
+    return steps(shape, _flow(shape, prompt, prune, visual_by_layer))
+
+
+def _flow(
+    shape: ModelShape, prompt: Prompt, prune: PruneConfig, visual_by_layer: Sequence[float] | None
+) -> TokenFlow:
+    return token_flow(
         shape,
         prune,
         prompt.frames,
@@ -45,4 +59,3 @@ def predict(
         question_tokens=prompt.question,
         visual_by_layer=visual_by_layer,
     )
-    return cost(shape, flow, bytes_per_value=bytes_per_value)

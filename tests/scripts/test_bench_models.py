@@ -36,7 +36,28 @@ def test_every_setting_is_a_row(done):
     assert 0 < kernels["none"] < kernels["balanced"]
     assert 0 <= waits["none"] < waits["balanced"]
     assert rows["none"]["flop_ideal"] == 1 < rows["balanced"]["flop_ideal"]
+    assert rows["none"]["bound_ideal"] == 1 < rows["balanced"]["bound_ideal"]
+    assert rows["none"]["bound_seconds"] > rows["balanced"]["bound_seconds"] > 0
+    share = rows["balanced"]["speedup"]["median"] / rows["balanced"]["bound_ideal"]
+    assert rows["balanced"]["share_of_bound"] == share
     assert rows["balanced"]["visual_by_layer"] < rows["none"]["visual_by_layer"]
+
+
+def test_several_lengths_of_clips_timed_alone(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(SHAPE)
+    out = tmp_path / "out.json"
+    plain = ["--runs", "1", "--warmup", "0", "--text", "8", "--dtype", "float32", "--device", "cpu"]
+    fast = ["--frames", "6", "2", "--times-only", "--no-stock", "--out", str(out)]
+    bench_models.main([str(tmp_path / "tiny.yaml"), *plain, *fast])
+    rows = json.loads(out.read_text())["cells"]
+    assert [(r["frames"], r["variant"]) for r in rows] == [
+        (2, "none"),
+        (2, "balanced"),
+        (6, "none"),
+        (6, "balanced"),
+    ]
+    assert all(r["runs"] == 1 and r["peak_bytes"] is r["kernels"] is None for r in rows)
+    assert rows[2]["prompt"] > rows[0]["prompt"]
 
 
 def test_mistakes_are_named_before_the_model_is_made(monkeypatch):

@@ -138,7 +138,7 @@ def prefill_flops(
     found = []
     for n in tokens_by_layer:
         pairs = n * (n + 1) // 2 if causal else n * n
-        found.append(2 * n * _layer_weights(shape) + 4 * pairs * shape.heads * shape.head_dim)
+        found.append(2 * n * layer_weights(shape) + 4 * pairs * shape.heads * shape.head_dim)
     return tuple(found)
 
 
@@ -146,7 +146,7 @@ def decode_flops(shape: LanguageShape, tokens_by_layer: Sequence[int], *, step: 
     """New token number `step` after a prompt that left `tokens_by_layer` in the cache, its logits included."""
     _check_layers(shape, tokens_by_layer)
     attention = sum(4 * (n + step) * shape.heads * shape.head_dim for n in tokens_by_layer)
-    return 2 * shape.layers * _layer_weights(shape) + attention + head_flops(shape)
+    return 2 * shape.layers * layer_weights(shape) + attention + head_flops(shape)
 
 
 def head_flops(shape: LanguageShape, rows: int = 1) -> int:
@@ -170,7 +170,7 @@ def product_flops(product: Product) -> int:
     return 2 * b * m * k * n
 
 
-def _layer_weights(shape: LanguageShape) -> int:
+def layer_weights(shape: LanguageShape) -> int:
     """Numbers in the matrices of one layer."""
     heads = 2 * shape.heads + 2 * shape.kv_heads
     return shape.hidden * (heads * shape.head_dim + shape.mlp_matrices * shape.mlp)

@@ -10,6 +10,7 @@ from pipelines.run.results import Row
 from videoprune.eval.summary import markdown_table
 
 _MIB = 2**20
+_BOUND = ("bound_ideal", "share_of_bound")
 _HEAD = (
     "variant",
     "first token ms (low to high)",
@@ -26,6 +27,8 @@ _HEAD = (
     "speedup (low to high)",
     "FLOP-ideal",
     "of ideal",
+    "bound",
+    "of bound",
     "runs",
 )
 
@@ -73,7 +76,7 @@ def _shown(row: Row) -> list[str]:
         f"{row['peak_bytes'] / _MIB:.0f}" if row["peak_bytes"] is not None else "",
         *("" if row.get(k) is None else str(row[k]) for k in ("kernels", "waits")),
         _with_spread(faster, 1, 2) if faster else "",
-        *(f"{row[k]:.2f}" if row[k] else "" for k in ("flop_ideal", "share_of_ideal")),
+        *(f"{row[k]:.2f}" if row.get(k) else "" for k in ("flop_ideal", "share_of_ideal", *_BOUND)),
         str(row["runs"]),
     ]
 
