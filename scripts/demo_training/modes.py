@@ -12,7 +12,7 @@ from videoprune.config import EncoderPrune
 # Share of its tokens that a hard clip keeps, over a standard one that has a quarter of them; some keep as many.
 HARD_TOKENS, AS_MANY = 0.3, 0.3
 # Where a setting keeps all, so often does a hard clip too; else it keeps a share of its tokens between these.
-HARD_ALL, HARD_MOST = 0.1, (0.15, 0.45)
+HARD_ALL, HARD_MOST = 0.4, (0.15, 0.45)
 _ALL = (1.0, 1.0)
 
 
