@@ -4,5 +4,15 @@ from videoprune.stream.answer import StreamAnswer, StreamStats
 from videoprune.stream.asking import Cancelled
 from videoprune.stream.memory import StreamConfig
 from videoprune.stream.session import StreamSession
+from videoprune.stream.standing import Fired, Standing, StandingQuestions
 
-__all__ = ["Cancelled", "StreamAnswer", "StreamConfig", "StreamSession", "StreamStats"]
+__all__ = [
+    "Cancelled",
+    "Fired",
+    "Standing",
+    "StandingQuestions",
+    "StreamAnswer",
+    "StreamConfig",
+    "StreamSession",
+    "StreamStats",
+]
