@@ -79,6 +79,7 @@ def test_the_budget_holds_however_long_it_is(engines, name, prune):
     assert answer.tokens["resident"] == stats.tokens <= budget
     assert 0 < answer.tokens["llm"] <= budget + 1  # a newline
     assert answer.text  # of places that hold no token nothing is computed: it would be no number
+    assert answer.tokens["text"] > 10  # the question's words
     assert answer.cited
     assert all(0 <= a <= b <= 39 for a, b in answer.cited)
     assert set(answer.seconds) == {"queue", "encode", "prefill", "generate"}

@@ -220,3 +220,11 @@ def test_impossible_options_are_named(reader: Reader, options: dict, name: str) 
         reader.read("any.mp4", **options)
     with pytest.raises(ValueError, match="threads=0; allowed: "):
         Reader(threads=0)
+
+
+def test_a_video_of_more_pixels_than_allowed_is_refused(clips, reader: Reader) -> None:
+    path = clips.write("clip.mp4")
+    assert len(reader.read(path, max_pixels=96 * 160)) == 8
+    with pytest.raises(VideoError, match=r"96 x 160 pixels; allowed: 15359 in all") as caught:
+        reader.read(path, max_pixels=96 * 160 - 1)
+    assert caught.value.reason == "too_large"

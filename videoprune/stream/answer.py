@@ -13,7 +13,8 @@ class StreamAnswer:
 
     cited: first and last second of the spans that the answer rests on, the strongest first: the time steps whose tokens
     the question kept to the LLM's last layer. seconds: queue, encode, prefill (to the first token) and generate.
-    tokens: dense (of all that is remembered, unpruned), resident, llm (on average over its layers).
+    tokens: dense (of all that is remembered, unpruned), resident, llm (on average over its layers), text (of the
+    prompt).
     """
 
     text: str

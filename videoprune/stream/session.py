@@ -122,6 +122,7 @@ class StreamSession:
                 [clip], [question], max_new_tokens=max_new_tokens, watch=asking.watch, places=True
             )
         last = self.engine.weights.last_by_step(clip, answer.trace, len(held))
+        text = self.engine.text_tokens(clip, question)
         return StreamAnswer(
             text=answer.text,
             choice=answer.choice,
@@ -132,6 +133,7 @@ class StreamSession:
                 "dense": answer.trace.dense,
                 "resident": sum(len(h.step) for h in held),
                 "llm": round(answer.trace.llm_average),
+                "text": text,
             },
             trace=replace(answer.trace, places=None),
         )

@@ -28,7 +28,8 @@ class VideoError(ValueError):
     reason: `url` (an address, not a file), `missing` (no such file, or not readable), `empty` (0 bytes),
     `not_a_video` (no container or picture that a demuxer knows), `audio_only`, `no_decoder` (no decoder for the
     stream, or the wanted backend cannot read it), `corrupt` (a container without one intact frame or without
-    presentation times), `deadline` (decoding did not end in time and was killed).
+    presentation times), `deadline` (decoding did not end in time and was killed), `too_large` (its frames have more
+    pixels than allowed).
 
     Of a remote video also: `forbidden` (no permission), `too_large` (than is allowed to be fetched), `unreachable` (not
     there after some tries), `refused` (a request that its store does not take), `changed` (since it was listed),

@@ -66,14 +66,16 @@ class Reader:
         size: tuple[int, int] | None = None,
         backend: Backend = "auto",
         deadline_seconds: float = 60.0,
+        max_pixels: int | None = None,
     ) -> VideoFrames:
-        """As the function `read`."""
+        """As the function `read`. max_pixels: of a frame as its stream declares it; a file with more is refused."""
         _check_options(size, backend, deadline_seconds)
         _check_path(os.fspath(path))
         request = {
             "path": os.path.abspath(path),
             "sampling": dataclasses.asdict(sampling),
             "size": size,
+            "max_pixels": max_pixels,
             "threads": self._threads,
         }
         with self._lock:

@@ -88,12 +88,15 @@ def open_video(path: str) -> InputContainer:
     return av.open(path, metadata_errors="replace")
 
 
-def scan(path: str) -> Scan:
-    """Read all packets of the best video stream. Raises VideoError for a file without a video to decode."""
+def scan(path: str, max_pixels: int | None = None) -> Scan:
+    """Read all packets of the best video stream. Raises VideoError for a file without a video to decode.
+
+    max_pixels: of a frame as coded; None: as many as FFmpeg takes.
+    """
     check_file(path)
     try:
         with open_video(path) as container:
-            return _scan(path, container)
+            return _scan(path, container, max_pixels)
     except FFmpegError as error:
         if _looks_like_video(path):
             raise VideoError(
@@ -121,9 +124,12 @@ def _looks_like_video(path: str) -> bool:
     return head.startswith(_MAGIC) or head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free")
 
 
-def _scan(path: str, container: InputContainer) -> Scan:
+def _scan(path: str, container: InputContainer, max_pixels: int | None) -> Scan:
     stream = best_stream(path, container)
     assert isinstance(stream.codec_context, VideoCodecContext)
+    height, width = stream.codec_context.height, stream.codec_context.width
+    if max_pixels is not None and height * width > max_pixels:
+        raise VideoError("too_large", f"{path}: {height} x {width} pixels; allowed: {max_pixels} in all")
     found, first = _Packets(), FirstFrame(stream.codec_context)
     reads = container.demux(stream)
     while True:

@@ -45,7 +45,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 def answer(request: dict[str, Any], scans: dict[str, Scan]) -> tuple[dict[str, Any], np.ndarray | None]:
     """Decode with the one backend that is asked for.
 
-    request: path, sampling, size, backend, threads. scans: the last file's packet scan, for the second
+    request: path, sampling, size, max_pixels, backend, threads. scans: the last file's packet scan, for the second
     backend. The header holds `error` and `message`, or `unfit` (ask the other backend), or what VideoFrames
     needs.
     """
@@ -56,7 +56,7 @@ def answer(request: dict[str, Any], scans: dict[str, Scan]) -> tuple[dict[str, A
     try:
         if path not in scans:
             scans.clear()
-            scans[path] = scan(path)
+            scans[path] = scan(path, request.get("max_pixels"))
         found = scans[path]
         indices = frame_indices(found.seconds, found.keyframes, sampling, end=found.end)
         decode = {"decord": decord_reader.decode, "pyav": pyav_reader.decode}[request["backend"]]
