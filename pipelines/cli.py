@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 from typing import Any, NoReturn
 
-from pipelines import ask, calibrate, demo, evaluate, score, show, speedup, tables
+from pipelines import ask, calibrate, demo, evaluate, score, serve, show, speedup, tables
 from pipelines.run.stop import StoppedError
 
-_COMMANDS = (ask, show, evaluate, score, speedup, demo, calibrate, tables)
+_COMMANDS = (ask, show, serve, evaluate, score, speedup, demo, calibrate, tables)
 _DASH = "a file that begins with a dash: write ./{0}, or put -- before it"
 _FILE_NAME = re.compile(r"-[^-=].*\.[A-Za-z0-9]{2,5}")
 
