@@ -13,9 +13,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from pipelines.stream.chat import chat_routes
+from pipelines.stream.page_routes import page_routes
 from pipelines.stream.refused import Refused
 from pipelines.stream.service import Service
 from pipelines.stream.streams_api import stream_routes
+from pipelines.stream.websocket import viewer_routes
 
 _log = logging.getLogger(__name__)
 _TIDY = 1.0  # seconds between looks for streams that nobody comes back to
@@ -38,6 +40,8 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(title="videoprune", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.include_router(chat_routes(service))
     app.include_router(stream_routes(service))
+    app.include_router(viewer_routes(service))
+    app.include_router(page_routes(service))
 
     @app.get("/healthz")
     async def healthz() -> Response:

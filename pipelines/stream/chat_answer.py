@@ -88,7 +88,7 @@ class Completion:
 
 def event(data: Mapping[str, Any]) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"data: {json.dumps(data)}\n\n"
 
 
 def failed(refused: Refused) -> str:

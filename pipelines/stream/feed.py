@@ -48,7 +48,8 @@ class Feed:
         self.standing = StandingQuestions(standing)
         self.thumbnails = Thumbnails(thumbnails)
         self.paused = False
-        self.pusher = ""  # key of the viewer that sends the frames of a pushed stream; "": none does now
+        self.pusher = ""  # key of whoever may send the frames of a pushed stream
+        self.sender: object = None  # that does so now
         self.newest: Shown | None = None
         self._skipped = 0
         self._failure = ""

@@ -13,8 +13,9 @@ class Refused(Exception):  # noqa: N818 - it is an answer
     def __init__(
         self, status: int, message: str, *, code: str = "", param: str | None = None, retry: int | None = None
     ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.param, self.retry = status, code or None, param, retry
+        super().__init__(_whole(message))
+        self.status, self.code, self.retry = status, code or None, retry
+        self.param = None if param is None else _whole(param)
 
     def as_dict(self) -> dict[str, Any]:
         kind = _TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
@@ -23,3 +24,8 @@ class Refused(Exception):  # noqa: N818 - it is an answer
     @property
     def headers(self) -> dict[str, str]:
         return {} if self.retry is None else {"Retry-After": str(self.retry)}
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which cannot be sent."""
+    return text.encode("utf-8", "replace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import re
 import threading
 import time
@@ -60,20 +61,20 @@ class Streams:
             name, kind, lambda: open_live(url, fps=self.fps, max_side=_SIDE), label=label, lasting=trusted
         )
 
-    def push(self, name: str, key: str) -> Feed:
-        """The stream whose frames the viewer with this key sends: a new one, or one that waited for it.
+    def push(self, name: str, key: str, sender: object) -> Feed:
+        """The stream whose frames `sender` sends from now on: a new one, or the one that was begun with the same key.
 
-        Raises Refused where another viewer sends them, or the name is that of another stream.
+        Raises Refused where the key is another, or the name that of another stream.
         """
         with self._lock:
             feed = self._feeds.get(name)
             if feed is not None:
-                if feed.kind != "pushed" or (feed.pusher and feed.pusher != key):
+                if feed.kind != "pushed" or not hmac.compare_digest(feed.pusher.encode(), key.encode()):
                     sends = (
                         "another viewer sends its frames" if feed.kind == "pushed" else f"it is a {feed.kind}"
                     )
                     raise Refused(409, f"stream {name}: {sends}; allowed: another name", code="stream_taken")
-                feed.pusher = key
+                feed.sender = sender
                 self._left.pop(name, None)
                 return feed
         self._check(name)
@@ -85,14 +86,14 @@ class Streams:
                 fps=self.fps, max_side=_SIDE, max_bytes=limits.frame_bytes, max_pixels=limits.pixels
             ),
             label="a viewer's camera or file",
-            pusher=key,
+            pusher=(key, sender),
         )
 
-    def left(self, feed: Feed, key: str) -> None:
-        """The viewer with this key sends no more; the stream waits for it for a while."""
+    def left(self, feed: Feed, sender: object) -> None:
+        """It sends no more; the stream waits for a while for one with its key."""
         with self._lock:
-            if feed.pusher == key and self._feeds.get(feed.name) is feed:
-                feed.pusher = ""
+            if feed.sender is sender and self._feeds.get(feed.name) is feed:
+                feed.sender = None
                 self._left[feed.name] = time.monotonic()
 
     def get(self, name: str) -> Feed:
@@ -103,6 +104,10 @@ class Streams:
             there = f"allowed: {', '.join(names)}" if names else "none is open"
             raise Refused(404, f"stream {name[:64]!r}: no such stream; {there}", code="stream_not_found")
         return feed
+
+    def find(self, name: str) -> Feed | None:
+        with self._lock:
+            return self._feeds.get(name)
 
     def all(self) -> list[Feed]:
         with self._lock:
@@ -139,7 +144,7 @@ class Streams:
         *,
         label: str,
         lasting: bool = False,
-        pusher: str = "",
+        pusher: tuple[str, object] = ("", None),
     ) -> Feed:
         with self._lock:
             if name in self._feeds:
@@ -165,7 +170,7 @@ class Streams:
                 question_seconds=self.limits.question_seconds,
                 asked=self._asked,
             )
-            feed.pusher = pusher
+            feed.pusher, feed.sender = pusher
             self._feeds[name] = feed
         feed.start()
         return feed
