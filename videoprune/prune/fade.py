@@ -1,8 +1,8 @@
 """What a stream forgets: of the tokens of old frames those that differ most from each other stay, the others merge.
 
-The choice is that of stage 2 over a clip (`farthest`), with a clock that runs slower the longer ago it is: a minute an
-hour ago lies as close together as a second just now, so old scenes thin out first and none vanishes at once. The form
-is this project's.
+The choice is that of stage 2 over a clip (`farthest`), with the time between tokens: over all of the past scenes thin
+out, and none vanishes at once. A clock that runs slower the longer ago it is kept less of what is asked about
+(docs/live.md). The form is this project's.
 
 Shapes: N tokens, K that stay, D width.
 """
@@ -18,7 +18,7 @@ from videoprune.prune.fusion import TIME_WEIGHT
 from videoprune.prune.similarity import unit
 from videoprune.types import KeepPlan
 
-_TICKS = 1000  # of the slowing clock, while the time since doubles
+_TICKS = 1000  # in a second: what is compared are whole numbers
 _AT_ONCE = 2**24  # similarities held at once: 64 MiB in float32
 
 
@@ -28,34 +28,25 @@ def fade_plan(
     seconds: np.ndarray,
     keep: int,
     *,
-    now: float,
-    scale: float = 10.0,
     time_weight: float = TIME_WEIGHT,
     merge_above: float = -1.0,
 ) -> KeepPlan:
     """`keep` of the tokens x (N, D) stay, each other one merges into the survivor most like it: one row.
 
-    seconds: (N,), ascending, when each was seen; now: not before any of them. scale: seconds over which the clock still
-    runs as it does now. time_weight: what the whole of the clock's way weighs beside 1 - cosine. merge_above: a token
-    is dropped instead where its cosine with that survivor is below.
+    seconds: (N,), ascending, when each was seen. time_weight: what all the time from first to last weighs beside
+    1 - cosine. merge_above: a token is dropped instead where its cosine with that survivor is below.
     Raises ValueError for a `keep` that is not in 1..N, or times that are not in order.
     """
     if not 1 <= keep <= len(x):
         raise ValueError(f"keep={keep}; allowed: 1..{len(x)}, the number of tokens")
-    if (np.diff(seconds) < 0).any() or seconds[-1] > now:
-        raise ValueError(f"seconds={seconds}; allowed: ascending, up to now={now}")
-    plan = farthest_plan(x, keep, frame=slow_clock(seconds, now, scale), time_weight=time_weight)
+    if (np.diff(seconds) < 0).any():
+        raise ValueError(f"seconds={seconds}; allowed: ascending")
+    ticks = np.round((seconds - seconds[0]) * _TICKS).astype(np.int64)
+    plan = farthest_plan(x, keep, frame=ticks, time_weight=time_weight)
     kept = plan.keep[0]
     alike, nearest = _nearest(unit(x), kept)
     into = torch.where(plan.into[0] >= 0, plan.into[0], torch.where(alike >= merge_above, nearest, -1))
     return KeepPlan(plan.keep, into[None])
-
-
-def slow_clock(seconds: np.ndarray, now: float, scale: float) -> np.ndarray:
-    """Whole ticks, ascending as the seconds do: `_TICKS` more each time that what lies between then and now halves."""
-    behind = np.log2(1 + (now - seconds) / scale)
-    ticks: np.ndarray = np.round((behind[0] - behind) * _TICKS).astype(np.int64)
-    return ticks
 
 
 def _nearest(u: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,8 +145,7 @@ class StreamMemory:
         keep = max(1, sum(counts) - gone)
         x = torch.cat([h.step.x for h in self._bank])
         seconds = np.repeat([h.first for h in self._bank], counts)
-        now = self.held()[-1].last
-        plan = fade_plan(x, seconds, keep, now=now, merge_above=self.config.merge_above)
+        plan = fade_plan(x, seconds, keep, merge_above=self.config.merge_above)
         size = torch.cat([h.step.size for h in self._bank])[None]
         levels = [torch.cat(parts)[None] for parts in zip(*(h.step.deep for h in self._bank), strict=True)]
         (merged, *deep), total = apply_sized([x[None], *levels], plan, size)
