@@ -174,7 +174,7 @@ def test_prompts_with_times_are_the_processors_own(tmp_path, monkeypatch, text, 
     expected = processor(
         text=[processor.apply_chat_template(message, add_generation_prompt=True)],
         videos=[shown.pixels.permute(0, 3, 1, 2)],
-        video_metadata=[_metadata(shown)],
+        video_metadata=[_metadata(shown.pts_seconds, shown.duration_seconds)],
         do_sample_frames=False,
         return_tensors="pt",
     )
