@@ -1,4 +1,4 @@
-# make demo | make test | make check: each makes .venv when it is missing, with the versions of requirements/tested.txt.
+# make demo | make live | make test | make check: each makes .venv when it is missing, with the versions of requirements/tested.txt.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ OLDEST_TESTS := $(filter-out tests/video,$(MODEL_TESTS)) --ignore tests/plug/tes
 # Two processes with one thread each: torch gains little from a second thread on models as small as these.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo test test-newest test-oldest check format tables chaos clean
+.PHONY: demo live test test-newest test-oldest check format tables chaos clean
 
 $(STAMP): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -28,6 +28,10 @@ $(OLDEST)/.installed: requirements/oldest.txt $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/videoprune demo
+
+# The page on a generated stream; Ctrl-C ends it.
+live: $(STAMP)
+	$(BIN)/videoprune serve --model llava-demo --demo
 
 test: $(STAMP)
 	$(PYTEST)

@@ -33,6 +33,9 @@ def add(commands: Commands) -> None:
         metavar="[NAME=]URL",
         help="a stream to open: rtsp://, http(s)://, /dev/videoN or a file; several times",
     )
+    serve.add_argument(
+        "--demo", action="store_true", help="also a stream of moving shapes, made in a moment, over and over"
+    )
     serve.add_argument("--token", default="", help="that clients must give, 8 characters or more")
     serve.add_argument(
         "--token-file",
@@ -76,6 +79,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     """Until it is interrupted. Raises ValueError for a mistake."""
     check_installed()
 
+    from pipelines.stream.film import write_film
     from pipelines.stream.server import is_loopback, listening, make_server
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -88,6 +92,11 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             for i, source in enumerate(args.source):
                 name, url = _named(source, i)
                 service.streams.open(name, url, trusted=True)
+            if args.demo:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="videoprune-")))
+                film = folder / "moving-shapes.mp4"
+                write_film(film)
+                service.streams.open("moving-shapes", str(film), trusted=True, loop=True)
         except BaseException:
             service.close()
             raise

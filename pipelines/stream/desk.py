@@ -135,7 +135,8 @@ class Desk:
             )
         self.waiting += 1
         try:
-            await asyncio.wait_for(self._places.acquire(), self._limits.queue_seconds)
+            async with asyncio.timeout(self._limits.queue_seconds):
+                await self._places.acquire()
         except asyncio.CancelledError:
             self._counted("cancelled")
             raise

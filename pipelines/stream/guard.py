@@ -56,11 +56,7 @@ class Guard:
             # A WebSocket is refused before it is one, with a status of HTTP.
             await JSONResponse(refused.as_dict(), refused.status, refused.headers)(scope, receive, send)
             return
-        try:
-            await self._app(scope, receive, _secured(send) if scope["type"] == "http" else send)
-        except _TooMuch as too_much:  # the body is read before anything is answered
-            said = too_much.refused
-            await JSONResponse(said.as_dict(), said.status, {"Connection": "close"})(scope, receive, send)
+        await self._app(scope, receive, _secured(send) if scope["type"] == "http" else send)
 
     def login(self, token: str, client: str) -> None:
         """Raises Refused for a wrong token."""
@@ -137,14 +133,8 @@ def given_token(headers: Mapping[str, str]) -> str:
     return cookie.value if cookie else ""
 
 
-class _TooMuch(Exception):  # noqa: N818 - it becomes an answer
-    def __init__(self, refused: Refused) -> None:
-        super().__init__(str(refused))
-        self.refused = refused
-
-
 class _Bounded:
-    """A request's body, up to so many bytes within so many seconds. Raises Refused for a length that says more."""
+    """A request's body, up to so many bytes within so many seconds; else it raises Refused, within the application."""
 
     def __init__(self, receive: Receive, headers: Mapping[str, str], limits: Limits) -> None:
         self._receive, self._limits = receive, limits
@@ -158,15 +148,16 @@ class _Bounded:
         if self._whole:
             return await self._receive()
         try:
-            message = await asyncio.wait_for(self._receive(), max(0.001, self._until - time.monotonic()))
+            async with asyncio.timeout(max(0.001, self._until - time.monotonic())):
+                message = await self._receive()
         except TimeoutError:
             said = f"body: not whole after {self._limits.body_seconds:g} seconds; send it faster"
-            raise _TooMuch(Refused(408, said, code="timeout")) from None
+            raise Refused(408, said, code="timeout") from None
         if message["type"] == "http.request":
             self._got += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
             if self._got > self._limits.body_bytes:
-                raise _TooMuch(self._large())
+                raise self._large()
         return message
 
     def _large(self) -> Refused:

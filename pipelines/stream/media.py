@@ -86,6 +86,12 @@ class MediaDesk:
                 upright = ImageOps.exif_transpose(picture).convert("RGB")
             except Refused:
                 raise
+            except Image.DecompressionBombError:
+                raise Refused(
+                    400,
+                    f"{where}: too many pixels; allowed: {self._limits.pixels} in all",
+                    code="too_many_pixels",
+                ) from None
             except Exception:  # what strange bytes make a library raise is that picture's failure alone
                 raise Refused(
                     400, f"{where}: no whole picture; allowed: {', '.join(_FORMATS)}", code="invalid_image"

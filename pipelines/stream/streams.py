@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.stream.feed import Feed, Kind
 from pipelines.stream.limits import Limits
+from pipelines.stream.looped import LoopedFrames
 from pipelines.stream.refused import Refused
 from videoprune.engine import Engine
 from videoprune.stream import StreamConfig, StreamSession
@@ -47,8 +48,11 @@ class Streams:
         self._feeds: dict[str, Feed] = {}
         self._left: dict[str, float] = {}  # when a pushed stream's camera went away
 
-    def open(self, name: str, url: str, *, trusted: bool = False) -> Feed:
-        """Start one that is fetched. trusted: the operator named it. Raises Refused, and ValueError for a mistake."""
+    def open(self, name: str, url: str, *, trusted: bool = False, loop: bool = False) -> Feed:
+        """Start one that is fetched. trusted: the operator named it. loop: a file begins anew when it ends.
+
+        Raises Refused, and ValueError for a mistake.
+        """
         scheme = url.partition(":")[0].lower()
         device = url.startswith(("/dev/", "v4l2:"))
         kind: Kind = "camera" if device else "network" if scheme in _NETWORK else "file"
@@ -57,9 +61,12 @@ class Streams:
         self._check(name)
         address = parse_address(url)
         label = Path(url).name if kind == "file" else address.name
-        return self._start(
-            name, kind, lambda: open_live(url, fps=self.fps, max_side=_SIDE), label=label, lasting=trusted
-        )
+
+        def source() -> LiveSource:
+            return open_live(url, fps=self.fps, max_side=_SIDE)
+
+        opens = (lambda: LoopedFrames(source)) if loop else source
+        return self._start(name, kind, opens, label=label, lasting=trusted)
 
     def push(self, name: str, key: str, sender: object) -> Feed:
         """The stream whose frames `sender` sends from now on: a new one, or the one that was begun with the same key.

@@ -102,7 +102,10 @@ class Viewer:
             if found:
                 return found
             try:
-                await asyncio.wait_for(self._wake.wait(), _STATE_SECONDS)
+                async with asyncio.timeout(
+                    _STATE_SECONDS
+                ):  # wait_for may lose a cancellation, and go on for ever
+                    await self._wake.wait()
             except TimeoutError:
                 continue
             self._wake.clear()

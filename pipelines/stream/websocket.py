@@ -85,7 +85,8 @@ async def _tell(socket: WebSocket, viewer: Viewer, limits: Limits) -> None:
         for message in await viewer.news():
             text = json.dumps(message)
             try:
-                await asyncio.wait_for(socket.send_text(text), limits.send_seconds)
+                async with asyncio.timeout(limits.send_seconds):
+                    await socket.send_text(text)
             except TimeoutError:
                 await socket.close(_TRY_AGAIN, "too slow")
                 return
