@@ -6,7 +6,7 @@ import argparse
 import logging
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,8 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         scheme = "https" if address.tls else "http"
         host = f"[{args.host}]" if ":" in args.host else args.host
         print(f"{scheme}://{host}:{sock.getsockname()[1]}/  (Ctrl-C ends it)", flush=True)
-        server.run(sockets=[sock])
+        with suppress(KeyboardInterrupt):  # how it is meant to end
+            server.run(sockets=[sock])
     return 0
 
 
