@@ -106,7 +106,8 @@ class StandingQuestions:
     def shown(self) -> bool:
         """The stream shows something new. -> whether anything is due."""
         with self._lock:
-            self._due += [number for number in self._waiting if number not in self._due]
+            left = [number for number in self._due if number in self._waiting]  # others were dropped
+            self._due = left + [number for number in self._waiting if number not in left]
             return bool(self._due)
 
     def due(self) -> Standing | None:
