@@ -10,19 +10,21 @@ from dataclasses import dataclass, fields
 class Limits:
     """Counts, bytes and seconds, each above 0.
 
-    streams: open at a time. viewers: WebSockets. questions: answered at a time. waiting: that wait for their turn, for
-    queue_seconds at most. question_seconds: of one, from its turn on. standing: that wait in one stream. body_bytes,
-    body_seconds: of a request. frame_bytes: of a picture that a viewer sends. pixels: of one picture. event_bytes: of a
-    viewer's event. media: pictures and videos of a request. fetch_bytes, fetch_seconds: of a video_url, redirects in
-    all. decode_seconds: of a video. text: characters of a question. answer_tokens: of an answer. bad_tokens: wrong ones
-    from one address in a minute. header_seconds: until a connection has said what it wants. send_seconds: until a
-    viewer has taken what it was sent. ping_seconds: until a viewer that says nothing is asked, and until it is given
-    up. grace_seconds: for which a stream waits for its camera to come back. ended_seconds: for which a stream that
-    ended and has no viewers can be asked. thumbnails: of a stream.
+    streams: open at a time. viewers: WebSockets. connections: with these. questions: answered at a time. waiting:
+    that wait for their turn, for queue_seconds at most. question_seconds: of one, from its turn on. standing: that
+    wait in one stream. body_bytes, body_seconds: of a request. frame_bytes: of a picture that a viewer sends. pixels:
+    of one picture. event_bytes: of a viewer's event. media: pictures and videos of a request. fetch_bytes,
+    fetch_seconds: of a video_url, redirects in all. decode_seconds: of a video. text: characters of a question.
+    answer_tokens: of an answer. bad_tokens: wrong ones from one address in a minute. header_seconds: until a
+    connection has said what it wants. send_seconds: until a viewer has taken what it was sent. ping_seconds: until a
+    viewer that says nothing is asked, and until it is given up. grace_seconds: for which a stream waits for its
+    camera to come back. ended_seconds: for which a stream that ended and has no viewers can be asked. thumbnails: of
+    a stream.
     """
 
     streams: int = 8
     viewers: int = 64
+    connections: int = 256
     questions: int = 2
     waiting: int = 32
     queue_seconds: float = 30.0

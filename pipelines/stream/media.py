@@ -34,6 +34,7 @@ _VIDEO = re.compile(
     rb"(?s)....(ftyp|moov|mdat|wide|free|skip)|\x1aE\xdf\xa3|RIFF....AVI |OggS|FLV|\x00\x00\x01\xba|G"
 )
 _PICTURE_SECONDS = 1.0  # that a picture stands for in a clip
+_SIDE = 1024  # of a frame, where the model has no size of its own
 
 Fetch = Callable[[str, IO[bytes]], None]
 
@@ -55,7 +56,7 @@ class MediaDesk:
         frames = max(1, (self._engine.num_frames - (len(media) - videos)) // max(1, videos))
         pixels: list[torch.Tensor] = []
         times: list[float] = []
-        begin = 0.0
+        begin, size = 0.0, self._engine.frame_size
         for i, medium in enumerate(media):
             where = f"{medium.kind}_url {i + 1}"
             seconds: tuple[float, ...] = (0.0,)
@@ -65,12 +66,12 @@ class MediaDesk:
                 video = self._video(medium.url, where, frames)
                 part, length = video.pixels, max(video.duration_seconds, 1e-3)
                 seconds = tuple(t - video.pts_seconds[0] for t in video.pts_seconds)
-            pixels += list(part)
+            # Each at once: full-sized ones of many would fill the memory.
+            size = size or _fitted(part.shape[1], part.shape[2])
+            pixels += [_sized(p, size) for p in part]
             times += [begin + t for t in seconds]
             begin = max(begin + length, times[-1] + 1e-3)
-        size = self._engine.frame_size or tuple(pixels[0].shape[:2])
-        whole = torch.stack([_sized(p, size) for p in pixels])
-        return VideoFrames(whole, tuple(times), begin, "", "request")
+        return VideoFrames(torch.stack(pixels), tuple(times), begin, "", "request")
 
     def _picture(self, url: str, where: str) -> torch.Tensor:
         """uint8 (1, H, W, 3)."""
@@ -154,6 +155,12 @@ def _decoded(url: str, where: str) -> bytes:
             400, f"{where}: no data URI in base64; allowed: data:image/jpeg;base64,...", code="invalid_url"
         )
     return data
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """As large as frames become for a model that takes any size."""
+    scale = min(1.0, _SIDE / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _sized(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

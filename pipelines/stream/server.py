@@ -14,6 +14,7 @@ from pipelines.stream.service import Service
 from pipelines.stream.slow_heads import protocol
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_BACKLOG = 128
 _SHUTDOWN = 5  # seconds for answers that are being sent
 
 
@@ -65,7 +66,7 @@ def make_server(service: Service, address: Address) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN,
-        limit_concurrency=None,
+        limit_concurrency=limits.connections,
         ssl_certfile=None if address.tls is None else address.tls[0],
         ssl_keyfile=None if address.tls is None else str(address.tls[1]),
     )
@@ -79,6 +80,7 @@ def listening(address: Address) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((address.host, address.port))
+        sock.listen(_BACKLOG)  # whoever reads the address may connect at once
     except OSError as error:
         sock.close()
         where = f"host={address.host!r}, port={address.port}"

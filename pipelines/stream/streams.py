@@ -17,6 +17,7 @@ from videoprune.engine import Engine
 from videoprune.stream import StreamConfig, StreamSession
 from videoprune.video.live import LiveSource, PushedFrames, open_live
 from videoprune.video.live.address import parse_address
+from videoprune.video.live.thinning import Thinning
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SIDE = 640  # of the frames that viewers see; the model makes them smaller
@@ -40,6 +41,7 @@ class Streams:
         network: bool = False,
         asked: Callable[[str], None] = lambda outcome: None,
     ) -> None:
+        Thinning(fps)  # raises for an impossible rate
         self.engine, self.config, self.limits, self.fps = engine, config, limits, fps
         self.files = None if files is None else files.resolve(strict=True)
         self.network = network

@@ -41,7 +41,7 @@ def test_help_needs_no_heavy_import() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for command in ("ask", "eval", "demo", "calibrate", "tables"):
+    for command in ("ask", "eval", "serve", "demo", "calibrate", "tables"):
         assert command in done.stdout
 
 

@@ -63,7 +63,7 @@ export class Talk {
     const said = make("p", "said", `${entry.options.length ? entry.fires : "Yes"}, at ${clock(entry.fired)}`);
     item.append(asked(entry.text), said, make("div", "cites"));
     list.prepend(item);
-    this.cites(item, [[entry.fired, entry.fired], ...entry.cited.slice(0, 2)]);
+    this.cites(item, entry.cited.length ? entry.cited : [[entry.fired, entry.fired]]);
   }
 
   /** Another stream follows: its seconds are not those of these answers. */

@@ -79,6 +79,7 @@ def until(true: Callable[[], Any], what: str = "") -> Any:
 class Running:
     service: Service
     port: int
+    open_connections: Callable[[], set[Any]]
 
     @property
     def url(self) -> str:
@@ -96,7 +97,8 @@ def running(
     thread.start()
     try:
         until(lambda: server.started, "the server starts")
-        yield Running(service, server.servers[0].sockets[0].getsockname()[1])
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield Running(service, port, lambda: server.server_state.connections)
     finally:
         server.should_exit = True
         thread.join(DEADLINE)

@@ -294,6 +294,18 @@ def test_slow_clients_are_let_go(server: Running):
     assert is_alive(server)
 
 
+def test_connections_have_a_limit(engine: Engine):
+    with running(engine, Limits(connections=4), Address(port=0)) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(4)]
+        until(lambda: len(server.open_connections()) >= 4, "they are there")
+        answer = _raw(server, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 503 " in answer.split(b"\r\n")[0]
+        for one in held:
+            one.close()
+        until(lambda: not server.open_connections(), "they are gone")
+        assert ask(server, "GET", "/v1/models", {}, None)[0] == 200
+
+
 @pytest.mark.parametrize("change", [{"Origin": "http://evil.example"}, {"Authorization": "Bearer nothing"}])
 def test_another_sites_socket_is_refused(server: Running, change: dict[str, str]):
     headers = {"Authorization": f"Bearer {TOKEN}"} | change
