@@ -10,19 +10,19 @@ import asyncio
 import time
 from typing import Any
 
-from pipelines.stream.chat_answer import Said, cut_safe
+from pipelines.stream.chat_answer import cut_safe
 from pipelines.stream.chat_request import read_json
 from pipelines.stream.feed import Feed
 from pipelines.stream.question import ask_stream
 from pipelines.stream.refused import Refused
 from pipelines.stream.service import Service
 from pipelines.stream.standing_events import standing_list
+from pipelines.stream.viewer_events import answered, options_field, text_field
 from videoprune.video.live import PushedFrames
 
 _STATE_SECONDS = 0.5  # between counters
 _ASKS = 4  # of one viewer at a time
 _ID = 64  # characters of a question's id
-_OPTIONS = 26
 
 
 class Viewer:
@@ -152,7 +152,7 @@ class Viewer:
 
     def _push(self, data: dict[str, Any]) -> None:
         """Send the frames of a stream. key: the viewer's secret, with which it may come back."""
-        key = _text(data, "key", 128)
+        key = text_field(data, "key", 128)
         if len(key) < 16 or not key.isascii():
             raise Refused(
                 400,
@@ -168,9 +168,9 @@ class Viewer:
         self._watching = data.get("pictures") is True
 
     def _ask(self, data: dict[str, Any]) -> None:
-        identity, feed = _text(data, "id", _ID), self._stream()
-        text = _text(data, "text", self._service.limits.text)
-        options = _options(data)
+        identity, feed = text_field(data, "id", _ID), self._stream()
+        text = text_field(data, "text", self._service.limits.text)
+        options = options_field(data)
         if identity in self._asks:
             raise Refused(400, f"id={identity!r} is being answered; allowed: another one", param="id")
         if len(self._asks) >= _ASKS:
@@ -187,7 +187,7 @@ class Viewer:
                 while (so_far := await job.text()) is not None:
                     self._texts[identity] = cut_safe(so_far).strip()
                     self._wake.set()
-            self._put(_answered(identity, job.done, options))
+            self._put(answered(identity, job.done, options))
         except asyncio.CancelledError:
             self._put({"type": "failed", "id": identity, "message": "taken back", "code": "cancelled"})
         except Refused as refused:
@@ -196,17 +196,17 @@ class Viewer:
             self._asks.pop(identity, None)
 
     def _cancel(self, data: dict[str, Any]) -> None:
-        task = self._asks.get(_text(data, "id", _ID))
+        task = self._asks.get(text_field(data, "id", _ID))
         if task is not None:
             task.cancel()
 
     def _stand(self, data: dict[str, Any]) -> None:
-        feed, text = self._stream(), _text(data, "text", 1024)
+        feed, text = self._stream(), text_field(data, "text", 1024)
         fires = data.get("fires", "")
         try:
             if not isinstance(fires, str):
                 raise ValueError("fires: no text; allowed: one of the options")
-            feed.standing.set(text, _options(data), fires, last=feed.session.stats().last)
+            feed.standing.set(text, options_field(data), fires, last=feed.session.stats().last)
         except ValueError as error:
             raise Refused(400, str(error), code="invalid_value") from None
         feed.tell()
@@ -240,25 +240,3 @@ class Viewer:
             self._loop.call_soon_threadsafe(self._wake.set)
         except RuntimeError:
             return  # the server has ended
-
-
-def _answered(identity: str, said: Said, options: tuple[str, ...]) -> dict[str, Any]:
-    text = options[ord(said.choice) - ord("A")] if said.choice else said.text
-    return {"type": "answer", "id": identity, "text": text, "whole": said.whole, **said.facts()}
-
-
-def _text(data: dict[str, Any], name: str, most: int) -> str:
-    value = data.get(name)
-    if not isinstance(value, str) or not value.strip() or len(value) > most:
-        raise Refused(400, f"{name}: no text of 1 to {most} characters; allowed: that", param=name)
-    return value
-
-
-def _options(data: dict[str, Any]) -> tuple[str, ...]:
-    value = data.get("options", [])
-    fits = isinstance(value, list) and len(value) <= _OPTIONS and all(isinstance(o, str) for o in value)
-    if not fits or len(value) == 1 or any(not 0 < len(o.strip()) <= 200 for o in value):
-        raise Refused(
-            400, f"options: allowed: none, or 2 to {_OPTIONS} texts of 1 to 200 characters", param="options"
-        )
-    return tuple(o.strip() for o in value)

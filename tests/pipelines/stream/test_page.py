@@ -67,6 +67,48 @@ def test_a_camera_is_watched_and_asked(engine: Engine, camera: Path, tmp_path: P
         assert page.errors == []
 
 
+def test_a_connection_that_is_lost_comes_back_to_the_same_stream(
+    engine: Engine, camera: Path, tmp_path: Path
+):
+    with running(engine) as server, chromium(tmp_path / "profile", camera) as page:
+        page.open(server.url)
+        page.js("document.getElementById('use-camera').click()")
+        page.until("document.getElementById('caption').textContent.includes('kept')")
+        (feed,) = server.service.streams.all()
+        for connection in list(server.open_connections()):
+            connection.loop.call_soon_threadsafe(connection.transport.abort)
+        page.until("document.getElementById('link').textContent.includes('again in')")
+        page.until("document.getElementById('link').textContent === 'connected'")
+        frames = feed.session.stats().frames
+        until(lambda: feed.session.stats().frames > frames + 2, "frames come again")
+        assert server.service.streams.all() == [feed]
+        ask(page, "What color is the diamond?")
+        page.until("document.querySelector('#answers .facts')")
+
+
+def test_a_file_is_watched_and_a_cited_time_goes_back_in_it(engine: Engine, video: Path, tmp_path: Path):
+    with running(engine) as server, chromium(tmp_path / "profile") as page:
+        page.open(server.url)
+        root = page.call("DOM.getDocument")["root"]["nodeId"]
+        node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        page.call("DOM.setFileInputFiles", nodeId=node, files=[str(video)])
+        page.until("document.getElementById('video').ended")
+        (feed,) = server.service.streams.all()
+        assert feed.session.stats().frames >= 4
+        ask(page, "What color is the diamond?")
+        page.until("document.querySelector('#answers .facts')")
+        assert page.js("document.querySelector('#answers .said').textContent") == "white"
+        minutes, seconds = page.js(
+            "[...document.querySelectorAll('#answers .cites button')].at(-1).textContent.split(' ')[0].split(':')"
+        )
+        page.js("[...document.querySelectorAll('#answers .cites button')].at(-1).click()")
+        page.until("!document.getElementById('video').ended")
+        # The stream began when the page connected, a moment after the file did.
+        assert abs(page.js("document.getElementById('video').currentTime") - float(seconds)) < 2.0
+        assert minutes == "0"
+        assert page.errors == []
+
+
 def test_what_is_not_there_is_said(server: Running, tmp_path: Path):
     with chromium(tmp_path / "profile") as page:
         page.open(server.url)
