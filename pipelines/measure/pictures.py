@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipelines.measure.plan import BASELINE, Setting
 from videoprune.engine import Engine
 from videoprune.eval.overlay import Image, draw_tokens, sheet
+from videoprune.resizing import resized
 from videoprune.types import Sample, Trace, VideoFrames
 from videoprune.video import Reader, Sampling, VideoError
 
@@ -95,7 +95,5 @@ def _tiles(frames: VideoFrames) -> Iterator[Image]:
     height, width = frames.pixels.shape[1:3]
     factor = _TILE / max(height, width)
     size = (max(2, round(height * factor)), max(2, round(width * factor)))
-    for one in frames.pixels:
-        x = one.permute(2, 0, 1)[None].float()
-        x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        yield x[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+    for one in frames.pixels.split(1):
+        yield resized(one, size)[0].numpy()

@@ -17,13 +17,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch.nn import functional as F
 
 from pipelines.stream.chat_request import Medium
 from pipelines.stream.limits import Limits
 from pipelines.stream.refused import Refused
 from pipelines.stream.streams import allowed_file
 from videoprune.engine import Engine
+from videoprune.resizing import resized
 from videoprune.types import VideoFrames
 from videoprune.video import Reader, Sampling, VideoError
 
@@ -68,10 +68,10 @@ class MediaDesk:
                 seconds = tuple(t - video.pts_seconds[0] for t in video.pts_seconds)
             # Each at once: full-sized ones of many would fill the memory.
             size = size or _fitted(part.shape[1], part.shape[2])
-            pixels += [_sized(p, size) for p in part]
+            pixels += [resized(frame, size) for frame in part.split(1)]
             times += [begin + t for t in seconds]
             begin = max(begin + length, times[-1] + 1e-3)
-        return VideoFrames(torch.stack(pixels), tuple(times), begin, "", "request")
+        return VideoFrames(torch.cat(pixels), tuple(times), begin, "", "request")
 
     def _picture(self, url: str, where: str) -> torch.Tensor:
         """uint8 (1, H, W, 3)."""
@@ -161,12 +161,3 @@ def _fitted(height: int, width: int) -> tuple[int, int]:
     """As large as frames become for a model that takes any size."""
     scale = min(1.0, _SIDE / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def _sized(pixels: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """uint8 (H, W, 3) at another size."""
-    if tuple(pixels.shape[:2]) == tuple(size):
-        return pixels
-    x = pixels.permute(2, 0, 1)[None].float()
-    x = F.interpolate(x, tuple(size), mode="bilinear", antialias=True)
-    return x[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from videoprune.config import PruneConfig
 from videoprune.prune.fusion import fuse_plan
 from videoprune.prune.merge import apply_sized, gather
 from videoprune.prune.registry import OVER_CLIP, ClipTokens
+from videoprune.resizing import resized
 from videoprune.types import KeepPlan, VideoFrames, VisualTokens
 
 
@@ -158,7 +158,7 @@ def stack_frames(clips: Sequence[VideoFrames], size: int) -> Tensor:
     """All frames of all clips, uint8 (F, H, W, 3); clips of other shapes are resized to size x size."""
     if len({tuple(c.pixels.shape[1:]) for c in clips}) == 1:
         return torch.cat([c.pixels for c in clips])
-    return torch.cat([_resize(c.pixels, size) for c in clips])
+    return torch.cat([resized(c.pixels, (size, size)) for c in clips])
 
 
 def relative_times(pts: Sequence[float]) -> Tensor:
@@ -166,9 +166,3 @@ def relative_times(pts: Sequence[float]) -> Tensor:
     t = torch.tensor(pts, dtype=torch.float64)
     span = float(t[-1] - t[0])
     return ((t - t[0]) / span if span > 0 else torch.zeros_like(t)).float()
-
-
-def _resize(pixels: Tensor, size: int) -> Tensor:
-    x = pixels.permute(0, 3, 1, 2).float()
-    x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

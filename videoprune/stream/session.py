@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from videoprune.engine import Engine
+from videoprune.resizing import resized
 from videoprune.stream.answer import StreamAnswer, StreamStats
 from videoprune.stream.asking import Asking
 from videoprune.stream.citing import cited_spans
@@ -168,12 +168,8 @@ class StreamSession:
 
     def _sized(self, pixels: Tensor, shown: Tensor | None) -> Tensor:
         """All frames of a stream have one size: the engine's, or else the first frame's."""
-        size = self.engine.frame_size or (None if shown is None else tuple(shown.shape[:2]))
-        if size is None or tuple(pixels.shape[:2]) == size:
-            return pixels
-        x = pixels.permute(2, 0, 1)[None].float()
-        x = F.interpolate(x, size, mode="bilinear", antialias=True)
-        return x[0].round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+        size = self.engine.frame_size or (None if shown is None else (shown.shape[0], shown.shape[1]))
+        return pixels if size is None else resized(pixels[None], size)[0]
 
     def _after(self, now: _Now, pixels: Tensor, seconds: float) -> tuple[_Now, bool, list[_Steps]]:
         """Where the stream is one frame later, whether it shows anything new, and what of it is whole."""
