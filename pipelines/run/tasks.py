@@ -224,8 +224,7 @@ def _moving_shapes(args: argparse.Namespace, videos: VideoFolder | None) -> Task
 
 def _elsewhere(sample: Sample, videos: VideoFolder) -> Sample:
     """With its video in another folder, by the same name."""
-    path, lost = VideoFinder(videos, ("data",), (".mp4",)).find(Path(sample.video).stem)
-    return replace(sample, video=path, meta=sample.meta | ({UNUSABLE: lost} if lost else {}))
+    return VideoFinder(videos, ("data",), (".mp4",)).placed(sample, Path(sample.video).stem)
 
 
 def moving_shapes(

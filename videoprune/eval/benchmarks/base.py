@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores
+from videoprune.prompts import option_texts
 from videoprune.types import Sample
 from videoprune.video.folder import LocalFolder, VideoFolder
 from videoprune.video.sample import Policy
@@ -147,3 +149,10 @@ def bad_predictions(name: str, content: Any, forms: str) -> ValueError:
 def said(row: Mapping[str, Any]) -> str:
     """What the model said; "" where the question has no answer."""
     return "" if row.get("outcome") == "failed" else str(row.get("text", ""))
+
+
+def clear_letter(row: Row) -> str:
+    """The letter of four options that a text names for certain, "" if none: what rules by the text's form mean to
+    read. The row's meta holds the options, a line each."""
+    options = option_texts(str(row.get("meta", {}).get("options", "")).split("\n"))
+    return parse_choice(said(row), 4, options if len(options) == 4 else ())

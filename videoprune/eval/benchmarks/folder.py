@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ class VideoFinder:
         where = ", ".join(self.folder.path(place) for place in self.places)
         first = self.folder.path(f"{self.places[0]}/{stems[0]}{self.extensions[0]}".lstrip("/"))
         return first, f"missing: no {looked} ({' '.join(self.extensions)}) in {where}"
+
+    def placed(self, sample: Sample, *stems: str) -> Sample:
+        """The sample with its video, or with why there is none."""
+        video, lost = self.find(*stems)
+        return replace(sample, video=video, meta=sample.meta | ({UNUSABLE: lost} if lost else {}))
 
 
 def read_json(path: Path) -> Any:
@@ -155,6 +161,11 @@ def text_of(row: dict[str, Any], name: str, *, empty: bool = False) -> str:
     if not isinstance(value, str) or not (value.strip() or empty):
         raise ValueError(f"{name}={value!r}; allowed: a text{'' if empty else ' that is not empty'}")
     return value
+
+
+def lines_of(options: Iterable[str]) -> str:
+    """Options as a row's meta holds them, a line each."""
+    return "\n".join(" ".join(option.split("\n")) for option in options)
 
 
 def whole_of(row: dict[str, Any], name: str) -> str:

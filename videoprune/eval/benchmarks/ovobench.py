@@ -23,7 +23,7 @@ from videoprune.eval.benchmarks.scores import (
     of_all,
     questions_of,
 )
-from videoprune.types import UNUSABLE, Sample
+from videoprune.types import Sample
 from videoprune.video.folder import VideoFolder
 
 OFFICIAL, CORRECTED = "official", "corrected"
@@ -51,18 +51,7 @@ class OVOBench(Benchmark):
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             sample, names = row_sample(number, row, exact=protocol == "exact")
-            video, lost = finder.find(*names)
-            meta = sample.meta | ({UNUSABLE: lost} if lost else {})
-            return Sample(
-                sample.question_id,
-                video,
-                sample.question,
-                sample.options,
-                sample.answer,
-                meta,
-                sample.prompt,
-                sample.until,
-            )
+            return finder.placed(sample, *names)
 
         return samples_of(flat_rows(read_json(path)), build, path)
 

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from videoprune.eval.benchmarks.folder import text_of
+from videoprune.eval.benchmarks.folder import lines_of, text_of
 from videoprune.eval.benchmarks.stream_times import ASKED_AT
 from videoprune.prompts import LETTERS
 from videoprune.types import Sample
@@ -88,7 +88,7 @@ def row_sample(number: int, row: dict[str, Any], *, exact: bool) -> tuple[Sample
         question, answer, options = _choice(item)
         listed = "; ".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(options)) + ";"
         text = _CHOICE.format(question, listed)
-        meta["options"] = "\n".join(" ".join(option.split("\n")) for option in options)
+        meta["options"] = lines_of(options)
     until = realtime if exact else float(math.ceil(realtime))
     sample = Sample(question_id, "", question, options, answer, meta, text, until=until)
     return sample, (name.removesuffix(".mp4"), question_id)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from videoprune.eval.benchmarks.scores import Row
 from videoprune.types import Sample
 
 ASKED_AT, DUE, ANSWERED_AT = "asked_at", "due", "answered_at"
@@ -61,7 +62,13 @@ def answer_time(row: Mapping[str, Any]) -> dict[str, str]:
     return {} if found is None else {ANSWERED_AT: str(found)}
 
 
-def standing_notes(rows: Sequence[Mapping[str, Any]], unasked: int = 0) -> list[str]:
+def without_unasked(rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The rows but those of standing questions that failed, since nobody asked them, and how many these are."""
+    left = [row for row in rows if not (is_standing(row) and row.get("outcome") == "failed")]
+    return left, len(rows) - len(left)
+
+
+def standing_notes(rows: Sequence[Row], unasked: int = 0) -> list[str]:
     """Sentences on rows of standing questions. unasked: how many there are beside them."""
     silent = sum(not row.get("meta", {}).get(ANSWERED_AT) for row in rows)
     notes = [f"{silent} of {len(rows)} standing questions were never answered"] if silent else []

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprune.choice import parse_choice
-from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
+from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, clear_letter, said
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
 from videoprune.eval.benchmarks.scores import (
     Counts,
@@ -28,6 +27,7 @@ from videoprune.eval.benchmarks.stream_times import (
     seconds_of,
     standing_notes,
     time_stamp,
+    without_unasked,
 )
 from videoprune.eval.benchmarks.streamingbench_rows import (
     PARTS,
@@ -38,8 +38,7 @@ from videoprune.eval.benchmarks.streamingbench_rows import (
     row_sample,
     shown_options,
 )
-from videoprune.prompts import option_texts
-from videoprune.types import UNUSABLE, Sample
+from videoprune.types import Sample
 from videoprune.video.folder import VideoFolder
 
 OFFICIAL, CORRECTED, TIME = "official", "corrected", "official, time"
@@ -77,18 +76,7 @@ class StreamingBench(Benchmark):
             sample = row_sample(number, row, split, contexts.get(name, ""))
             if split == "sqa":
                 contexts[name] = context_after(contexts.get(name, ""), row, shown_options(row))
-            video, lost = finder.find(*row["video"])
-            meta = sample.meta | ({UNUSABLE: lost} if lost else {})
-            return Sample(
-                sample.question_id,
-                video,
-                sample.question,
-                sample.options,
-                sample.answer,
-                meta,
-                sample.prompt,
-                sample.until,
-            )
+            return finder.placed(sample, *row["video"])
 
         return samples_of(published_rows(path, split), build, path)
 
@@ -111,8 +99,7 @@ class StreamingBench(Benchmark):
 
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
-        every = questions_of(rows)
-        rows = [row for row in every if not (is_standing(row) and row.get("outcome") == "failed")]
+        rows, unasked = without_unasked(questions_of(rows))
         counted = self.each(rows, protocol=protocol)
         kinds = [[str(row["category"])] for row in rows]
         videos = [str(row["video_id"]) for row in rows]
@@ -123,7 +110,7 @@ class StreamingBench(Benchmark):
         metrics[OFFICIAL] = figures([v for v, _ in answered], [k for _, k in answered])
         metrics[CORRECTED] = figures(of_all(counted[CORRECTED]), kinds, clusters=videos)
         notes = answer_notes(rows, self.sizes[split])
-        notes += standing_notes([r for r in rows if is_standing(r)], len(every) - len(rows))
+        notes += standing_notes([r for r in rows if is_standing(r)], unasked)
         if len(answered) < len(rows):
             notes.append(f"official: {len(rows) - len(answered)} without a text leave the denominator")
         if split == "omni":
@@ -191,8 +178,7 @@ def _clear(row: Row) -> bool:
     """Whether the answer is given for certain, or in time and in whatever case."""
     if is_standing(row):
         return in_time(row) and str(row["answer"]).lower() in said(row).lower()
-    options = option_texts(str(row.get("meta", {}).get("options", "")).split("\n"))
-    return parse_choice(said(row), 4, options if len(options) == 4 else ()) == row["answer"]
+    return clear_letter(row) == row["answer"]
 
 
 def _spoken(row: Row) -> bool:

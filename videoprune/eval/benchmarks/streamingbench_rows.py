@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videoprune.eval.benchmarks.folder import read_csv, read_json, text_of
+from videoprune.eval.benchmarks.folder import lines_of, read_csv, read_json, text_of
 from videoprune.eval.benchmarks.stream_times import ASKED_AT, DUE, seconds_of
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import Sample
@@ -145,7 +145,7 @@ def row_sample(number: int, row: dict[str, Any], split: str, context: str) -> Sa
     if answer not in list(LETTERS[:4]):
         raise ValueError(f"answer={answer!r}; allowed: A, B, C, D")
     before = _IN_TURN.format(context) if split == "sqa" else _CHOICE
-    meta["options"] = "\n".join(" ".join(option.split("\n")) for option in options)
+    meta["options"] = lines_of(options)
     text = before + _QUESTION.format(question, *options)
     return Sample(question_id, "", question, option_texts(options), answer, meta, text, until=float(asked_at))
 

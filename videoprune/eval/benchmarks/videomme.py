@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from videoprune.choice import parse_choice
 from videoprune.eval.benchmarks import letters
-from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
+from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, clear_letter, said
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, samples_of
 from videoprune.eval.benchmarks.scores import (
     ALL,
@@ -31,8 +31,7 @@ from videoprune.eval.benchmarks.videomme_rows import (
     row_sample,
     subtitle_meta,
 )
-from videoprune.prompts import option_texts
-from videoprune.types import UNUSABLE, Sample
+from videoprune.types import Sample
 from videoprune.video.folder import LocalFolder, VideoFolder
 
 VIDEOS_PER_DURATION = 300
@@ -59,19 +58,10 @@ class VideoMME(Benchmark):
 
         def build(number: int, row: dict[str, Any]) -> Sample:
             sample, name = row_sample(number, row)
-            video, lost = finder.find(name)
-            meta = sample.meta | ({UNUSABLE: lost} if lost else {})
-            if subtitles:
-                meta |= subtitle_meta(protocol, *texts.find(name))
-            return Sample(
-                question_id=sample.question_id,
-                video=video,
-                question=sample.question,
-                options=sample.options,
-                answer=sample.answer,
-                meta=meta,
-                prompt=prompt(row["question"], row["options"], protocol, subtitles),
-            )
+            sample = finder.placed(sample, name)
+            more = subtitle_meta(protocol, *texts.find(name)) if subtitles else {}
+            text = prompt(row["question"], row["options"], protocol, subtitles)
+            return replace(sample, meta=sample.meta | more, prompt=text)
 
         return samples_of(published_rows(path), build, path)
 
@@ -86,7 +76,7 @@ class VideoMME(Benchmark):
             own: Counts = [float(right) if letter else None for letter, right in marks]
         else:
             own = [float(right) for _, right in marks]
-        return {protocol: own, "corrected": [float(_clear_letter(row) == row["answer"]) for row in rows]}
+        return {protocol: own, "corrected": [float(clear_letter(row) == row["answer"]) for row in rows]}
 
     def compared(self, protocol: str) -> str:
         return "corrected"
@@ -182,12 +172,6 @@ def _of_answered(counted: Counts, groups: Sequence[Sequence[str]]) -> Figures:
         for name in names:
             found.setdefault(name, figure(0, 0))
     return {name: f if f["n"] else f | {"value": 0.0} for name, f in found.items()}
-
-
-def _clear_letter(row: Row) -> str:
-    """The letter that a text names for certain, "" if none: what the official rule means to read."""
-    options = option_texts(str(row.get("meta", {}).get("options", "")).split("\n"))
-    return parse_choice(said(row), 4, options if len(options) == 4 else ())
 
 
 def _refusals(rows: Sequence[Row]) -> list[str]:

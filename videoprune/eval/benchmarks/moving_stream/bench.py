@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videoprune.choice import parse_choice
-from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, said
+from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, clear_letter, said
 from videoprune.eval.benchmarks.folder import VideoFinder, find_file, read_json_lines, samples_of, text_of
 from videoprune.eval.benchmarks.moving_stream.questions import ASKED, TITLES
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, questions_of
@@ -20,6 +19,7 @@ from videoprune.eval.benchmarks.stream_times import (
     is_standing,
     seconds_of,
     standing_notes,
+    without_unasked,
 )
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import UNUSABLE, Sample
@@ -52,8 +52,7 @@ class MovingStream(Benchmark):
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         if is_standing(row):
             return str(row["meta"].get(ANSWERED_AT, "")), _alert_right(row)
-        options = option_texts(str(row.get("meta", {}).get("options", "")).split("\n"))
-        letter = parse_choice(said(row), 4, options if len(options) == 4 else ())
+        letter = clear_letter(row)
         return letter, bool(letter) and letter == row["answer"]
 
     def each(self, rows: Sequence[Row], *, protocol: str, folder: Path | None = None) -> dict[str, Counts]:
@@ -68,8 +67,7 @@ class MovingStream(Benchmark):
 
     def score(self, rows: Sequence[Row], *, split: str, protocol: str, folder: Path | None = None) -> Scores:
         self.check(split, protocol)
-        every = questions_of(rows)
-        rows = [row for row in every if not (is_standing(row) and row.get("outcome") == "failed")]
+        rows, unasked = without_unasked(questions_of(rows))
         asked = [row for row in rows if not is_standing(row)]
         standing = [row for row in rows if is_standing(row)]
         right = [float(self.mark(row, protocol)[1]) for row in asked]
@@ -79,7 +77,7 @@ class MovingStream(Benchmark):
             heard = [float(self.mark(row, protocol)[1]) for row in standing]
             kinds = [["will come" if row["meta"][DUE] else "never comes"] for row in standing]
             metrics[ALERTS] = figures(heard, kinds)
-        notes = [*answer_notes(rows, None), *standing_notes(standing, len(every) - len(rows))]
+        notes = [*answer_notes(rows, None), *standing_notes(standing, unasked)]
         return self.scores(split, protocol, rows, metrics, headline=ACCURACY, notes=notes)
 
     def submission(self, rows: Sequence[Row], split: str) -> dict[str, Any]:
