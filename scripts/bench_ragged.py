@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModel, Qwen2Config
 
-from pipelines.measure.live_bytes import live_bytes
+from pipelines.measure.live_bytes import LiveBytes
 from pipelines.measure.memory import peak_above
 from videoprune.eval.summary import markdown_table
 from videoprune.models.random_weights import random_config
@@ -82,7 +82,7 @@ def counted(shape: str, layers: int, batch: int, tokens: int, how: str) -> int:
     with FakeTensorMode(), torch.no_grad():
         model = text_model(shape, layers)
         hidden = torch.empty(batch, tokens, model.config.hidden_size, dtype=torch.bfloat16)
-        with live_bytes() as found:
+        with LiveBytes() as found:
             prefill(model, hidden, mask)
     return found.peak
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from pipelines.measure.memory import resident
 from videoprune import Engine
 from videoprune.eval.benchmarks.moving_stream.draw import stream_frames
 from videoprune.eval.benchmarks.moving_stream.scene import sample_stream
@@ -31,7 +32,6 @@ EVERY = 600  # seconds of the stream between questions
 ASKED = 3  # times; the median counts
 AT_ONCE = 32  # frames of a call
 _PART = 120  # minutes of a stream that are planned at once
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def shown(hours: float, size: int, fps: int, seed: int) -> Iterator[tuple[float, torch.Tensor]]:
@@ -44,10 +44,6 @@ def shown(hours: float, size: int, fps: int, seed: int) -> Iterator[tuple[float,
                 return
             yield start + seconds, torch.from_numpy(pixels.copy())
         start += minutes * 60
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
 def look(session: StreamSession, began: float) -> dict[str, Any]:
@@ -64,7 +60,7 @@ def look(session: StreamSession, began: float) -> dict[str, Any]:
         "tokens": stats.tokens,
         "steps": stats.held_steps,
         "held_mib": round(stats.bytes / 2**20, 3),
-        "rss_mib": round(resident_bytes() / 2**20, 1),
+        "rss_mib": round(resident("VmRSS") / 2**20, 1),
         "first_token_ms": round(1000 * statistics.median(waits), 1),
         "seconds": round(time.perf_counter() - began, 1),
     }
@@ -85,23 +81,15 @@ def main() -> None:
     args = parser.parse_args()
     engine = Engine(args.model, args.prune, device="cpu")
     config = StreamConfig(max_visual_tokens=args.max_visual_tokens, max_steps=args.max_steps)
-    session, began, due, found = StreamSession(engine, config), time.perf_counter(), EVERY, []
+    session, began, found = StreamSession(engine, config), time.perf_counter(), []
     size = (engine.frame_size or (112, 112))[0]
-    waiting: list[tuple[torch.Tensor, float]] = []
-    for seconds, pixels in shown(args.hours, size, args.fps, args.seed):
-        if seconds >= due:
-            session.add_many(waiting)
-            waiting = []
-            found.append(look(session, began))
-            if found[-1]["minute"] % 60 < EVERY // 60:
-                print(" ".join(f"{k} {v}" for k, v in found[-1].items()), flush=True)
-            due += EVERY
-        waiting.append((pixels, seconds))
-        if len(waiting) == AT_ONCE:
-            session.add_many(waiting)
-            waiting = []
-    session.add_many(waiting)
-    found.append(look(session, began))
+    frames = shown(args.hours, size, args.fps, args.seed)
+    for _, part in groupby(frames, lambda frame: int(frame[0] // EVERY)):
+        while some := [(pixels, seconds) for seconds, pixels in islice(part, AT_ONCE)]:
+            session.add_many(some)
+        found.append(look(session, began))
+        if found[-1]["minute"] % 60 < EVERY // 60:
+            print(" ".join(f"{k} {v}" for k, v in found[-1].items()), flush=True)
     spent = time.perf_counter() - began
     moved = {
         name: f"{min(f[name] for f in found)} to {max(f[name] for f in found)}"

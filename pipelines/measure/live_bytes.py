@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """now, peak: bytes. largest: of a single tensor."""
+    """Counts what is made within it, in its thread. now, peak: bytes. largest: of a single tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,13 +50,6 @@ class LiveBytes(TorchDispatchMode):
         if not self._names[key]:
             del self._names[key]
             self.now -= self._bytes.pop(key)
-
-
-@contextmanager
-def live_bytes() -> Iterator[LiveBytes]:
-    """What is alive of what is made within, in this thread."""
-    with LiveBytes() as found:
-        yield found
 
 
 def _storage(one: Tensor) -> int:

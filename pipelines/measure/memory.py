@@ -81,7 +81,7 @@ def peak_above(work: Callable[[], object], device: torch.device | str) -> int | 
         if before is None:
             return None
         work()
-        return max(0, _resident("VmHWM") - before)
+        return max(0, resident("VmHWM") - before)
     finally:
         _set_malloc(keep=_keeps)
 
@@ -96,12 +96,12 @@ def _forget_peak() -> int | None:
     """The peak begins anew at what is resident now: that, in bytes, or None where the kernel does not tell."""
     try:
         (_PROC / "clear_refs").write_text("5")
-        return _resident("VmRSS")
+        return resident("VmRSS")
     except (OSError, KeyError):
         return None
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """`VmRSS`, now, or `VmHWM`, the peak: bytes. Raises KeyError if the kernel does not tell it."""
     lines = (line.split() for line in (_PROC / "status").read_text().splitlines())
     found = {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}

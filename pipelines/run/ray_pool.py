@@ -177,11 +177,10 @@ class Pool:
             if isinstance(error.cause, LostDeviceError):
                 return self._failed(call, failure)
             return Ended(call, failure)  # its argument was lost with a machine: the actor is as it was
-        except RayActorError as error:
-            said = _first_sentence(error) if call.what == "process" else why_no_actor(error)
-            return self._failed(call, self._failure(f"the process died ({said})", error))
         except RayError as error:
             said = _first_sentence(error) if call.what == "process" else why_no_actor(error)
+            if isinstance(error, RayActorError):
+                said = f"the process died ({said})"
             return self._failed(call, self._failure(said, error))
         if call.what == "where":
             call.member.node = told

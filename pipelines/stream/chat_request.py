@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,8 @@ _HARMLESS: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
 }
 _UNREAD = ("seed", "user", "metadata", "safety_identifier", "prompt_cache_key")
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -110,15 +112,20 @@ def read_json(body: bytes) -> dict[str, Any]:
     return found
 
 
+def validated(kind: type[M], data: dict[str, Any]) -> M:
+    """Raises Refused, which names the first field that is wrong."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:80]
+        raise Refused(400, f"{where}: {first['msg']}", code="invalid_value", param=where) from None
+
+
 def read_asked(body: bytes, model: str, limits: Limits) -> Asked:
     """model: the only name beside those of live streams. Raises Refused."""
     data = read_json(body)
-    try:
-        request = ChatRequest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:120]
-        raise Refused(400, f"{where}: {first['msg']}", code="invalid_value", param=where) from None
+    request = validated(ChatRequest, data)
     _check_others(request.model_extra or {})
     if request.model != model and not request.model.startswith(LIVE):
         raise Refused(

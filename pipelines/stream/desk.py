@@ -61,7 +61,7 @@ class Job(Generic[T]):
     def run(self, work: Work[T]) -> str:
         """In the thread. -> the outcome's name."""
         try:
-            result = work(self._tell, lambda: self._gone.is_set() or time.monotonic() > self._until)
+            result = work(self._put, lambda: self._gone.is_set() or time.monotonic() > self._until)
             self._outcome, outcome = (result, None), "answered"
         except Cancelled:
             late = not self._gone.is_set()
@@ -80,9 +80,6 @@ class Job(Generic[T]):
             self._outcome, outcome = (None, Refused(500, said, code="failed")), "failed"
         self._put(None)
         return outcome
-
-    def _tell(self, text: str) -> None:
-        self._put(text)
 
     def _put(self, text: str | None) -> None:
         try:

@@ -169,7 +169,8 @@ class Feed:
             )
         finally:
             self._ended_at = time.monotonic()
-            self.source.close() if self._failure else None
+            if self._failure:
+                self.source.close()
             self.tell()
 
     def _take(self, frame: LiveFrame) -> None:

@@ -58,10 +58,6 @@ class Guard:
             return
         await self._app(scope, receive, _secured(send) if scope["type"] == "http" else send)
 
-    def login(self, token: str, client: str) -> None:
-        """Raises Refused for a wrong token."""
-        self._check_token(token, client)
-
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         if not self._is_ours(host):
@@ -82,7 +78,7 @@ class Guard:
         path = scope["path"]
         if self._token and path not in _OPEN and not path.startswith(_PAGE):
             client = (scope.get("client") or ("", 0))[0]
-            self._check_token(given_token(headers), client)
+            self.check_token(given_token(headers), client)
 
     def _is_ours(self, host: str) -> bool:
         try:
@@ -97,7 +93,8 @@ class Guard:
             return False
         return True
 
-    def _check_token(self, token: str, client: str) -> None:
+    def check_token(self, token: str, client: str) -> None:
+        """Raises Refused for a wrong token, and for one more of a client that has tried too many."""
         if not self._token:
             return
         now = time.monotonic()

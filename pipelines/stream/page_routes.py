@@ -42,7 +42,7 @@ def page_routes(service: Service) -> APIRouter:
         if not isinstance(token, str) or not token:
             raise Refused(400, "token: missing; allowed: that of --token", param="token")
         if service.guard is not None:
-            service.guard.login(token, request.client.host if request.client else "")
+            service.guard.check_token(token, request.client.host if request.client else "")
         answer = JSONResponse({"ok": True})
         answer.set_cookie(
             COOKIE,

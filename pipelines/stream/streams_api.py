@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from pipelines.stream.chat_request import read_json
+from pipelines.stream.chat_request import read_json, validated
 from pipelines.stream.refused import Refused
 from pipelines.stream.service import Service
 
@@ -36,12 +36,7 @@ def stream_routes(service: Service) -> APIRouter:
 
     @routes.post("/api/streams", status_code=201)
     async def open_stream(request: Request) -> dict[str, Any]:
-        try:
-            new = NewStream.model_validate(read_json(await request.body()))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"])[:80]
-            raise Refused(400, f"{where}: {first['msg']}", code="invalid_value", param=where) from None
+        new = validated(NewStream, read_json(await request.body()))
         try:
             feed = await asyncio.to_thread(service.streams.open, new.name, new.url)
         except ValueError as error:

@@ -102,9 +102,8 @@ class Viewer:
             if found:
                 return found
             try:
-                async with asyncio.timeout(
-                    _STATE_SECONDS
-                ):  # wait_for may lose a cancellation, and go on for ever
+                # Not wait_for, which may lose a cancellation and go on for ever.
+                async with asyncio.timeout(_STATE_SECONDS):
                     await self._wake.wait()
             except TimeoutError:
                 continue

@@ -47,7 +47,7 @@ async def _talk(socket: WebSocket, viewer: Viewer, limits: Limits) -> None:
     """Until either side ends it."""
     viewer.join()
     tasks = [
-        asyncio.create_task(_hear(socket, viewer, limits)),
+        asyncio.create_task(_hear(socket, viewer)),
         asyncio.create_task(_tell(socket, viewer, limits)),
     ]
     try:
@@ -62,7 +62,7 @@ async def _talk(socket: WebSocket, viewer: Viewer, limits: Limits) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _hear(socket: WebSocket, viewer: Viewer, limits: Limits) -> None:
+async def _hear(socket: WebSocket, viewer: Viewer) -> None:
     mistakes = 0
     while mistakes < _MISTAKES:
         message = await socket.receive()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from transformers import AutoModelForImageTextToText
 
-from pipelines.measure.live_bytes import live_bytes
+from pipelines.measure.live_bytes import LiveBytes
 from videoprune import apply, remove
 from videoprune.config import PruneConfig, preset
 from videoprune.models.random_weights import random_config, random_inputs
@@ -33,7 +33,7 @@ def test_hardly_more_than_unpruned():
     peaks = []
     for prune in (PruneConfig(), with_fixed_shares(preset("balanced"))):
         apply(model, prune)
-        with torch.no_grad(), live_bytes() as found:
+        with torch.no_grad(), LiveBytes() as found:
             model(**inputs, logits_to_keep=1)
         peaks.append(found.peak)
         remove(model)

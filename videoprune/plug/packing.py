@@ -29,9 +29,8 @@ class FrameRows:
         self.groups = groups or [
             [i for i, n in enumerate(self.lengths) if n == length] for length in sorted(set(self.lengths))
         ]
-        self._starts_of: dict[
-            int, Tensor
-        ] = {}  # asked for twice: of the rows after a step and before the next
+        # Asked for twice: of the rows after a step and before the next.
+        self._starts_of: dict[int, Tensor] = {}
 
     @property
     def total(self) -> int:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from pipelines.measure.live_bytes import live_bytes
+from pipelines.measure.live_bytes import LiveBytes
 
 KIB = 1024
 
 
 def test_what_is_alive_at_the_same_time():
     given = torch.zeros(256)
-    with live_bytes() as found:
+    with LiveBytes() as found:
         a = torch.zeros(256)  # 1 KiB
         b = a + given  # 2
         assert found.now == found.peak == 2 * KIB
@@ -25,7 +25,7 @@ def test_what_is_alive_at_the_same_time():
 
 def test_a_view_keeps_the_whole_and_what_was_there_before_is_not_counted():
     given = torch.zeros(4, 256)
-    with live_bytes() as found:
+    with LiveBytes() as found:
         given[1].add_(1)
         assert found.now == 0
         view = (given + 1)[0]

@@ -53,9 +53,8 @@ def serve(request: dict[str, Any], answers: BinaryIO) -> None:
         end = {"end": address.hide(str(error)), "final": error.final}
     except BrokenPipeError:
         return  # the caller is gone
-    except (
-        Exception
-    ) as error:  # what a strange stream makes a library raise is that connection's failure alone
+    except Exception as error:
+        # What a strange stream makes a library raise is that connection's failure alone.
         end = {"end": address.hide(f"{address.name}: {type(error).__name__}: {error}"), "final": False}
     send(answers, end)
 
