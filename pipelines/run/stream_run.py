@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -49,9 +50,7 @@ def run(
     try:
         for _, group in groupby(items, attrgetter("video")):
             samples = [s for item in group for s in item.samples]
-            began = status.clock()
-            yield from _Playing(model.engine, options, model.max_new_tokens).rows(samples)
-            status.model_seconds += status.clock() - began
+            yield from _Playing(model.engine, options, model.max_new_tokens, status).rows(samples)
     finally:
         model.close()
 
@@ -59,16 +58,20 @@ def run(
 class _Playing:
     """One video."""
 
-    def __init__(self, engine: Engine, options: StreamOptions, max_new_tokens: int) -> None:
+    def __init__(
+        self, engine: Engine, options: StreamOptions, max_new_tokens: int, status: ActorStatus
+    ) -> None:
         self.engine, self.options, self.max_new_tokens = engine, options, max_new_tokens
+        self.status = status
         self.session = StreamSession(engine, options.memory)
         self.buffer: list[LiveFrame] = []
-        self.seconds = {"decode": 0.0, "encode": 0.0}
+        self.seconds = {"decode": 0.0, "encode": 0.0}  # that no row has borne yet
+        self.asked_then: Counter[float | None] = Counter()  # questions without a row by their second
 
     def rows(self, samples: Sequence[Sample]) -> Iterator[list[ResultRow]]:
         """A row of each question, in the order in which they are asked."""
         left = sorted(samples, key=lambda s: math.inf if s.until is None else s.until)
-        asked_then = Counter(s.until for s in left)
+        self.asked_then = Counter(s.until for s in left)
         if unusable := left[0].meta.get(UNUSABLE, ""):
             yield _failed(left, Failure.of_video(unusable))
             return
@@ -80,14 +83,17 @@ class _Playing:
         try:
             for frame in self._frames(source):
                 while left and left[0].until is not None and frame.seconds >= left[0].until:
-                    yield [self._row(left[0], asked_then[left[0].until])]
-                    left.pop(0)
+                    yield [self._row(left.pop(0))]
                 if not left:
                     return
                 self.buffer.append(frame)
                 if len(self.buffer) == AT_ONCE:
                     self._encode()
             reason = source.stats().reason
+        except Exception as error:  # frames that cannot be encoded: this video's failure alone
+            raise_if_lost(error)
+            yield _failed(left, Failure.of(error))
+            return
         finally:
             source.close()
         if self.session.stats().last is None and not self.buffer:
@@ -95,7 +101,7 @@ class _Playing:
             return
         ended = Outcome("truncated", reason) if reason else Outcome("complete")
         for sample in left:
-            yield [self._row(sample, asked_then[sample.until], ended)]
+            yield [self._row(sample, ended)]
 
     def _frames(self, source: FetchedFrames) -> Iterator[LiveFrame]:
         while True:
@@ -108,19 +114,31 @@ class _Playing:
 
     def _encode(self) -> None:
         frames, self.buffer = self.buffer, []
-        began = time.perf_counter()
-        self.session.add_many([(f.pixels, f.seconds) for f in frames])
-        self.seconds["encode"] += time.perf_counter() - began
+        if not frames:
+            return
+        with self._working():
+            began = time.perf_counter()
+            self.session.add_many([(f.pixels, f.seconds) for f in frames])
+            self.seconds["encode"] += time.perf_counter() - began
 
-    def _row(self, sample: Sample, together: int, outcome: Outcome | None = None) -> ResultRow:
-        """together: questions of this second, which share what was decoded and encoded since the last."""
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """The model does, for the status."""
+        began = self.status.clock()
+        yield
+        self.status.model_seconds += self.status.clock() - began
+
+    def _row(self, sample: Sample, outcome: Outcome | None = None) -> ResultRow:
+        """Questions of one second share what was decoded and encoded since the last, each as much as the others."""
         try:
             self._encode()
-            answer = self.session.ask(sample, max_new_tokens=self.max_new_tokens)
+            with self._working():
+                answer = self.session.ask(sample, max_new_tokens=self.max_new_tokens)
         except Exception as error:
             raise_if_lost(error)
             return _failed([sample], Failure.of(error))[0]
-        shared = shares(self.seconds, together)
+        shared = shares(self.seconds, self.asked_then[sample.until])
+        self.asked_then[sample.until] -= 1
         self.seconds = {stage: value - shared[stage] for stage, value in self.seconds.items()}
         return _answered(sample, answer, shared, outcome or Outcome("complete"))
 

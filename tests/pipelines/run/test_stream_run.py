@@ -11,7 +11,8 @@ from pipelines.cli import main
 from pipelines.run import stream_run
 from pipelines.run.model_stage import ModelStage
 from pipelines.run.stages import ClipItem, group_by_video
-from pipelines.run.stream_run import StreamOptions
+from pipelines.run.status import ActorStatus
+from pipelines.run.stream_run import StreamOptions, _Playing
 from videoprune.config import preset
 from videoprune.engine import Engine
 from videoprune.eval.benchmarks.moving_shapes.load import load
@@ -103,6 +104,47 @@ def test_what_cannot_be_played_fails_with_its_reason(engine, clips, tmp_path):
     assert "gone.mp4" in rows["gone"]["reason"]
     assert rows["marked"]["kind"] == "missing"
     assert "broken.mp4" in rows["broken"]["reason"]
+
+
+def test_questions_of_one_second_bear_alike(engine, clips):
+    item = first_item(clips)
+    asked = [replace(item.samples[0], question_id=f"q{i}", until=1.0) for i in range(3)]
+    for stage in ("decode", "encode"):
+        seconds = [row["seconds"][stage] for row in rows_of(engine, asked)]
+        assert seconds[0] > 0
+        assert seconds == pytest.approx([seconds[0]] * 3, abs=3e-6)  # written to the microsecond
+
+
+def test_waiting_for_frames_is_no_work_of_the_model(engine, clips):
+    item, now, status = first_item(clips), [0.0], ActorStatus()
+    status.clock = lambda: now[0]  # type: ignore[method-assign]
+    ask, wait = StreamSession.ask, _Playing._frames
+
+    def slow_ask(self, question, **more):
+        now[0] += 5.0
+        return ask(self, question, **more)
+
+    def slow_frames(self, source):
+        for frame in wait(self, source):
+            now[0] += 100.0
+            yield frame
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamSession, "ask", slow_ask)
+        patch.setattr(_Playing, "_frames", slow_frames)
+        stage = ModelStage.around(engine, max_new_tokens=2)
+        list(stream_run.run([item], stage, OPTIONS, status=status))
+    assert status.model_seconds == 5.0 * len(item.samples)
+
+
+def test_frames_that_cannot_be_encoded_fail_their_video_alone(engine, clips):
+    one, other = group_by_video(load(clips))[:2]
+    options = StreamOptions(fps=4.0, memory=StreamConfig(max_visual_tokens=8, max_steps=20, window=1))
+    stage = ModelStage.around(engine, max_new_tokens=2)
+    rows = [row for part in stream_run.run([one, other], stage, options) for row in part]
+    assert len(rows) == len(one.samples) + len(other.samples)
+    assert {row["outcome"] for row in rows} == {"failed"}
+    assert all("max_visual_tokens=8" in row["reason"] for row in rows)
 
 
 def test_a_strange_question_fails_alone(engine, clips):
