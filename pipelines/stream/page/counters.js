@@ -1,5 +1,5 @@
 // Plain numbers about the stream and the last answer.
-import { size, took } from "./times.js";
+import { size, toFirstToken, took } from "./times.js";
 
 const list = document.getElementById("counters");
 const STAGES = ["queue", "encode", "prefill", "generate"];
@@ -37,7 +37,6 @@ export function showState(state, skipped) {
 
 /** seconds: of the last answer by stage. */
 export function showSplit(seconds) {
-  const first = STAGES.slice(0, 3).reduce((sum, stage) => sum + (seconds[stage] ?? 0), 0);
   let div = list.querySelector(".split");
   if (!div) {
     div = document.createElement("div");
@@ -45,7 +44,7 @@ export function showSplit(seconds) {
     list.append(div);
   }
   const dt = document.createElement("dt");
-  dt.textContent = `last answer: first token after ${took(first)}`;
+  dt.textContent = `last answer: first token after ${took(toFirstToken(seconds))}`;
   const bars = document.createElement("div");
   bars.className = "bars";
   const words = document.createElement("dd");

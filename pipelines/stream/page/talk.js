@@ -1,6 +1,6 @@
 // Questions and answers, the newest first, each with the seconds that it rests on.
 import { setCited } from "./timeline.js";
-import { clock, span, took } from "./times.js";
+import { clock, span, toFirstToken, took } from "./times.js";
 
 const list = document.getElementById("answers");
 const nothing = document.getElementById("nothing");
@@ -43,8 +43,7 @@ export class Talk {
     this.cites(item, message.cited);
     const tokens = message.tokens;
     const facts = `at ${clock(message.asked_at)}  ·  ${tokens.resident} of ${tokens.dense} tokens held, ${tokens.llm} on average in the LLM  ·  `;
-    const first = ["queue", "encode", "prefill"].reduce((sum, stage) => sum + (message.seconds[stage] ?? 0), 0);
-    item.append(make("p", "facts", `${facts}first token ${took(first)}`));
+    item.append(make("p", "facts", `${facts}first token ${took(toFirstToken(message.seconds))}`));
   }
 
   failed(id, sentence) {

@@ -25,6 +25,13 @@ export function size(bytes) {
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ${steps[step]}`;
 }
 
+const BEFORE = ["queue", "encode", "prefill"]; // the stages up to the first token
+
+/** Seconds of an answer by stage -> to its first token. */
+export function toFirstToken(seconds) {
+  return BEFORE.reduce((sum, stage) => sum + (seconds[stage] ?? 0), 0);
+}
+
 export function took(seconds) {
   return seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`;
 }
