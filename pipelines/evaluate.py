@@ -212,7 +212,7 @@ def _tell_missing(task: Task) -> None:
     """Before the model is loaded: a wrong folder shows at once, not after the run."""
     if task.standing:
         print(
-            f"{task.standing} standing questions are left out: a live session answers those", file=sys.stderr
+            f"{task.standing} standing questions are left out: --executor stream asks those", file=sys.stderr
         )
     missing = task.missing()
     if missing:

@@ -11,10 +11,8 @@ from pipelines.run.rows import failed_rows
 from pipelines.run.stages import Failure, group_by_video
 from videoprune.eval.benchmarks.base import Benchmark
 from videoprune.eval.benchmarks.folder import read_json, read_json_lines
-from videoprune.eval.benchmarks.stream_times import answer_time
+from videoprune.eval.benchmarks.stream_times import NO_PREDICTION, answer_time
 from videoprune.types import UNUSABLE, Sample
-
-_NONE = "no prediction"
 
 
 def prediction_rows(
@@ -81,10 +79,12 @@ def _joined(
     joined: list[Row] = []
     other_truth = 0
     for item in group_by_video(samples):
-        for sample, failed in zip(item.samples, failed_rows(item, Failure(_NONE, _NONE)), strict=True):
+        for sample, failed in zip(
+            item.samples, failed_rows(item, Failure(NO_PREDICTION, NO_PREDICTION)), strict=True
+        ):
             row, blank = rows.get(sample.question_id), dict(failed)
             if row is None:
-                joined.append(blank | {"reason": sample.meta.get(UNUSABLE, _NONE)})
+                joined.append(blank | {"reason": sample.meta.get(UNUSABLE, NO_PREDICTION)})
                 continue
             other_truth += row.get("answer", sample.answer) != sample.answer
             done = {"outcome": "complete", "reason": ""} | row

@@ -1,5 +1,5 @@
 """Runs questions that say when they are asked, each against what a stream's memory holds at that second: every video is
-played once, from its beginning, as fast as it is encoded."""
+played once, from its beginning, as fast as it is encoded. Standing ones are asked every second until they fire."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
@@ -19,7 +19,9 @@ from pipelines.run.model_stage import ModelStage
 from pipelines.run.rows import answered_row, failed_rows, shares
 from pipelines.run.stages import ClipItem, Failure
 from pipelines.run.status import ActorStatus
+from pipelines.run.stream_standing import EVERY, POLL_TOKENS, Waiting, polls, split
 from videoprune.engine import Engine
+from videoprune.eval.benchmarks.stream_times import ANSWERED_AT
 from videoprune.result_row import ResultRow
 from videoprune.stream import StreamAnswer, StreamConfig, StreamSession
 from videoprune.types import UNUSABLE, Answer, Outcome, Sample, VideoFrames
@@ -27,6 +29,7 @@ from videoprune.video import VideoError
 from videoprune.video.live import FetchedFrames, LiveFrame, open_live
 
 AT_ONCE = 16  # frames that are encoded in one call
+POLLS = "polls"  # key of a standing question's `meta`: how often it was asked
 _WAIT = 60.0  # seconds for a frame of a file
 
 
@@ -67,24 +70,28 @@ class _Playing:
         self.buffer: list[LiveFrame] = []
         self.seconds = {"decode": 0.0, "encode": 0.0}  # that no row has borne yet
         self.asked_then: Counter[float | None] = Counter()  # questions without a row by their second
+        self.waiting: list[Waiting] = []
 
     def rows(self, samples: Sequence[Sample]) -> Iterator[list[ResultRow]]:
-        """A row of each question, in the order in which they are asked."""
-        left = sorted(samples, key=lambda s: math.inf if s.until is None else s.until)
+        """A row of each question, in the order in which they are answered."""
+        left, self.waiting = split(sorted(samples, key=lambda s: math.inf if s.until is None else s.until))
+        if unusable := samples[0].meta.get(UNUSABLE, ""):
+            yield self._failed_rest(left, Failure.of_video(unusable))
+            return
         self.asked_then = Counter(s.until for s in left)
-        if unusable := left[0].meta.get(UNUSABLE, ""):
-            yield _failed(left, Failure.of_video(unusable))
-            return
         try:
-            source = open_live(left[0].video, fps=self.options.fps, size=self.engine.frame_size, paced=False)
+            source = open_live(
+                samples[0].video, fps=self.options.fps, size=self.engine.frame_size, paced=False
+            )
         except (VideoError, ValueError) as error:
-            yield _failed(left, Failure.of(error))
+            yield self._failed_rest(left, Failure.of(error))
             return
+        seconds = None
         try:
             for frame in self._frames(source):
-                while left and left[0].until is not None and frame.seconds >= left[0].until:
-                    yield [self._row(left.pop(0))]
-                if not left:
+                seconds = frame.seconds
+                yield from self._before(seconds, left)
+                if not left and not self.waiting:
                     return
                 self.buffer.append(frame)
                 if len(self.buffer) == AT_ONCE:
@@ -92,16 +99,34 @@ class _Playing:
             reason = source.stats().reason
         except Exception as error:  # frames that cannot be encoded: this video's failure alone
             raise_if_lost(error)
-            yield _failed(left, Failure.of(error))
+            yield self._failed_rest(left, Failure.of(error))
             return
         finally:
             source.close()
-        if self.session.stats().last is None and not self.buffer:
-            yield _failed(left, Failure.of_video(f"empty: {reason or 'no frame'}"))
+        if seconds is None:
+            yield self._failed_rest(left, Failure.of_video(f"empty: {reason or 'no frame'}"))
             return
         ended = Outcome("truncated", reason) if reason else Outcome("complete")
         for sample in left:
             yield [self._row(sample, ended)]
+        yield from self._before(seconds + EVERY, [])  # the last frame is seen for as long
+        for one in self.waiting:
+            yield [self._standing_row(one, "", ended)]
+
+    def _before(self, seconds: float, left: list[Sample]) -> Iterator[list[ResultRow]]:
+        """Rows of what is asked before the frame of that second is seen."""
+        for at, one in polls(self.waiting, seconds):
+            if (row := self._poll(one, at)) is not None:
+                self.waiting.remove(one)
+                yield [row]
+        for one in [w for w in self.waiting if w.over]:
+            self.waiting.remove(one)
+            yield [self._standing_row(one, "", Outcome("complete"))]
+        while left and left[0].until is not None and seconds >= left[0].until:
+            yield [self._row(left.pop(0))]
+
+    def _failed_rest(self, left: Sequence[Sample], failure: Failure) -> list[ResultRow]:
+        return _failed([*left, *(w.sample for w in self.waiting)], failure)
 
     def _frames(self, source: FetchedFrames) -> Iterator[LiveFrame]:
         while True:
@@ -131,9 +156,7 @@ class _Playing:
     def _row(self, sample: Sample, outcome: Outcome | None = None) -> ResultRow:
         """Questions of one second share what was decoded and encoded since the last, each as much as the others."""
         try:
-            self._encode()
-            with self._working():
-                answer = self.session.ask(sample, max_new_tokens=self.max_new_tokens)
+            answer = self._asked(sample, self.max_new_tokens)
         except Exception as error:
             raise_if_lost(error)
             return _failed([sample], Failure.of(error))[0]
@@ -141,6 +164,39 @@ class _Playing:
         self.asked_then[sample.until] -= 1
         self.seconds = {stage: value - shared[stage] for stage, value in self.seconds.items()}
         return _answered(sample, answer, shared, outcome or Outcome("complete"))
+
+    def _asked(self, sample: Sample, tokens: int, since: float | None = None) -> StreamAnswer:
+        self._encode()
+        with self._working():
+            return self.session.ask(sample, since=since, max_new_tokens=tokens)
+
+    def _poll(self, one: Waiting, at: float) -> ResultRow | None:
+        """Its row, if now is the time, or if it fails."""
+        try:
+            self._encode()
+            last = self.session.stats().last
+            if last is None or last < one.since:
+                return None
+            if not one.polled(self._asked(one.poll, POLL_TOKENS, one.since)):
+                return None
+            if not one.poll.options:
+                one.take(self._asked(one.sample, self.max_new_tokens, one.since))
+        except Exception as error:
+            raise_if_lost(error)
+            return _failed([one.sample], Failure.of(error))[0]
+        return self._standing_row(one, f"{at:g}", Outcome("complete"))
+
+    def _standing_row(self, one: Waiting, answered_at: str, outcome: Outcome) -> ResultRow:
+        """answered_at: "" where it never fired. It bears what was spent since the last row, and all of its polls."""
+        if one.heard is None:
+            never = f"unasked: the video ends before {one.first:g} s, when it is asked first"
+            return _failed([one.sample], Failure.of_video(never))[0]
+        answer = one.heard if answered_at else replace(one.heard, text="", choice="")
+        shared, self.seconds = self.seconds, dict.fromkeys(self.seconds, 0.0)
+        row = _answered(one.sample, answer, shared, outcome)
+        row["seconds"] |= shares(one.seconds, 1)
+        row["meta"] |= {ANSWERED_AT: answered_at, POLLS: str(one.polls)}
+        return row
 
 
 def _answered(sample: Sample, answer: StreamAnswer, shared: dict[str, float], outcome: Outcome) -> ResultRow:

@@ -49,8 +49,7 @@ class Task:
     mark: puts prediction and correct into a row. finish: rows and the folder of a run -> what goes into
     summary.json beside the common figures; writes the official form of the predictions. each: by metric, what each row
     counts; compared: the metric that runs are compared by. score: what the benchmark says of rows. stored: by address,
-    what a listing says of remote videos. standing: how many questions are left out because they wait for something:
-    only a session answers those.
+    what a listing says of remote videos. standing: how many questions are left out because they wait for something.
     """
 
     title: str
@@ -100,10 +99,11 @@ def open_task(args: argparse.Namespace, videos: VideoFolder | None = None) -> Ta
     recipe = _recipe(found.recipes[args.protocol], args)
     folder = _folder(found, args)
     loaded = found.load(folder, split=split, protocol=args.protocol, subtitles=args.subtitles, videos=videos)
-    samples = [s for s in loaded if not is_standing(s)]
+    streams = getattr(args, "executor", "local") == STREAM
+    samples = [s for s in loaded if streams or not is_standing(s)]
     if not samples:
         raise ValueError(
-            f"split={split!r}; all its questions are standing ones, which only a live session answers"
+            f"split={split!r}; all its questions are standing ones, which only --executor {STREAM} asks"
         )
     facts = {
         "name": found.name,

@@ -3,6 +3,9 @@
 A standing question ("tell me when ...") is asked once, at `ASKED_AT`, and answered whenever what it waits for comes:
 at `DUE`, "" for never. Such a Sample's `until` is when nobody waits any more. A row says in `ANSWERED_AT` when the
 answer came, "" for not at all. All are keys of `meta`, their values seconds as text.
+
+Models that do not speak up by themselves are asked every second: `POLL`, about what was shown from `POLL_SINCE` on.
+`POLL_OPTIONS`, a line each, the last of which means "not yet"; without them a reply with "yes" in it is the signal.
 """
 
 from __future__ import annotations
@@ -14,6 +17,9 @@ from videoprune.eval.benchmarks.scores import Row
 from videoprune.types import Sample
 
 ASKED_AT, DUE, ANSWERED_AT = "asked_at", "due", "answered_at"
+POLL, POLL_SINCE, POLL_OPTIONS = "poll", "poll_since", "poll_options"
+POLLED = 4  # seconds after the due time at which StreamingBench's script stops asking
+NO_PREDICTION = "no prediction"  # kind and reason of a row that nobody answered
 
 
 def seconds_of(text: str) -> int:
@@ -63,8 +69,10 @@ def answer_time(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def without_unasked(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The rows but those of standing questions that failed, since nobody asked them, and how many these are."""
-    left = [row for row in rows if not (is_standing(row) and row.get("outcome") == "failed")]
+    """The rows but those of standing questions that nobody asked, and how many these are."""
+    left = [
+        row for row in rows if not (is_standing(row) and NO_PREDICTION in (row.get("kind"), row["reason"]))
+    ]
     return left, len(rows) - len(left)
 
 

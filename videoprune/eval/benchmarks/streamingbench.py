@@ -21,6 +21,7 @@ from videoprune.eval.benchmarks.scores import (
 from videoprune.eval.benchmarks.stream_times import (
     ANSWERED_AT,
     DUE,
+    POLLED,
     answer_time,
     in_time,
     is_standing,
@@ -31,7 +32,6 @@ from videoprune.eval.benchmarks.stream_times import (
 )
 from videoprune.eval.benchmarks.streamingbench_rows import (
     PARTS,
-    POLLED,
     context_after,
     flat_rows,
     published_rows,

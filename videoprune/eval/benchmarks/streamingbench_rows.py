@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from videoprune.eval.benchmarks.folder import lines_of, read_csv, read_json, text_of
-from videoprune.eval.benchmarks.stream_times import ASKED_AT, DUE, seconds_of
+from videoprune.eval.benchmarks.stream_times import ASKED_AT, DUE, POLL, POLL_SINCE, POLLED, seconds_of
 from videoprune.prompts import LETTERS, option_texts
 from videoprune.types import Sample
 
@@ -20,7 +20,7 @@ SOUND = (
     "Source Discrimination",
     "Multimodal Alignment",
 )  # task types that need it
-POLLED = 4  # seconds after the due time at which the script stops asking
+_BACK = 80  # seconds before a standing question that its polls show
 _SCENES = ("1-25", "26-50")  # the parts of the zip of Scene Understanding, which its files are called after
 _BEFORE = (
     "You are an advanced video question-answering AI assistant. You have been provided with {} and a multiple-choice "
@@ -137,7 +137,7 @@ def row_sample(number: int, row: dict[str, Any], split: str, context: str) -> Sa
     if split == "proactive":
         due, output = seconds_of(text_of(row, "ground_truth_time_stamp")), text_of(row, "ground_truth_output")
         poll = f'{question} Is it the right time to output "{output}"? You can only answer yes or no.'
-        meta |= {DUE: str(due), "poll": _PROACTIVE.format(poll)}
+        meta |= {DUE: str(due), POLL: _PROACTIVE.format(poll), POLL_SINCE: str(max(0, asked_at - _BACK))}
         text = _PROACTIVE.format(question)
         return Sample(question_id, "", question, (), output, meta, text, until=float(due + POLLED))
     options = shown_options(row)

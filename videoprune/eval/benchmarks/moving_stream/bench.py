@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from videoprune.eval.benchmarks.base import Benchmark, Recipe, bad_predictions, clear_letter, said
-from videoprune.eval.benchmarks.folder import VideoFinder, find_file, read_json_lines, samples_of, text_of
+from videoprune.eval.benchmarks.folder import (
+    VideoFinder,
+    find_file,
+    lines_of,
+    read_json_lines,
+    samples_of,
+    text_of,
+)
+from videoprune.eval.benchmarks.moving_shapes.hard_questions import NOT_SHOWN, QUARTERS
 from videoprune.eval.benchmarks.moving_stream.questions import ASKED, TITLES
 from videoprune.eval.benchmarks.scores import Counts, Row, Scores, answer_notes, figures, questions_of
 from videoprune.eval.benchmarks.stream_times import (
     ANSWERED_AT,
     ASKED_AT,
     DUE,
+    POLL,
+    POLL_OPTIONS,
+    POLL_SINCE,
+    POLLED,
     answer_time,
     in_time,
     is_standing,
@@ -51,7 +63,7 @@ class MovingStream(Benchmark):
 
     def mark(self, row: Row, protocol: str) -> tuple[str, bool]:
         if is_standing(row):
-            return str(row["meta"].get(ANSWERED_AT, "")), _alert_right(row)
+            return str(row["meta"].get(ANSWERED_AT, "")), in_time(row)
         letter = clear_letter(row)
         return letter, bool(letter) and letter == row["answer"]
 
@@ -115,9 +127,11 @@ def _sample(row: dict[str, Any], finder: VideoFinder) -> Sample:
     meta |= {UNUSABLE: lost} if lost else {}
     asked = text_of(row, "question_id"), video, text_of(row, "question")
     if kind == "alert":
-        due = text_of(row, "ground_truth_time_stamp", empty=True)
-        meta[DUE] = str(seconds_of(due)) if due else ""
-        return Sample(*asked, answer=text_of(row, "ground_truth_output"), meta=meta)
+        due, name = text_of(row, "ground_truth_time_stamp", empty=True), text_of(row, "ground_truth_output")
+        meta |= {DUE: str(seconds_of(due)) if due else "", POLL: f"Where is the {name}?"}
+        meta |= {POLL_OPTIONS: lines_of([*QUARTERS, NOT_SHOWN]), POLL_SINCE: str(asked_at)}
+        until = float(seconds_of(due) + POLLED) if due else None
+        return Sample(*asked, answer=name, meta=meta, until=until)
     options = row.get("options")
     if not isinstance(options, list) or len(options) != 4 or not all(isinstance(o, str) for o in options):
         raise ValueError(f"options={options!r}; allowed: a list of four texts")
@@ -126,12 +140,6 @@ def _sample(row: dict[str, Any], finder: VideoFinder) -> Sample:
         raise ValueError(f"answer={answer!r}; allowed: A, B, C, D")
     meta["options"] = "\n".join(options)
     return Sample(*asked, option_texts(options), answer, meta, until=float(asked_at))
-
-
-def _alert_right(row: Row) -> bool:
-    """In time; and what was said, where something had to be, names the object."""
-    due = row.get("meta", {}).get(DUE)
-    return in_time(row) and (not due or str(row["answer"]) in said(row).lower())
 
 
 def _groups(row: Row) -> list[str]:
