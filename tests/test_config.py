@@ -83,7 +83,7 @@ def test_replace_changes_one_field_and_checks_it() -> None:
         config.replace(**{"seed.x": 1})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.floats(0.01, 1), st.floats(0, 500), st.integers(1, 64))
 def test_the_digest_names_the_settings(keep: float, lambda_: float, heads: int) -> None:
     config = PruneConfig(EncoderPrune(keep=keep), llm=LLMPrune(lambda_=lambda_, top_heads=heads))

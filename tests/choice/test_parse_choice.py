@@ -86,7 +86,7 @@ def test_wrong_arguments() -> None:
         parse_choice("A", 4, ("a", "b"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(2, 26).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))),
     st.sampled_from(["{}", " {}\n", "({})", "{}.", "**{}**", "Answer: {}", "The answer is {}."]),

@@ -58,7 +58,7 @@ TURNS: list[Callable[[str], str]] = [
 WORDS = st.from_regex(r"[a-zA-Z][a-z]{1,8}", fullmatch=True).filter(lambda w: plain(w) not in OPTIONS)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.integers(0, 5),
     st.sampled_from(CLEAN),
@@ -76,7 +76,7 @@ def test_wrappers_change_nothing(
     assert parse_choice(turn(text), 6, OPTIONS) == letter
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.tuples(WORDS, st.sampled_from([" ", ", ", ". ", "\n", ": ", " (", ") "])), max_size=30))
 def test_no_letter_and_no_option_give_no_choice(words: list[tuple[str, str]]) -> None:
     text = "".join(word + separator for word, separator in words)
@@ -85,13 +85,13 @@ def test_no_letter_and_no_option_give_no_choice(words: list[tuple[str, str]]) ->
         assert parse_choice(text, 6, OPTIONS) == ""
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=60), st.integers(2, 26))
 def test_any_text_gives_a_letter_in_range_or_none(text: str, count: int) -> None:
     assert parse_choice(text, count) in ["", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count]]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.permutations("ABCD"),
     st.sampled_from(["{} or {}", "{} and {}", "({}) or ({})", "Both {} and {}", "{}/{}", "{}, {}"]),

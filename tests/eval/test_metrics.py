@@ -117,7 +117,7 @@ def loop_means(values: list[float], clusters: list[str], draws: int, seed: int) 
     return means
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 1.0, -1.0]), st.sampled_from("abcde")), min_size=1, max_size=25),
     st.integers(0, 5),

@@ -17,7 +17,7 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     heads=st.integers(1, 6),
     keys=st.integers(1, 8),
@@ -74,7 +74,7 @@ def test_adaptive_counts_refuses() -> None:
         adaptive_counts(attention, mask[:, :3], 1.0, top_heads=1)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.integers(1, 40), st.data())
 def test_ratios_reach_the_average(num_layers: int, data: st.DataObject) -> None:
     layers = sorted(data.draw(st.lists(st.integers(0, num_layers - 1), min_size=1, max_size=4)))
@@ -109,7 +109,7 @@ def test_ratios_known_and_refused() -> None:
             geometric_ratios(0.9, layers, 8)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(0, 1), st.floats(0.2, 3))
 def test_solve_lambda_on_a_smooth_measure(share: float, power: float) -> None:
     def measure(value: float) -> float:

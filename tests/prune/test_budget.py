@@ -19,7 +19,7 @@ def waterline_oracle(total: int, weights: list[float], low: list[int], high: lis
     return shares
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(1, 1000), st.integers(0, 40)), min_size=1, max_size=7),
     st.integers(0, 4),
@@ -97,7 +97,7 @@ def test_encoder_budget_refuses() -> None:
         encoder_budget(4, [3, 3], rule="rank", ranks=[1.0])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 6))
 def test_meteor_counts_fall_in_equal_ratios(dense: int, final: int, cuts: int) -> None:
     final = min(final, dense)

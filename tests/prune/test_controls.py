@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from videoprune.prune.controls import evenly_spaced, random_plan, uniform_grid_plan, uniform_plan
 from videoprune.types import KeepPlan
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=80)
 
 
 def check(plan: KeepPlan, batch: int, tokens: int, keep: int) -> None:

@@ -56,7 +56,7 @@ def check_lowest(values: list[float], members: list[int], row: list[int], count:
     assert kept == pytest.approx(sorted(values)[:count], abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     tokens=st.integers(1, 12),
     encoders=st.integers(1, 3),

@@ -25,7 +25,7 @@ from videoprune.prune.merge import (
 )
 from videoprune.types import KeepPlan
 
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=40)
 
 
 def make_plan(batch: int, tokens: int, kept: int, *, drop: bool, seed: int) -> KeepPlan:

@@ -32,7 +32,7 @@ def smallest_oracle(tokens: int, merges: int) -> int:
     return tokens
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(1, 30), st.integers(1, 800), st.integers(1, 800), st.integers(0, 5), st.data())
 def test_total_cap_and_places(
     blocks: int, tokens: int, final: int, protected: int, data: st.DataObject
@@ -112,7 +112,7 @@ def test_increasing_and_decreasing_follow_their_formula() -> None:
         assert shares == sorted(shares, reverse=schedule == "decreasing")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 12), st.integers(1, 300), st.integers(1, 300))
 def test_constant_is_one_r_under_the_cap_and_one_less_in_the_last_blocks(
     blocks: int, tokens: int, final: int

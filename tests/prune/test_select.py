@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from videoprune.prune.select import top_k_mask, top_k_per_group, top_k_plan, top_mask
 
-FEW = settings(max_examples=80, deadline=None)
+FEW = settings(max_examples=80)
 # Few distinct values, so that ties are common.
 rows_of_scores = st.integers(1, 9).flatmap(
     lambda n: st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=1, max_size=3)

@@ -71,7 +71,7 @@ def test_low_precision_is_computed_in_float32() -> None:
     torch.testing.assert_close(cosine_to_mean(x), cosine_to_mean(x.double()).float())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     tokens=st.integers(1, 10),
     encoders=st.integers(1, 3),

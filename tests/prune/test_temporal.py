@@ -44,7 +44,7 @@ def slow_temporal(x, remove):
     return root
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 5), st.integers(1, 6), st.data())
 def test_temporal_plan_equals_a_slow_one(frames, tokens, data):
     seed = data.draw(st.integers(0, 99))
@@ -69,7 +69,7 @@ def test_a_still_video_becomes_its_first_frame():
     assert torch.allclose(apply_plan(x.flatten(0, 1)[None], plan)[0], one[0], atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=12), st.integers(1, 9), st.data())
 def test_frame_counts_are_exact_and_in_bounds(weights, capacity, data):
     frames = len(weights)
@@ -88,7 +88,7 @@ def test_frame_counts_follow_novelty():
     assert frame_counts([0.0, 0.0], 6, 5) == (3, 3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.integers(1, 6), st.integers(1, 5), st.floats(-0.9, 1), st.data())
 def test_only_still_tokens_merge_over_time_and_the_stillest_first(frames, units, levels, least, data):
     g = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))

@@ -26,7 +26,7 @@ def config(**changes: float) -> StreamConfig:
     return StreamConfig(**{"max_visual_tokens": 40, "max_steps": 8, "window": 3, "sinks": 1, **changes})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     counts=st.lists(st.integers(0, 8), min_size=1, max_size=40),
     tokens=st.integers(16, 64),

@@ -31,7 +31,7 @@ def _options(policy: str) -> dict[str, Any]:
     st.integers(1, 6000),
     st.none() | st.integers(1, 3000),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_cut_stream_is_sampled_as_if_the_rest_were_not_there(
     gaps: list[int], start: int, policy: Policy, count: int, until: int, window: int | None
 ) -> None:
@@ -55,7 +55,7 @@ def test_a_cut_stream_is_sampled_as_if_the_rest_were_not_there(
 
 
 @given(gaps, st.integers(1, 9), st.sampled_from([0.5, 1.0, 4.0]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_last_takes_the_newest_frame_and_those_before_it_at_a_rate(
     gaps: list[int], count: int, fps: float
 ) -> None:

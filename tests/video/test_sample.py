@@ -33,7 +33,7 @@ def _thinned(row: list[int], count: int) -> list[int]:
 
 
 @given(gaps, st.integers(-500, 500), st.integers(1, 20))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_uniform_takes_the_middles_of_equal_spans(gaps: list[int], start: int, count: int) -> None:
     pts = _clock(gaps, start)
     end = pts[-1] + gaps[-1] / 100
@@ -59,7 +59,7 @@ def test_uniform_fills_up_where_one_frame_stays_for_long() -> None:
 
 
 @given(gaps, st.integers(-500, 500), st.sampled_from([0.1, 0.5, 1.0, 2.0, 7.5, 30.0]), st.integers(1, 30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_fps_takes_a_frame_at_every_tick(gaps: list[int], start: int, fps: float, count: int) -> None:
     pts = _clock(gaps, start)
     end = pts[-1] + gaps[-1] / 100
@@ -79,7 +79,7 @@ def test_fps_is_small_for_a_stream_that_spans_years() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_keyframes_are_thinned_evenly(keys: list[bool], count: int) -> None:
     row = [i for i, key in enumerate(keys) if key] or [0]
     got = frame_indices(np.arange(len(keys)), keys, Sampling("keyframe", count))
@@ -87,7 +87,7 @@ def test_keyframes_are_thinned_evenly(keys: list[bool], count: int) -> None:
 
 
 @given(gaps, st.lists(st.integers(-700, 20_000), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_timestamps_take_the_frame_on_screen(gaps: list[int], times: list[int]) -> None:
     pts = _clock(gaps, 300)
     got = frame_indices(

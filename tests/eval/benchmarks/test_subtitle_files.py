@@ -146,7 +146,7 @@ def test_tags_go_and_other_signs_stay() -> None:
     assert at_times([Line(0, 10, text)], [5]) == "one two 5 < 6 > 4 <3 {x}"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     texts=st.lists(
         st.text(st.characters(categories=("L", "P", "Zs"), exclude_characters="<>{}\\"), max_size=20).map(

@@ -19,7 +19,7 @@ from videoprune.prune.registry import OVER_CLIP, over_clip
 from videoprune.prune.rivals.tokens import plan_of_kept
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     step=st.integers(2, 40),
     bias=st.floats(0.5, 1.6),

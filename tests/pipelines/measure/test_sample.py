@@ -25,7 +25,7 @@ def asked(counts: dict[str, int], questions: int = 3) -> list[Sample]:
     ]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     counts=st.fixed_dictionaries({d: st.integers(1, 12) for d in DURATIONS}),
     limit=st.integers(1, 60),

@@ -26,7 +26,7 @@ def test_rows_come_back_and_the_last_of_a_question_counts(tmp_path: Path) -> Non
     assert read_rows(path) == {"0": {**ROWS[0], "n": 9}, "1": ROWS[1]}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_a_file_cut_anywhere_keeps_its_whole_lines(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

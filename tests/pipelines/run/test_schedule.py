@@ -106,7 +106,7 @@ class World:
             self.add_model()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     works=st.integers(0, 30),
     models=st.integers(1, 4),

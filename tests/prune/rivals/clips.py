@@ -14,7 +14,7 @@ from videoprune.prune.merge import apply_plan
 from videoprune.prune.rivals.tokens import ClipTokens
 from videoprune.types import KeepPlan
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60)
 Vector = Sequence[float]
 
 
