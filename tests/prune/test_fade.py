@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from videoprune.prune import fade
@@ -16,7 +16,6 @@ def tokens(seed: int, count: int, width: int = 6) -> torch.Tensor:
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-@settings()
 @given(seed=st.integers(0, 99), count=st.integers(1, 24), data=st.data())
 def test_each_goes_to_the_survivor_most_like_it(seed, count, data):
     keep = data.draw(st.integers(1, count))

@@ -63,7 +63,7 @@ def test_a_store_that_says_nothing_is_asked_each_time(web: Web, tmp_path: Path) 
             assert Path(path).read_bytes() == body
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 7), st.sampled_from([10, 25, 60])), max_size=25))
 def test_what_was_used_longest_ago_goes_first(
     tmp_path_factory: pytest.TempPathFactory, uses: list[tuple[int, int]]
