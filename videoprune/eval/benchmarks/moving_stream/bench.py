@@ -129,7 +129,7 @@ def _sample(row: dict[str, Any], finder: VideoFinder) -> Sample:
     if kind == "alert":
         due, name = text_of(row, "ground_truth_time_stamp", empty=True), text_of(row, "ground_truth_output")
         meta |= {DUE: str(seconds_of(due)) if due else "", POLL: f"Where is the {name}?"}
-        meta |= {POLL_OPTIONS: lines_of([*QUARTERS, NOT_SHOWN]), POLL_SINCE: str(asked_at)}
+        meta |= {POLL_OPTIONS: lines_of([*QUARTERS, NOT_SHOWN]), POLL_SINCE: "0"}
         until = float(seconds_of(due) + POLLED) if due else None
         return Sample(*asked, answer=name, meta=meta, until=until)
     options = row.get("options")

@@ -181,19 +181,14 @@ def _not_yet(m: Moment, rng: np.random.Generator) -> Asked | None:
 
 
 def _alert(m: Moment, rng: np.random.Generator) -> Asked | None:
-    """Something that is not there and comes later; one in four does not."""
-    recent = m.shown_since(m.t - _EARLIER)
-    next_of = {v.name: v for v in reversed(m.stream.visits) if v.start >= m.t and v.name not in recent}
-    names = (
-        sorted(n for n, v in next_of.items() if v.start >= m.t + SETTLED)
-        if rng.random() >= _ABSENT_SHARE
-        else sorted(m.stream.absent)
-    )
-    if not names:
-        return None
+    """Something that was not shown so far and comes later; one in four, and where nothing new does, never comes."""
+    first = {v.name: v for v in reversed(m.stream.visits)}
+    names = sorted(n for n in m.coming if first[n].start >= m.t + SETTLED)
+    if rng.random() < _ABSENT_SHARE or not names:
+        names = sorted(m.stream.absent)
     name = names[int(rng.integers(len(names)))]
     text = f"Tell me when the {name} is shown."
-    came = next_of.get(name)
+    came = first.get(name)
     clues = ((came.start, came.end),) if came else ()
     return Asked(m.t, Question("alert", text, name, ()), clues, came.start if came else None)
 
