@@ -66,11 +66,16 @@ class Engine:
         """
         return self.weights.encode(frames, self.settings, survivors=survivors)
 
-    def prefill(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+    def prefill(
+        self, encoded: Sequence[Encoded], *, grown_from: tuple[Encoded, int] | None = None
+    ) -> list[Encoded]:
         """The clips with what the LLM makes of them before it sees a question, for clips that are asked again and
         again: questions that come together share it in any case. It holds the keys and values of all layers before the
-        first cut, and serves engines with the same `llm` settings."""
-        return self.weights.prefill(encoded, self.settings)
+        first cut, and serves engines with the same `llm` settings.
+
+        grown_from: a clip that was prefilled, and how many of its dense tokens the one clip of `encoded` begins with.
+        """
+        return self.weights.prefill(encoded, self.settings, grown_from=grown_from)
 
     def answer(
         self,

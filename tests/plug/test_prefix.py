@@ -5,6 +5,7 @@ Shapes: B rows.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -74,6 +75,37 @@ def test_shared_as_whole(kind, name, attention):
     for one, other in zip(found, expected, strict=True):
         assert one.as_dict() == other.as_dict()
         assert one.places == other.places
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_grown_as_whole(kind, name):
+    """A beginning of which two thirds are known already: the same as the one that is computed at once."""
+    model = stock_model(kind)
+    apply(model, CONFIGS[name])
+    installed = installed_on(model)
+    batch = inputs(kind, clips(kind, 1, 3), [QUESTIONS[0]])
+    text, rest = ({k: v for k, v in batch.items() if (k in TEXT) == flag} for flag in (True, False))
+    begin = beginnings(text, installed.family.placeholders)
+    whole = prefix_of(model, begin, rest)
+    known = whole.until(begin["input_ids"].shape[1] * 2 // 3)
+    assert 0 < known.length < whole.length
+    seen: list[int] = []
+    watch = installed.door.layers[0].register_forward_hook(lambda m, args, out: seen.append(args[0].shape[1]))
+    call = Pass(installed, installed.default, prefix=known)
+    with watch, torch.no_grad():
+        grown = installed.door.begin(call, model.model, **begin, **rest)
+    assert seen == [whole.length - known.length]
+    assert whole.until(0) is None
+    for field in fields(Prefix):
+        one, other = getattr(grown, field.name), getattr(whole, field.name)
+        assert type(one) is type(other)
+        if _numbers(one):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def _numbers(x: Any) -> bool:
+    return isinstance(x, Tensor) or (isinstance(x, tuple) and isinstance(x[0], Tensor))
 
 
 def test_clips_apart_and_joined_again():

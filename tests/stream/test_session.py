@@ -129,7 +129,7 @@ def test_questions_that_see_the_same_share_it(engines):
     engine = engines["llava-demo"]
     session, begun = watched(engine, frames(engine, 4)), []
     prefill = engine.weights.prefill
-    engine.weights.prefill = lambda *a: begun.append(1) or prefill(*a)  # type: ignore[method-assign]
+    engine.weights.prefill = lambda *a, **more: begun.append(1) or prefill(*a, **more)  # type: ignore[method-assign]
     try:
         texts = [session.ask(QUESTION).text, session.ask(QUESTION).text]
         assert len(begun) == 1
@@ -232,3 +232,41 @@ def test_mistakes_are_named(engines):
     session.add(frames(engines["llava-demo"], 1)[0], 1.0)
     with pytest.raises(ValueError, match=r"seconds=1.0; allowed: later than the frame before, 1.0"):
         session.add(frames(engines["llava-demo"], 1)[0], 1.0)
+
+
+@pytest.mark.parametrize("prune", ["none", "balanced"])
+@pytest.mark.parametrize("name", ["llava-demo", "qwen-demo"])
+def test_only_what_is_new_is_computed(engines, name, prune):
+    engine, computed = engines[name].with_prune(prune), list[int]()
+    pixels = frames(engine, 10)
+    session = watched(engine, pixels[:6])
+    first_layer = engine.weights.hooks.door.layers[0]
+    with first_layer.register_forward_hook(lambda m, args, out: computed.append(args[0].shape[1])):
+        session.ask(QUESTION, max_new_tokens=1)
+        before = computed[:]
+        for i in range(6, 10):
+            session.add(pixels[i], float(i))
+        grown = session.ask(QUESTION, max_new_tokens=1)
+        after = computed[len(before) :]
+    whole = watched(engine, pixels).ask(QUESTION, max_new_tokens=1)
+    assert grown.text == whole.text
+    assert grown.tokens == whole.tokens
+    # A beginning, then the question: the question's tokens are as many as before, the beginning's a part.
+    assert len(before) == len(after) == 2
+    assert before[1] == after[1]
+    assert after[0] < before[0]
+    assert grown.trace.llm_layers == whole.trace.llm_layers
+
+
+def test_what_fades_is_computed_anew(engines):
+    engine = engines["llava-demo"]
+    first = watched(engine, frames(engine, 2)).stats()
+    config = StreamConfig(max_visual_tokens=6 * first.tokens, max_steps=12, window=2, sinks=1, still=0.0)
+    session, fresh = StreamSession(engine, config), StreamSession(engine, config)
+    for i, one in enumerate(frames(engine, 30)):
+        session.add(one, float(i))
+        fresh.add(one, float(i))
+        said = session.ask(QUESTION)  # with what it knows of the question before
+        if i % 7 == 6:
+            fresh.forget_beginning()
+            assert said.text == fresh.ask(QUESTION).text

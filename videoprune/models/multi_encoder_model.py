@@ -139,7 +139,10 @@ class MultiEncoderModel:
         counts = {name: (most, left) for (name, most), left in zip(dense.items(), names, strict=True)}
         return Encoded(Trace(sum(dense.values()), counts, fused=tokens.num_tokens), tokens)
 
-    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
+    def prefill(
+        self, encoded: Sequence[Encoded], settings: Settings, *, grown_from: tuple[Encoded, int] | None = None
+    ) -> list[Encoded]:
+        """All of it is computed: the projectors say when a frame is within its clip, so none stays the same."""
         return prefilled(encoded, self._prefix(encoded, settings))
 
     def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix:

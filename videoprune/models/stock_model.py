@@ -20,7 +20,7 @@ from videoprune.models.inputs import Clip, PlainInputs, beginnings, groups_of, j
 from videoprune.models.loading import RANDOM, clip_shape, place_of
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
-from videoprune.models.shared_prefix import prefilled, prefix_of_rows
+from videoprune.models.shared_prefix import known_beginning, prefilled, prefix_of_rows
 from videoprune.models.survivors import EncoderRecord, record_of, stock_survivors
 from videoprune.models.time_steps import clip_of_steps, time_steps
 from videoprune.models.watching import Watch, watched
@@ -173,11 +173,27 @@ class StockVideoModel:
         return Encoded(Trace(dense + newline, {"vision": (dense, arrived)}, arrived + newline), made)
 
     @torch.no_grad()
-    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
-        return prefilled(encoded, self._prefix(encoded, settings))
+    def prefill(
+        self, encoded: Sequence[Encoded], settings: Settings, *, grown_from: tuple[Encoded, int] | None = None
+    ) -> list[Encoded]:
+        known = None
+        if grown_from is not None:
+            (clip,) = encoded
+            known = known_beginning(
+                self._about(clip), self._about(grown_from[0]), grown_from, settings.config.llm
+            )
+        return prefilled(encoded, self._prefix(encoded, settings, known))
 
-    def _prefix(self, encoded: Sequence[Encoded], settings: Settings) -> Prefix | None:
-        """What the LLM makes of the beginning of prompts about each clip; None where its first layer is cut already."""
+    def _about(self, clip: Encoded) -> tuple[dict[str, Tensor], Tensor]:
+        """A prompt about the clip without a question, and which of its places are visual, both (1, S)."""
+        inputs = self.inputs([clip.features.clip], [""])
+        return inputs, self._visual(inputs["input_ids"])
+
+    def _prefix(
+        self, encoded: Sequence[Encoded], settings: Settings, known: Prefix | None = None
+    ) -> Prefix | None:
+        """What the LLM makes of the beginning of prompts about each clip; None where its first layer is cut already.
+        known: of the one clip's, the first tokens."""
         if not shared_layers(settings.config.llm, len(self.hooks.door.layers)):
             return None
         features: list[Features] = [e.features for e in encoded]
@@ -187,6 +203,7 @@ class StockVideoModel:
             settings,
             marked=sum(f.marked for f in features),
             frames=[n for f in features for n in f.frames],
+            prefix=known,
         )
         return self.hooks.door.begin(
             call,

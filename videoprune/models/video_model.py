@@ -46,8 +46,13 @@ class VideoModel(Protocol):
         """One clip of these time steps, ascending in time. like: a clip with frames of the same size."""
         ...
 
-    def prefill(self, encoded: Sequence[Encoded], settings: Settings) -> list[Encoded]:
-        """The clips with what the LLM makes of them before it sees a question."""
+    def prefill(
+        self, encoded: Sequence[Encoded], settings: Settings, *, grown_from: tuple[Encoded, int] | None = None
+    ) -> list[Encoded]:
+        """The clips with what the LLM makes of them before it sees a question.
+
+        grown_from: for one clip, another that went through here, and how many dense tokens at the front of both are the
+        same: those are not computed again, where the model can tell that all before them is the same too."""
         ...
 
     def answer(

@@ -196,8 +196,10 @@ class LlmDoor:
         """visual, attended, dropped: bool (B, S)."""
         if prefix is None:
             places, kept = _survivors(attended.masked_fill(dropped, False))
-        else:
+        elif now.shared()[1] is None:
             places, kept = _behind(prefix, visual, attended)
+        else:
+            places, kept = _grown(prefix, attended.masked_fill(dropped, False))
         seen = visual.gather(1, places) & kept
         config, in_frame = now.settings.config, None
         if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
@@ -265,8 +267,18 @@ def _behind(prefix: Prefix, visual: Tensor, attended: Tensor) -> tuple[Tensor, T
     return places, torch.cat([prefix.valid, text > last[:, None]], 1)
 
 
+def _grown(prefix: Prefix, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of one beginning, without padding, whose first tokens are known: those, then what is kept behind them.
+    keep: bool (1, S)."""
+    behind = torch.arange(keep.shape[1], device=keep.device) > prefix.places[0, -1]
+    places = torch.cat([prefix.places, (keep & behind).nonzero()[:, 1][None]], 1)
+    return places, torch.ones_like(places, dtype=torch.bool)
+
+
 def _beginning(layers: Prefill, embeds: Tensor, cache: Any) -> Prefix:
-    """What a prefill of beginnings leaves. embeds: (C, P, W), what entered it."""
+    """What a prefill of beginnings leaves. embeds: (C, n, W), what entered it, behind a prefix if it had one."""
+    if (known := layers.prompt.prefix) is not None:
+        embeds = torch.cat([known.embeds, embeds], 1)
     start, held = layers.prompt.start, cache.layers[: layers.shared]
     assert start is not None
     assert layers.rope is not None

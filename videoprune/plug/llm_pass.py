@@ -115,8 +115,8 @@ class Prefill:
         hidden = args[0] if args else kwargs["hidden_states"]
         if index == self.shared:
             hidden = self._at_first_cut(hidden, kwargs["position_embeddings"])
-        if 1 <= index <= len(self.prompt.deepstack) and self.prefix is None:
-            hidden = hidden + self._at_survivors(self.prompt.deepstack[index - 1])
+        if 1 <= index <= len(self.prompt.deepstack):
+            hidden = self._with_deepstack(hidden, self._at_survivors(self.prompt.deepstack[index - 1]))
         if index == 0:
             self._count(hidden)
         if index in self.cuts:
@@ -141,13 +141,19 @@ class Prefill:
     def _at_first_cut(self, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """All tokens are wanted from here on. A beginning ends here."""
         if self.beginning:
-            self.arrived = hidden
+            self.arrived = self._behind_prefix("arrived", hidden)
             raise Reached
         if self.prefix is None:
             return hidden
         hidden = self._behind_prefix("arrived", hidden)
         self.whole_rope, self.prefix, self.stale = self._whole_rope(rope), None, True
         return hidden
+
+    def _with_deepstack(self, hidden: Tensor, level: Tensor) -> Tensor:
+        """hidden: (B, n, W), or of the tokens behind the prefix, which are visual in a beginning alone."""
+        if self.prefix is None:
+            return hidden + level
+        return hidden + level[:, self.prefix.length :] if self.beginning else hidden
 
     def _behind_prefix(self, name: str, hidden: Tensor) -> Tensor:
         """Hidden states of all tokens: those that the prefix holds under `name`, and these of the others."""

@@ -67,6 +67,11 @@ class Prefix:
 
         return self._each(part)
 
+    def until(self, end: int) -> Prefix | None:
+        """Of one clip's, without padding, the tokens before the place `end`; None where there are none."""
+        count = int((self.places[0] < end).sum())
+        return self._each(lambda x, tokens: x.narrow(tokens, 0, count)) if count else None
+
     @staticmethod
     def joined(parts: Sequence[Prefix]) -> Prefix:
         """Those of several clips, made with the same settings."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -50,11 +51,21 @@ class _View:
     asked_at: float
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What the LLM has made of the time steps that the last question saw. key: of its view."""
+
+    key: tuple[int, float | None, float | None]
+    steps: tuple[TimeStep, ...]
+    clip: Encoded
+
+
 class StreamSession:
     """One stream before one engine. Thread-safe: frames come in one thread, questions in any number.
 
     Each frame is encoded once, as soon as the encoder has a time step of them, with the engine's early pruning. Frames
-    that show what the last one showed are not encoded. Questions that see the same share what the LLM makes of it.
+    that show what the last one showed are not encoded. Questions that see the same share what the LLM makes of it, and
+    where only new steps have come, these alone are computed.
     """
 
     def __init__(self, engine: Engine, config: StreamConfig | None = None) -> None:
@@ -67,7 +78,7 @@ class StreamSession:
         self._encode_seconds = 0.0
         self._adding, self._state = threading.Lock(), threading.Lock()
         self._asking = threading.Lock()  # one prefill at a time; the others would only wait for the device
-        self._begun: tuple[tuple[int, float | None, float | None], Encoded] | None = None
+        self._begun: _Begun | None = None
 
     def add(self, pixels: Tensor, seconds: float) -> bool:
         """One frame, uint8 (H, W, 3), upright RGB, of the stream's second `seconds`. -> whether it shows anything new.
@@ -141,7 +152,7 @@ class StreamSession:
     def stats(self) -> StreamStats:
         with self._state:
             held = self._memory.held()
-            begun = self._begun
+            begun = None if self._begun is None else self._begun.clip.prefix
             return StreamStats(
                 frames=self._frames,
                 still=self._still,
@@ -149,7 +160,7 @@ class StreamSession:
                 arrived=self._memory.arrived,
                 tokens=self._memory.num_tokens,
                 bytes=self._memory.num_bytes,
-                prefix_bytes=0 if begun is None or begun[1].prefix is None else begun[1].prefix.num_bytes,
+                prefix_bytes=0 if begun is None else begun.num_bytes,
                 held_steps=len(held),
                 first=held[0].first if held else None,
                 last=self._now.last,
@@ -216,11 +227,18 @@ class StreamSession:
             held, like = (*held, Held(step, view.pending[0][1], view.asked_at)), encoded
         spent = time.perf_counter() - started
         held = tuple(h for h in held if len(h.step))
-        begun = self._begun
-        if begun is not None and begun[0] == view.key:
-            return begun[1], held, spent
+        begun, steps = self._begun, tuple(h.step for h in held)
+        if begun is not None and begun.key == view.key:
+            return begun.clip, held, spent
         assert like is not None
-        clip = self.engine.weights.of_steps([h.step for h in held], like)
-        (clip,) = self.engine.prefill([clip])
-        self._begun = (view.key, clip)
+        clip = self.engine.weights.of_steps(steps, like)
+        grown_from = None if begun is None else (begun.clip, _same_tokens(begun.steps, steps))
+        (clip,) = self.engine.prefill([clip], grown_from=grown_from)
+        self._begun = _Begun(view.key, steps, clip)
         return clip, held, spent
+
+
+def _same_tokens(before: Sequence[TimeStep], now: Sequence[TimeStep]) -> int:
+    """Dense tokens of the steps that both begin with."""
+    same = takewhile(lambda pair: pair[0] is pair[1], zip(before, now, strict=False))
+    return sum(step.dense for step, _ in same)
