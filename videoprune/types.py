@@ -157,7 +157,8 @@ class TimeStep:
 
     x: (K, W). place: int64 (K,), ascending, where among the step's `dense` places (several encoders behind each other).
     size: float (K,), how many tokens each stands for. deep: DeepStack features, (K, W) by level. pts_seconds: of the
-    frames of the step. patches: as the encoder saw the step.
+    frames of the step. patches: as the encoder saw the step. grids: rows and columns of each encoder's places, where
+    there are several.
     """
 
     x: Tensor
@@ -167,6 +168,7 @@ class TimeStep:
     pts_seconds: tuple[float, ...]
     deep: tuple[Tensor, ...] = ()
     patches: int = 0
+    grids: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("place", "size"):

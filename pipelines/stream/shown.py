@@ -6,8 +6,11 @@ Shapes: H x W pixels; R x C places of a frame's dense grid.
 from __future__ import annotations
 
 import base64
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -22,7 +25,8 @@ _MOST_APART = 1.5  # of the grid's and the frame's aspect ratios
 class Shown:
     """pixels: uint8 (H, W, 3). new: whether it was encoded; else it shows what the one before showed.
 
-    grid: R and C; None where the tokens lie on no one grid. kept: places, row by row, that have a token of their own.
+    grid: R and C, of several encoders the finest; None where there is none. kept: places, row by row, that have a token
+    of their own, or lie in one. tokens: how many are left, of `dense`.
     """
 
     seconds: float
@@ -30,6 +34,7 @@ class Shown:
     pixels: Tensor
     grid: tuple[int, int] | None
     kept: tuple[int, ...]
+    tokens: int
     dense: int
 
     @cached_property
@@ -44,6 +49,7 @@ class Shown:
             "new": self.new,
             "grid": self.grid,
             "kept": self.kept,
+            "tokens": self.tokens,
             "dense": self.dense,
         }
         return found | ({"picture": self.picture} if picture else {})
@@ -54,15 +60,38 @@ def shown(
 ) -> Shown:
     """step: the newest that is held. seen_as: height and width that the model sees; None: those of the frame."""
     if step is None:
-        return Shown(seconds, new, pixels, None, (), 0)
-    height, width = seen_as or (pixels.shape[0], pixels.shape[1])
-    grid = grid_of(step.dense, height, width)
-    kept = tuple(step.place.tolist()) if grid else ()
-    return Shown(seconds, new, pixels, grid, kept, step.dense)
+        return Shown(seconds, new, pixels, None, (), 0, 0)
+    if step.grids:
+        grid: tuple[int, int] | None = max(step.grids, key=math.prod)
+        kept = covered(step.place.tolist(), step.grids)
+    else:
+        height, width = seen_as or (pixels.shape[0], pixels.shape[1])
+        grid = grid_of(step.dense, height, width)
+        kept = tuple(step.place.tolist()) if grid else ()
+    return Shown(seconds, new, pixels, grid, kept, len(step), step.dense)
+
+
+def covered(place: Sequence[int], grids: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Places of the finest of several grids over one frame whose middle lies in a place of any.
+
+    place: among those of all grids behind each other.
+    """
+    left, (rows, columns) = set(place), max(grids, key=math.prod)
+    starts = list(accumulate((math.prod(g) for g in grids), initial=0))
+
+    def holds(at: int) -> bool:
+        row, column = divmod(at, columns)
+        within = (  # in whole numbers: the middle is at (2 i + 1) / (2 n)
+            start + (2 * row + 1) * r // (2 * rows) * c + (2 * column + 1) * c // (2 * columns)
+            for start, (r, c) in zip(starts, grids, strict=False)
+        )
+        return any(p in left for p in within)
+
+    return tuple(at for at in range(rows * columns) if holds(at))
 
 
 def grid_of(dense: int, height: int, width: int) -> tuple[int, int] | None:
-    """Rows and columns of so many square patches on a frame of this size; None where none fit: several encoders."""
+    """Rows and columns of so many square patches on a frame of this size; None where none fit."""
     wanted = height / width
     sizes = [(rows, dense // rows) for rows in range(1, dense + 1) if dense % rows == 0]
     if not sizes:

@@ -34,7 +34,8 @@ def steps_of_tokens(
     for i, pts in enumerate(pts_seconds):
         mine = (frame == i).nonzero()[:, 0]
         mine = mine[place[mine].argsort()]
-        found.append(TimeStep(x[mine], place[mine], tokens.size[0, mine].float(), starts[-1], (pts,)))
+        size = tokens.size[0, mine].float()
+        found.append(TimeStep(x[mine], place[mine], size, starts[-1], (pts,), grids=tokens.grids))
     return found
 
 

@@ -57,9 +57,9 @@ function draw() {
     return;
   }
   const still = shown.new ? "" : ", nothing new";
-  caption.textContent = shown.grid
-    ? `${shown.kept.length} of ${shown.dense} tokens kept${still}`
-    : shown.dense ? `${shown.dense} tokens before pruning${still}` : "the first time step is not whole yet";
+  caption.textContent = shown.dense
+    ? `${shown.tokens} of ${shown.dense} tokens kept${still}`
+    : "the first time step is not whole yet";
   if (!shown.grid || !dims) return;
   const [rows, columns] = shown.grid;
   const kept = new Set(shown.kept);

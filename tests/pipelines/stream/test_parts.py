@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.stream.chat_request import Medium
@@ -17,9 +20,10 @@ from pipelines.stream.limits import Limits
 from pipelines.stream.looped import LoopedFrames
 from pipelines.stream.media import MediaDesk
 from pipelines.stream.refused import Refused
-from pipelines.stream.shown import grid_of
+from pipelines.stream.shown import covered, grid_of, shown
 from pipelines.stream.streams import allowed_file
 from pipelines.stream.thumbnails import Thumbnails
+from videoprune.types import TimeStep
 from videoprune.video.live import LiveFrame, SourceStats
 
 
@@ -38,6 +42,40 @@ from videoprune.video.live import LiveFrame, SourceStats
 )
 def test_a_grid_fits_the_frame_or_there_is_none(dense, height, width, grid):
     assert grid_of(dense, height, width) == grid
+
+
+@given(
+    grids=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=3), data=st.data()
+)
+def test_a_place_is_covered_where_its_middle_lies_in_a_token(grids, data):
+    total = sum(r * c for r, c in grids)
+    place = data.draw(st.sets(st.integers(0, total - 1)))
+    rows, columns = max(grids, key=lambda g: g[0] * g[1])
+    expected = set()
+    for row in range(rows):
+        for column in range(columns):
+            start = 0
+            for r, c in grids:
+                for p in place & set(range(start, start + r * c)):
+                    top, left = divmod(p - start, c)
+                    y, x = Fraction(2 * row + 1, 2 * rows) * r, Fraction(2 * column + 1, 2 * columns) * c
+                    if top <= y < top + 1 and left <= x < left + 1:
+                        expected.add(row * columns + column)
+                start += r * c
+    assert covered(sorted(place), grids) == tuple(sorted(expected))
+
+
+def test_several_encoders_are_shown_on_the_finest_grid():
+    step = TimeStep(
+        torch.zeros(3, 2), torch.tensor([0, 4, 7]), torch.ones(3), 13, (0.0,), grids=((2, 2), (3, 3))
+    )
+    found = shown(1.0, True, torch.zeros(6, 6, 3, dtype=torch.uint8), step, None)
+    assert (found.grid, found.tokens, found.dense) == ((3, 3), 3, 13)
+    assert found.kept == (
+        0,
+        3,
+    )  # of the coarse grid the corner, which covers (0, 0); of the fine one (0, 0) and (1, 0)
+    assert found.as_dict(picture=False)["tokens"] == 3
 
 
 def test_thumbnails_stay_few_and_keep_the_beginning():
