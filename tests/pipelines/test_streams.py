@@ -20,7 +20,7 @@ def streams(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_streams(folder, streams=1, minutes=4, size=48, fps=1, workers=1)
 
 
-@pytest.mark.parametrize("protocol", ["official", "recent"])
+@pytest.mark.parametrize("protocol", ["official", "minute", "recent"])
 def test_a_stream_is_asked_and_scored(
     protocol: str, streams: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -28,7 +28,7 @@ def test_a_stream_is_asked_and_scored(
     words += ["--protocol", protocol, "--out", str(tmp_path), "--max-new-tokens", "2", "--frames", "4"]
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "4 standing questions are left out: a live session answers those" in shown.err
+    assert "4 standing questions are left out: --executor stream asks those" in shown.err
     assert f"MovingShapes streams test, protocol {protocol}" in " ".join(shown.out.split())
     rows = read_rows(tmp_path / "results.jsonl")
     assert len(rows) == 28
@@ -83,6 +83,6 @@ def test_ovobench_and_streamingbench_from_their_folders(
     capsys.readouterr()
     proactive = ["eval", "streamingbench", "--data", str(bench), "--split", "proactive", *few]
     assert main(proactive) == 2
-    assert "all its questions are standing ones, which only a live session answers" in capsys.readouterr().err
+    assert "all its questions are standing ones, which only --executor stream asks" in capsys.readouterr().err
     assert main([*real[:4], *few]) == 2
     assert "split=None; name one for streamingbench with --split: real, omni" in capsys.readouterr().err

@@ -51,6 +51,7 @@ class MovingStream(Benchmark):
     sizes = {"test": None}  # noqa: RUF012
     recipes = {  # noqa: RUF012
         "official": Recipe(frames=32),
+        "minute": Recipe(frames=32, window=60.0),
         "recent": Recipe(frames=4, policy="last", fps=1.0),
     }
 
