@@ -69,7 +69,9 @@ def test_a_part_made_directly_is_checked_too(part: type, stage: str) -> None:
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="preset='fast'; allowed: aggressive, aim, balanced"):
+    with pytest.raises(
+        ValueError, match="preset='fast'; allowed: aggressive, aggressive-serve, aim, balanced"
+    ):
         preset("fast")
 
 

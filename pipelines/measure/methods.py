@@ -11,12 +11,13 @@ from videoprune.config import PruneConfig, preset, preset_names
 
 OURS = ("videoprune", "evoprune", "meteor")
 _STEPS = ("light", "balanced", "aggressive")  # what `videoprune` is where it was tuned
+_OTHER_SHARES = (*_STEPS, "light-serve", "aggressive-serve")  # of `videoprune` and `balanced-serve`
 MATCHED = "videoprune-random"
 _NEAR = 0.005
 
 
 def method_names() -> tuple[str, ...]:
-    return ("none", "videoprune", MATCHED, *(n for n in preset_names() if n not in (*_STEPS, "none")))
+    return ("none", "videoprune", MATCHED, *(n for n in preset_names() if n not in (*_OTHER_SHARES, "none")))
 
 
 def method_config(name: str, retain: float) -> PruneConfig:
@@ -24,11 +25,11 @@ def method_config(name: str, retain: float) -> PruneConfig:
 
     `videoprune` is the presets light, balanced and aggressive at their own retention; in between, its stages share
     the reduction as in `balanced`, which is another name for it. `videoprune-random` drops at random to the same
-    counts in the same stages. `fastv`, `pyramiddrop` and `sparsevlm` keep their layers and change their ratios. `aim`,
-    `earlytom`, `flashvid` with its forms for Qwen, and `holitom` keep their schedule inside the LLM and take more or
-    less before it: `flashvid`, of which the LLM keeps 0.8 on average, hands it 1.25 times the share, as its authors'
-    code does. All else is the preset with other shares. Raises ValueError for an unknown name, and for a share that the
-    method cannot reach.
+    counts in the same stages. `balanced-serve` has no stage 3, as engines like vLLM need it. `fastv`, `pyramiddrop` and
+    `sparsevlm` keep their layers and change their ratios. `aim`, `earlytom`, `flashvid` with its forms for Qwen, and
+    `holitom` keep their schedule inside the LLM and take more or less before it: `flashvid`, of which the LLM keeps 0.8
+    on average, hands it 1.25 times the share, as its authors' code does. All else is the preset with other shares.
+    Raises ValueError for an unknown name, and for a share that the method cannot reach.
     """
     if name == "balanced":
         name = "videoprune"

@@ -87,7 +87,10 @@ def test_a_video_without_frames_gives_status_1(
     ("words", "said"),
     [
         (["--model", "TINY", "llm.lamda_=3"], "llm.lamda_: unknown key"),
-        (["--model", "TINY", "--prune", "fast"], "prune='fast'; allowed: aggressive, aim, balanced"),
+        (
+            ["--model", "TINY", "--prune", "fast"],
+            "prune='fast'; allowed: aggressive, aggressive-serve, aim, balanced",
+        ),
         (["--model", "TINY", "llm.keep=0.123"], "not calibrated"),
         (["--model", "TINY", "--option", "only one"], "options"),
         (["--model", "TINY", "--policy", "fps"], "fps=None"),

@@ -46,13 +46,18 @@ def remove(model: Any) -> Any:
 
 def settings_for(model: PreTrainedModel, config: PruneConfig) -> Settings:
     """`config` for one stock model. Raises ValueError for what its family cannot do."""
-    method, pools = config.encoder.method, FAMILIES[model.config.model_type].pools
-    if pools and config.encoder.keep < 1 and method in INSIDE and not INSIDE[method].merges:
+    return settings_of_config(config, model.config)
+
+
+def settings_of_config(prune: PruneConfig, model_config: Any) -> Settings:
+    """`prune` for a stock model of this configuration. Raises ValueError for what its family cannot do."""
+    method, pools = prune.encoder.method, FAMILIES[model_config.model_type].pools
+    if pools and prune.encoder.keep < 1 and method in INSIDE and not INSIDE[method].merges:
         raise ValueError(
-            f"encoder.method={method!r}; allowed for {model.config.model_type}, whose pooling needs a value at every "
+            f"encoder.method={method!r}; allowed for {model_config.model_type}, whose pooling needs a value at every "
             f"place: {', '.join(n for n in names('encoder') if n not in INSIDE or INSIDE[n].merges)}"
         )
-    return stock_settings(config, model.config)
+    return stock_settings(prune, model_config)
 
 
 def hooked(model: PreTrainedModel) -> Installed:

@@ -14,7 +14,7 @@ from videoprune.prune.adaptive import geometric_ratios
 from videoprune.prune.budget import encoder_budget, meteor_counts
 from videoprune.prune.kinds import Depth
 from videoprune.prune.meteor import NUM_CUTS
-from videoprune.prune.registry import INSIDE, LLM, OVER_CLIP
+from videoprune.prune.registry import BY_FRAME, INSIDE, LLM, OVER_CLIP
 
 _COMPARED_AT = 0.25
 
@@ -37,6 +37,30 @@ def kept_units(units: int, keep: float) -> int:
 def kept_of_clip(frames: int, units: int, keep: float) -> int:
     """Units of a whole clip that leave the encoder where one budget spans its frames, at least one a frame."""
     return min(frames * units, max(frames, round(keep * frames * units)))
+
+
+def retained_count(prune: PruneConfig, frames: int, units: int, *, pools: bool = False) -> int:
+    """Tokens of one clip that stages 1 and 2 of a model with one encoder hand to the LLM, known before any pixel.
+
+    frames: of the encoder. units: of a frame, behind the pooling where tokens are chosen there (pools). Raises
+    ValueError for a method that shows how many it keeps only when it has seen the clip.
+    """
+    encoder, fusion = prune.encoder, prune.fusion
+    keep = encoder.keep if encoder.method != "none" else 1.0
+    fuse = fusion.keep if fusion.method != "none" else 1.0
+    over_clip = OVER_CLIP.get(encoder.method) if keep < 1 else None
+    if over_clip is not None and not over_clip.exact:
+        exact = ", ".join(name for name, method in OVER_CLIP.items() if method.exact)
+        raise ValueError(
+            f"encoder.method={encoder.method!r} comes only near its count; allowed where that must be known before the "
+            f"clip is seen: {', '.join((*INSIDE, *BY_FRAME))}, {exact}"
+        )
+    fused = kept_of_clip(frames, units, keep * fuse)
+    if pools:
+        return fused
+    one_budget = over_clip is not None or comparing_block(encoder, keep, blocks=1) is not None
+    left = kept_of_clip(frames, units, keep) if one_budget else frames * kept_units(units, keep)
+    return min(left, fused) if fuse < 1 else left
 
 
 def removals(config: EncoderPrune, depth: Depth) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class LlavaOnevision(StockModel, Batched):
         if run is None:
             return x
         with run.clock.on(x.device):
-            return _reduce(x, run, run.clips)
+            return reduce_pooled(x, run, run.clips)
 
     def pack_and_reduce(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         features, lengths = stock(*args, **kwargs)
@@ -73,11 +73,11 @@ def _reduce_image(x: Tensor, newline: Tensor | None, run: EncoderPass) -> Tensor
     if newline is not None:
         patch = (x != newline.to(x)).any(-1)
     out = x.clone()
-    out[patch] = _reduce(x[patch][None], run, [1], image=True)[0]
+    out[patch] = reduce_pooled(x[patch][None], run, [1], image=True)[0]
     return out
 
 
-def _reduce(x: Tensor, run: EncoderPass, clips: Sequence[int], *, image: bool = False) -> Tensor:
+def reduce_pooled(x: Tensor, run: EncoderPass, clips: Sequence[int], *, image: bool = False) -> Tensor:
     """Reduce pooled tokens x (F, n, W) of clips to their counts, at their own places, NaN at the others.
 
     image: x is one packed image, whose patches are no grid and carry no attention. Where whole frames merged on the
