@@ -12,7 +12,11 @@ OLDEST_TESTS := $(filter-out tests/video,$(MODEL_TESTS)) --ignore tests/plug/tes
 # Two processes with one thread each: torch gains little from a second thread on models as small as these.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo live test test-newest test-oldest check format tables chaos clean
+# vLLM has an environment of its own, with the versions of torch and transformers that it asks for.
+VLLM := $(CURDIR)/$(VENV)/vllm
+VLLM_LOCK := requirements/vllm.txt
+
+.PHONY: demo live test test-newest test-oldest test-vllm check format tables chaos clean
 
 $(STAMP): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -42,6 +46,17 @@ test-newest: $(STAMP)
 test-oldest: $(OLDEST)/.installed
 	PYTHONPATH=$(OLDEST) $(BIN)/python -c 'import transformers; print("transformers", transformers.__version__)'
 	PYTHONPATH=$(OLDEST) $(PYTEST) $(OLDEST_TESTS)
+
+$(VLLM)/.installed: pyproject.toml $(VLLM_LOCK)
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet -r $(VLLM_LOCK) -e .
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec  # builds for CUDA, which vLLM does not need
+	touch $@
+
+# On a CPU: vLLM's build for it, 3.5 GB.
+test-vllm: $(VLLM)/.installed
+	OMP_NUM_THREADS=1 PYTHONPATH=tests_vllm/site $(VLLM)/bin/python -m pytest tests_vllm
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

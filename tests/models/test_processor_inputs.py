@@ -141,7 +141,7 @@ def whole(processor: Processor, frames: VideoFrames, text: str) -> dict[str, Any
     return processor(
         text=[processor.apply_chat_template(message, add_generation_prompt=True)],
         videos=[frames.pixels.permute(0, 3, 1, 2)],
-        video_metadata=[processor_inputs._metadata(frames.pts_seconds, frames.duration_seconds)],
+        video_metadata=[processor_inputs.video_metadata(frames.pts_seconds, frames.duration_seconds)],
         do_sample_frames=False,
         return_tensors="pt",
     )

@@ -19,7 +19,7 @@ from tests.plug.stock import IMAGE, VIDEO, stock_model
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
 from videoprune.models.multi_encoder_model import MultiEncoderModel
-from videoprune.models.processor_inputs import ProcessorInputs, _metadata
+from videoprune.models.processor_inputs import ProcessorInputs, video_metadata
 from videoprune.models.stock_model import StockVideoModel
 from videoprune.plug.apply import apply, remove
 from videoprune.plug.current_pass import trace
@@ -174,7 +174,7 @@ def test_prompts_with_times_are_the_processors_own(tmp_path, monkeypatch, text, 
     expected = processor(
         text=[processor.apply_chat_template(message, add_generation_prompt=True)],
         videos=[shown.pixels.permute(0, 3, 1, 2)],
-        video_metadata=[_metadata(shown.pts_seconds, shown.duration_seconds)],
+        video_metadata=[video_metadata(shown.pts_seconds, shown.duration_seconds)],
         do_sample_frames=False,
         return_tensors="pt",
     )

@@ -38,7 +38,7 @@ class ProcessorInputs:
         """Prompts about clips that `clip` prepared."""
         rows, types = [], []
         for clip, text in zip(clips, texts, strict=True):
-            plain, end = self._plain_ids(text), clip.at + len(clip.instead_of)
+            plain, end = self.plain_ids(text), clip.at + len(clip.instead_of)
             assert tuple(plain[clip.at : end]) == clip.instead_of, (
                 "the prompt begins otherwise with this text"
             )
@@ -53,7 +53,7 @@ class ProcessorInputs:
     def clip(self, frames: VideoFrames) -> Clip:
         """Everything of the clip that the processor makes, by one prompt without a question."""
         pixels = frames.pixels.permute(0, 3, 1, 2)
-        return self._made(pixels, _metadata(frames.pts_seconds, frames.duration_seconds))
+        return self._made(pixels, video_metadata(frames.pts_seconds, frames.duration_seconds))
 
     def layout(self, pts_seconds: Sequence[float], like: Clip) -> Clip:
         """What prompts say of a clip of frames at these times, as large as those of `like`: `clip` without pixels.
@@ -61,11 +61,11 @@ class ProcessorInputs:
         grid = like.tensors.get("video_grid_thw")
         if grid is None:  # it resizes to one size
             pixels = torch.zeros(len(pts_seconds), 3, 32, 32, dtype=torch.uint8)
-            return self._made(pixels, _metadata(pts_seconds)).without_pixels()
+            return self._made(pixels, video_metadata(pts_seconds)).without_pixels()
         # A longer clip might be resized to smaller frames.
         height, width = (int(n) * self.processor.video_processor.patch_size for n in grid[0, 1:])
         pixels = torch.zeros(len(pts_seconds), 3, height, width, dtype=torch.uint8)
-        return self._made(pixels, _metadata(pts_seconds), do_resize=False).without_pixels()
+        return self._made(pixels, video_metadata(pts_seconds), do_resize=False).without_pixels()
 
     def _made(self, pixels: Tensor, metadata: VideoMetadata, **settings: bool) -> Clip:
         """pixels: uint8 (T, 3, H, W)."""
@@ -79,7 +79,7 @@ class ProcessorInputs:
         )
         tensors = {k: v for k, v in made.items() if isinstance(v, Tensor)}
         types = tensors["mm_token_type_ids"][0].tolist() if "mm_token_type_ids" in tensors else None
-        filled, plain = tensors["input_ids"][0].tolist(), self._plain_ids("")
+        filled, plain = tensors["input_ids"][0].tolist(), self.plain_ids("")
         at, behind = _common(plain, filled, types)
         stop = len(filled) - behind
         return Clip(
@@ -95,7 +95,7 @@ class ProcessorInputs:
         found: list[str] = self.processor.tokenizer.batch_decode(ids, skip_special_tokens=True)
         return found
 
-    def _plain_ids(self, text: str) -> list[int]:
+    def plain_ids(self, text: str) -> list[int]:
         """A prompt in which the clip's placeholder is not filled in."""
         found: list[int] = self.processor.tokenizer(self._prompt(text))["input_ids"]
         return found
@@ -126,10 +126,12 @@ def _equal(a: Sequence[int], b: Sequence[int]) -> int:
     return int((torch.tensor(a[:n]) == torch.tensor(b[:n])).int().cumprod(0).sum())
 
 
-def _metadata(pts_seconds: Sequence[float], duration: float | None = None) -> VideoMetadata:
+def video_metadata(
+    pts_seconds: Sequence[float], duration: float | None = None, *, rate: float = 1000.0
+) -> VideoMetadata:
     """Times of the frames as the processors want them: indices at a rate that gives back the seconds. duration: of the
-    video, seconds; None: to the last frame."""
-    rate, duration = 1000.0, pts_seconds[-1] if duration is None else duration
+    video, seconds; None: to the last frame. rate: a second's indices."""
+    duration = pts_seconds[-1] if duration is None else duration
     return VideoMetadata(
         total_num_frames=max(1, round(duration * rate)),
         fps=rate,
