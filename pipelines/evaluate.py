@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from videoprune.config import PruneConfig
     from videoprune.video.remote.options import RemoteOptions
 
+TRANSFORMERS, VLLM = "transformers", "vllm"  # engines
+
 
 def add(commands: Commands) -> None:
     ev = command(commands, "eval", "Score a model on a benchmark.", run, overrides=True)
@@ -51,6 +53,12 @@ def add(commands: Commands) -> None:
         default="local",
         choices=("local", "ray", "stream"),
         help="stream: each video is played once, and asked about as it goes, from a memory that stays bounded",
+    )
+    ev.add_argument(
+        "--engine",
+        default=TRANSFORMERS,
+        choices=(TRANSFORMERS, VLLM),
+        help="vllm: answers by vLLM, pruned inside it (docs/vllm.md); --batch questions are given to it at once",
     )
     add_memory(ev)
     ev.add_argument("--out", metavar="DIR", help="results.jsonl and summary.json (default: below runs/eval)")
@@ -113,7 +121,9 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.plan:
         return _tell_plan(args, task, prune)
     out = _out(args, task, prune)
-    settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor)
+    settings = RunSettings(
+        args.model, model_fingerprint(args.model), prune, args.executor, _engine(args, prune)
+    )
     try:
         actors = ActorStatus()
         runner = _runner(args, task, prune, actors)
@@ -124,8 +134,34 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return _print_summary(summary, out, task.title)
 
 
+def _engine(args: argparse.Namespace, prune: PruneConfig) -> str:
+    """The engine with its version. Raises ValueError for what it cannot do, before anything is read or loaded."""
+    if args.engine != VLLM:
+        return str(args.engine)
+    from pipelines.vllm.stage import version
+
+    refused = {
+        "--executor": (args.executor, args.executor != "local", "local"),
+        "--plan": (True, args.plan, "a run without it"),
+        "--device": (args.device, args.device is not None, "none, vLLM takes what it was built for"),
+        "--random-weights": (True, args.random_weights, "trained weights"),
+    }
+    for name, (value, given, allowed) in refused.items():
+        if given:
+            raise ValueError(f"{name}={value} with --engine {VLLM}; allowed: {allowed}")
+    return f"{VLLM} {version()}"
+
+
 def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[DecodeStage, ModelStage]:
     from pipelines.run.model_stage import ModelStage
+
+    model = ModelStage(
+        args.model, prune, device=args.device, batch=args.batch, max_new_tokens=task.recipe.max_new_tokens
+    )
+    return _decode_stage(args, task), model
+
+
+def _decode_stage(args: argparse.Namespace, task: Task) -> DecodeStage:
     from pipelines.run.stages import DecodeStage
     from videoprune.models.loading import clip_shape
     from videoprune.video.remote.address import is_remote
@@ -133,11 +169,7 @@ def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[D
     num_frames, size = clip_shape(args.model)
     recipe = task.recipe
     remote = _remote(args) if any(is_remote(s.video) for s in task.samples) else None
-    decode = DecodeStage(recipe.frames or num_frames, size, **recipe.sampling(), remote=remote)
-    model = ModelStage(
-        args.model, prune, device=args.device, batch=args.batch, max_new_tokens=recipe.max_new_tokens
-    )
-    return decode, model
+    return DecodeStage(recipe.frames or num_frames, size, **recipe.sampling(), remote=remote)
 
 
 def _remote(args: argparse.Namespace) -> RemoteOptions:
@@ -149,6 +181,12 @@ def _remote(args: argparse.Namespace) -> RemoteOptions:
 
 
 def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
+    if args.engine == VLLM:
+        from pipelines.run import local
+        from pipelines.vllm.stage import VllmStage
+
+        answers = VllmStage(args.model, prune, batch=args.batch, max_new_tokens=task.recipe.max_new_tokens)
+        return partial(local.run, decode=_decode_stage(args, task), model=answers, status=actors)
     decode, model = _stages(args, task, prune)
     if args.executor == "stream":
         from pipelines.run import stream_run
@@ -226,7 +264,8 @@ def _tell_missing(task: Task) -> None:
 def _out(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Path:
     """Shards write beside each other: two processes must not write one file."""
     digests = "-".join(filter(None, (prune.digest(), task.digest())))
-    name = f"{task.label}{Path(args.model).name}-{Path(args.prune).stem}-{digests}"
+    engine = f"{VLLM}-" if args.engine == VLLM else ""
+    name = f"{task.label}{engine}{Path(args.model).name}-{Path(args.prune).stem}-{digests}"
     out = Path(args.out or f"runs/eval/{name}")
     return out / f"shard-{args.shard[0]}-of-{args.shard[1]}" if args.shard else out
 

@@ -26,17 +26,20 @@ from videoprune.config import PruneConfig
 from videoprune.eval.summary import summarize
 from videoprune.result_row import ResultRow
 
+TRANSFORMERS = "transformers"
 Runner = Callable[[Iterable[ClipItem]], Iterator[list[ResultRow]]]
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What a run is made with, beside its task. fingerprint: of the model's files, see `results.model_fingerprint`."""
+    """What a run is made with, beside its task. fingerprint: of the model's files, see `results.model_fingerprint`.
+    engine: what computes the answers."""
 
     model: str
     fingerprint: str
     prune: PruneConfig
     executor: str = "local"
+    engine: str = TRANSFORMERS
 
 
 def evaluate(
@@ -90,7 +93,8 @@ def _keys(
     """What the row of each question that has no answer yet is made from: see `row_key`. task: its digest.
 
     Raises ValueError if an answer that is there was made from something else."""
-    digest = "\n".join(filter(None, (settings.prune.digest(), task)))
+    engine = "" if settings.engine == TRANSFORMERS else settings.engine
+    digest = "\n".join(filter(None, (settings.prune.digest(), task, engine)))
     keys: dict[str, str] = {}
     other: list[str] = []
     for item in items:
@@ -128,6 +132,7 @@ def _summary(
         "questions_per_second": round(fresh / seconds, 4),
         "model_busy": None if busy is None else round(busy, 4),
         "executor": settings.executor,
+        "engine": settings.engine,
         "versions": versions(),
         "hardware": hardware(),
     }

@@ -6,21 +6,30 @@ One thread is enough for that: a DecodeStage decodes in a process of its own and
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from typing import Protocol
 
-from pipelines.run.model_stage import ModelStage
 from pipelines.run.stages import ClipItem, DecodedClip, DecodeStage
 from pipelines.run.status import ActorStatus
 from pipelines.run.stop import Overdue
 from videoprune.result_row import ResultRow
 
 
+class Answering(Protocol):
+    """The model's part of a run, such as `ModelStage`: see there."""
+
+    def setup(self) -> None: ...
+    def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]: ...
+    def process_all(self, clips: Sequence[DecodedClip]) -> list[list[ResultRow]]: ...
+    def close(self) -> None: ...
+
+
 def run(
     items: Iterable[ClipItem],
     decode: DecodeStage,
-    model: ModelStage,
+    model: Answering,
     *,
     ahead: int = 2,
     status: ActorStatus | None = None,
