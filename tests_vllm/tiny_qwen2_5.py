@@ -21,7 +21,8 @@ _VISION = {
     "fullatt_block_indexes": [2, 5],
     "window_size": 32,  # 2 x 2 units
     "in_channels": 3,
-    "tokens_per_second": 4,
+    # With more, a clip takes more positions in time than in space: there text begins earlier in transformers.
+    "tokens_per_second": 1,
 }
 _TEXT = {
     "hidden_size": 128,
