@@ -16,7 +16,8 @@ from videoprune.cost.token_flow import token_flow
 from videoprune.models.inputs import PlainInputs
 from videoprune.models.processor_inputs import ProcessorInputs, video_metadata
 from videoprune.models.shapes import model_shape
-from videoprune.plug.settings import own_settings
+from videoprune.plug.settings import Settings, own_settings
+from videoprune.prune.counts import kept_units
 from videoprune.types import Trace, VideoFrames
 
 _MICROSECONDS = 1e6  # a demo model's prompt says the times of frames, which are rounded nowhere else
@@ -54,6 +55,11 @@ def clip_trace(config: Any, prune: PruneConfig, frames: int, size: tuple[int, in
     assert isinstance(vision, VisionShape)
     whole = frames + -frames % vision.temporal
     flow = token_flow(shape, prune, whole, prompt_tokens=_ANY_TEXT, size=size)
+    settings = Settings(prune)
+    if not settings.drops:
+        return Trace(flow.dense, {"vision": (flow.dense, flow.dense)}, flow.dense, flow.visual)
     encoder = flow.encoders[0]
-    units = encoder.patches // vision.unit_side**2
-    return Trace(flow.dense, {"vision": (units, encoder.left)}, flow.visual[0], flow.visual)
+    units, left = encoder.patches // vision.unit_side**2, flow.visual[0]
+    if vision.pool > 1:  # stage 2 is behind the pooling, else it is the encoder's end
+        left = encoder.frames * kept_units(vision.dense, settings.keep)
+    return Trace(flow.dense, {"vision": (units, left)}, flow.visual[0], flow.visual)
