@@ -108,21 +108,15 @@ def measured(args: argparse.Namespace) -> dict[str, Any]:
             llm.collective_rpc(
                 lambda worker: setattr(worker.model_runner, "is_multimodal_pruning_enabled", True)
             )
-        prompts, sampling = (
-            clips(args, Prompts(str(place), config)),
-            SamplingParams(temperature=0.0, max_tokens=args.new, ignore_eos=True),
-        )
-        requests_a_second(llm, prompts, sampling, most, 2 * most)  # to warm up
+        prompts = clips(args, Prompts(str(place), config))
+        sampling = SamplingParams(temperature=0.0, max_tokens=args.new, ignore_eos=True)
+        (first,) = llm.generate([next(prompts)], sampling, use_tqdm=False)
+        requests_a_second(llm, prompts, sampling, most, most)  # to warm up
         rates = {
             n: requests_a_second(llm, prompts, sampling, int(n), args.requests)
             for n in args.in_flight.split(",")
         }
-    return {
-        "method": args.one,
-        "tokens": dense if args.one == "none" else kept,
-        "dense": dense,
-        "rates": rates,
-    }
+    return {"method": args.one, "prompt": len(first.prompt_token_ids), "rates": rates}
 
 
 def options(method: str, prune: PruneConfig, share: float, dense: int) -> dict[str, Any]:
@@ -148,7 +142,7 @@ def clips(args: argparse.Namespace, prompts: Prompts) -> Iterator[dict[str, Any]
 
 def line(row: dict[str, Any], first: dict[str, Any]) -> str:
     cells = [f"{n}: {rate:.2f} ({rate / first['rates'][n]:.2f}x)" for n, rate in row["rates"].items()]
-    return f"{row['method']}, {row['tokens']} of {row['dense']} tokens; requests a second " + ", ".join(cells)
+    return f"{row['method']}, prompts of {row['prompt']} tokens; requests a second " + ", ".join(cells)
 
 
 if __name__ == "__main__":
