@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import vllm
 from vllm.engine.arg_utils import EngineArgs
+from vllm.multimodal import MULTIMODAL_REGISTRY
 
 from pipelines.vllm import plugin
+from tests_vllm.oracle import request
 from videoprune.config import PruneConfig, preset
 from videoprune.models.loading import model_folder
+from videoprune.types import VideoFrames
 
 STOCK = "Qwen3VLForConditionalGeneration"
 OURS = f"Videoprune{STOCK}"
@@ -88,3 +91,34 @@ def test_another_vllm_is_named(qwen: str, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("VIDEOPRUNE_PRUNE", "balanced-serve")
     with pytest.raises(ValueError, match=r"vllm 0\.31\.2: videoprune was tested"):
         plugin.register()
+
+
+def processed(folder: str, prune: str | None, clip: VideoFrames) -> Any:
+    """What vLLM makes of a request about one clip, before any model is loaded."""
+    processor = MULTIMODAL_REGISTRY.create_processor(checked(folder, prune).model_config)
+    given = request(
+        processor.info.get_tokenizer(), "<|vision_start|><|video_pad|><|vision_end|>What?", [clip]
+    )
+    return processor(
+        given["prompt_token_ids"],
+        processor.info.parse_mm_data(given["multi_modal_data"]),
+        hf_processor_mm_kwargs={},
+    )
+
+
+def test_a_prompt_is_as_much_shorter_as_tokens_leave(qwen: str, asked: Any) -> None:
+    clip = asked[0][0]
+    stock, ours = (processed(qwen, prune, clip) for prune in (None, "balanced-serve"))
+    assert len(stock["prompt_token_ids"]) - len(ours["prompt_token_ids"]) == 144 - 36
+    (dense,), (short,) = (made["mm_placeholders"]["video"] for made in (stock, ours))
+    assert (short.offset, dense.length - short.length) == (dense.offset, 144 - 36)
+    others = processed(qwen, "aggressive-serve", clip)
+    hashes = {made["mm_hashes"]["video"][0] for made in (stock, ours, others)}
+    assert len(hashes) == 3  # a cache that several servers share keeps them apart
+    assert processed(qwen, "balanced-serve", clip)["mm_hashes"] == ours["mm_hashes"]
+
+
+def test_a_clip_too_small_for_its_merges_fails_as_a_request(qwen: str, asked: Any) -> None:
+    """In the encoder the same error would end vLLM."""
+    with pytest.raises(ValueError, match="final=2 cannot be reached from 36 tokens"):
+        processed(qwen, "evoprune encoder.keep=0.05", asked[0][0])
