@@ -112,6 +112,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from videoprune.video.folder import video_folder
 
     prune = load_prune(args.prune, overrides)
+    engine = _engine(args, prune)
     if args.executor == "ray" and args.data:
         args.data = os.path.abspath(args.data)  # subtitles are read where the model is
     task = open_task(args, video_folder(args.videos) if args.videos else None)
@@ -121,9 +122,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.plan:
         return _tell_plan(args, task, prune)
     out = _out(args, task, prune)
-    settings = RunSettings(
-        args.model, model_fingerprint(args.model), prune, args.executor, _engine(args, prune)
-    )
+    settings = RunSettings(args.model, model_fingerprint(args.model), prune, args.executor, engine)
     try:
         actors = ActorStatus()
         runner = _runner(args, task, prune, actors)
@@ -138,7 +137,7 @@ def _engine(args: argparse.Namespace, prune: PruneConfig) -> str:
     """The engine with its version. Raises ValueError for what it cannot do, before anything is read or loaded."""
     if args.engine != VLLM:
         return str(args.engine)
-    from pipelines.vllm.stage import version
+    from pipelines.vllm.stage import check, version
 
     refused = {
         "--executor": (args.executor, args.executor != "local", "local"),
@@ -149,6 +148,7 @@ def _engine(args: argparse.Namespace, prune: PruneConfig) -> str:
     for name, (value, given, allowed) in refused.items():
         if given:
             raise ValueError(f"{name}={value} with --engine {VLLM}; allowed: {allowed}")
+    check(args.model, prune)
     return f"{VLLM} {version()}"
 
 

@@ -13,7 +13,7 @@ from pipelines.run.rows import answered_row, failed_rows
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
 from pipelines.vllm.padded_heads import pad_heads
 from pipelines.vllm.prompts import Prompts, clip_trace
-from pipelines.vllm.settings import KEY
+from pipelines.vllm.settings import KEY, serving_settings
 from videoprune.choice import parse_choice
 from videoprune.config import PruneConfig
 from videoprune.models.loading import demo_names, model_config, model_folder, place_of
@@ -25,6 +25,7 @@ from videoprune.types import Answer, Sample, Trace, VideoFrames
 if TYPE_CHECKING:
     from vllm import LLM
 
+KINDS = ("llava_onevision", "qwen2_5_vl", "qwen3_vl")
 _CPU_HEADS = 32  # the narrowest that vLLM's attention on a CPU takes
 
 
@@ -35,6 +36,16 @@ def version() -> str:
     except ImportError as error:
         raise ValueError(f"engine='vllm': {error}; docs/vllm.md says how it is installed") from error
     return str(vllm.__version__)
+
+
+def check(model: str, prune: PruneConfig) -> None:
+    """Raises ValueError for a model that cannot be pruned inside vLLM, and for a configuration that cannot."""
+    config = model_config(model)
+    if config.model_type not in KINDS:
+        raise ValueError(
+            f"model={model!r}: model_type={config.model_type!r}; allowed inside vLLM: {', '.join(KINDS)}"
+        )
+    serving_settings(prune.as_dict(), config)
 
 
 class VllmStage:
