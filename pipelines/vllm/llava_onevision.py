@@ -29,8 +29,8 @@ class CountedLlavaOnevision(CountedVideos, stock.LlavaOnevisionMultiModalProcess
     pools = True
     extra = 1  # the newline behind a clip
 
-    def frames_of(self, index: int, items: Any, made: Any) -> int:
-        return len(made["video"][index]["pixel_values_videos"].data)
+    def frames_of(self, clip: Any) -> int:
+        return len(clip["pixel_values_videos"].data)
 
 
 @MULTIMODAL_REGISTRY.register_processor(

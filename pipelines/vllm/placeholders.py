@@ -34,8 +34,8 @@ class CountedVideos(BaseMultiModalProcessor[Any]):
     def prune(self) -> PruneConfig:
         return serving(self.info.ctx.model_config.hf_config)
 
-    def frames_of(self, index: int, items: Any, made: Any) -> int:
-        """Frames of the encoder of clip `index` of a request, by its data `items` and what vLLM made of it."""
+    def frames_of(self, clip: Any) -> int:
+        """Frames of the encoder of a clip, by the fields that vLLM made of it."""
         raise NotImplementedError
 
     def _get_prompt_updates(
@@ -50,9 +50,9 @@ class CountedVideos(BaseMultiModalProcessor[Any]):
 
         def shortened(dense: PromptReplacement) -> PromptReplacement:
             def places(index: int) -> list[int]:
-                _check_pixels(out_mm_kwargs, index)
-                whole = _full(dense.replacement, index)
-                visual, frames = whole.count(video), self.frames_of(index, mm_items, out_mm_kwargs)
+                clip, whole = out_mm_kwargs["video"][index], _full(dense.replacement, index)
+                _check_pixels(clip)
+                visual, frames = whole.count(video), self.frames_of(clip)
                 units = (visual - self.extra) // frames
                 self._check_schedule(units)
                 left = retained_count(self.prune, frames, units, pools=self.pools) + self.extra
@@ -99,7 +99,7 @@ def _full(content: Any, index: int) -> Sequence[int]:
     return found.full if isinstance(found, PromptUpdateDetails) else found
 
 
-def _check_pixels(made: Any, index: int) -> None:
+def _check_pixels(clip: Any) -> None:
     """Raises ValueError for a video that was encoded elsewhere."""
-    if "video_embeds" in made["video"][index]:
+    if "video_embeds" in clip:
         raise ValueError("video_embeds; allowed with videoprune inside vLLM: videos as frames or files")

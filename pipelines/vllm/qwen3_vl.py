@@ -22,8 +22,8 @@ from videoprune.plug.families.base import NAN, Packed
 
 
 class CountedQwen3VL(CountedVideos, stock.Qwen3VLMultiModalProcessor):
-    def frames_of(self, index: int, items: Any, made: Any) -> int:
-        return int(made["video"][index]["video_grid_thw"].data[0])
+    def frames_of(self, clip: Any) -> int:
+        return int(clip["video_grid_thw"].data[0])
 
 
 @MULTIMODAL_REGISTRY.register_processor(
