@@ -1,6 +1,6 @@
 """Python reads this at its start where this folder is on PYTHONPATH, as `make test-vllm` has it.
 
-vLLM on a CPU takes torchvision from PyPI, which has it for CUDA alone. Beside a torch without CUDA its operators
+What pip finds as torchvision is built for CUDA alone. Beside a torch without CUDA its operators
 do not load, and the import fails where it says what shapes they have. Nothing here calls one: names are enough.
 """
 
