@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.measure.memory import resident
+from pipelines.measure.memory import give_back, resident
 from videoprune import Engine
 from videoprune.eval.benchmarks.moving_stream.draw import stream_frames
 from videoprune.eval.benchmarks.moving_stream.scene import sample_stream
@@ -53,6 +53,7 @@ def look(session: StreamSession, began: float) -> dict[str, Any]:
         session.forget_beginning()  # or it would be shared
         answer = session.ask(QUESTION, max_new_tokens=8)
         waits.append(answer.seconds["encode"] + answer.seconds["prefill"])
+    give_back()  # as the server does
     return {
         "minute": round((stats.last or 0) / 60),
         "frames": stats.frames,

@@ -75,7 +75,7 @@ def peak_above(work: Callable[[], object], device: torch.device | str) -> int | 
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - held
     _set_malloc(keep=False)  # a heap that is kept has holes, which would count
-    _give_back()
+    give_back()
     try:
         before = _forget_peak()
         if before is None:
@@ -108,7 +108,7 @@ def resident(name: str) -> int:
     return 1024 * int(found[name])
 
 
-def _give_back() -> None:
+def give_back() -> None:
     """What was freed goes back to the system, where the C library can: else its reuse would not be seen."""
     with suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)

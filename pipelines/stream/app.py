@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -12,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from pipelines.measure.memory import give_back
 from pipelines.stream.chat import chat_routes
 from pipelines.stream.page_routes import page_routes
 from pipelines.stream.refused import Refused
@@ -21,6 +23,7 @@ from pipelines.stream.websocket import viewer_routes
 
 _log = logging.getLogger(__name__)
 _TIDY = 1.0  # seconds between looks for streams that nobody comes back to
+_GIVE_BACK = 60.0  # seconds after which freed memory goes back to the system
 
 
 def make_app(service: Service) -> FastAPI:
@@ -76,9 +79,13 @@ def make_app(service: Service) -> FastAPI:
 
 
 async def _tidy(service: Service) -> None:
+    last = time.monotonic()
     while True:
         await asyncio.sleep(_TIDY)
         try:
             await asyncio.to_thread(service.streams.tidy)
         except Exception:
             _log.exception("streams could not be tidied")
+        if time.monotonic() - last >= _GIVE_BACK:  # else the C library holds some more every hour
+            await asyncio.to_thread(give_back)
+            last = time.monotonic()
