@@ -8,16 +8,37 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from vllm import SamplingParams
 
+from pipelines.vllm.prompts import Prompts
 from videoprune.config import PruneConfig
+from videoprune.engine import Engine
+from videoprune.models.loading import model_config
 from videoprune.models.processor_inputs import video_metadata
 from videoprune.plug.apply import hooked, settings_for
 from videoprune.plug.current_pass import Pass, passing
-from videoprune.types import VideoFrames
+from videoprune.prompts import prompt
+from videoprune.types import Sample, VideoFrames
 
 _VIDEO = ("pixel_values_videos", "video_grid_thw")
 _IMAGE = ("pixel_values", "image_grid_thw", "image_sizes")
 _LATER = ("pixel_values", "pixel_values_videos")
+
+
+def both_say(
+    llm: Any, folder: str, name: str, prune: str, asked: Sequence[tuple[VideoFrames, Sequence[Sample]]]
+) -> tuple[list[Any], list[str]]:
+    """What vLLM answers to `asked`, and the texts of the demo model `name` in this project's engine.
+
+    folder: of its copy for vLLM."""
+    engine, prompts = Engine(name, prune, device="cpu"), Prompts(folder, model_config(folder))
+    ours, theirs = [], []
+    for frames, samples in asked:
+        encoded = engine.encode([frames])
+        theirs += [a.text for a in engine.answer(encoded, samples, max_new_tokens=8)]
+        ours += [prompts(frames, prompt(s)) for s in samples]
+    sampling = SamplingParams(temperature=0.0, max_tokens=8)
+    return llm.generate(ours, sampling, use_tqdm=False), theirs
 
 
 class Oracle:

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from vllm import SamplingParams
 
-from pipelines.vllm.prompts import Prompts, clip_trace
-from tests_vllm.oracle import Oracle, request
+from pipelines.vllm.prompts import clip_trace
+from tests_vllm.oracle import Oracle, both_say, request
 from videoprune.config import preset
-from videoprune.engine import Engine
 from videoprune.models.loading import model_config
 from videoprune.prompts import prompt
 
@@ -36,19 +35,11 @@ def llm(load_llm: Any, llava: str) -> Any:
 def test_same_texts_as_the_engine_of_transformers(llm: Any, llava: str, asked: Any) -> None:
     names = llm.collective_rpc(lambda worker: type(worker.model_runner.get_model()).__name__)
     assert names == ["PrunedLlavaOnevision"]
-    config = model_config(llava)
-    engine, prompts = Engine("llava-demo", PRESET, device="cpu"), Prompts(llava, config)
-    ours, theirs = [], []
-    for frames, samples in asked:
-        encoded = engine.encode([frames])
-        theirs += [a.text for a in engine.answer(encoded, samples, max_new_tokens=8)]
-        ours += [prompts(frames, prompt(s)) for s in samples]
-    sampling = SamplingParams(temperature=0.0, max_tokens=8)
-    outs = llm.generate(ours, sampling, use_tqdm=False)
+    outs, theirs = both_say(llm, llava, "llava-demo", PRESET, asked)
     assert [out.outputs[0].text.strip() for out in outs] == theirs
     assert len(set(theirs)) > 3
     question = len(llm.get_tokenizer()(prompt(asked[0][1][0]))["input_ids"])
-    fused = clip_trace(config, preset(PRESET), 8, (96, 96)).fused
+    fused = clip_trace(model_config(llava), preset(PRESET), 8, (96, 96)).fused
     assert len(outs[0].prompt_token_ids) == question + fused == question + 33
 
 

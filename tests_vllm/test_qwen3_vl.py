@@ -11,9 +11,8 @@ from PIL import Image
 from vllm import SamplingParams
 
 from pipelines.vllm.prompts import Prompts, clip_trace
-from tests_vllm.oracle import Oracle, request
+from tests_vllm.oracle import Oracle, both_say, request
 from videoprune.config import preset
-from videoprune.engine import Engine
 from videoprune.models.loading import model_config
 from videoprune.prompts import prompt
 
@@ -63,14 +62,8 @@ def test_the_class_is_ours_and_counts_are_those_promised(llm: Any, qwen: str, as
 
 
 def test_same_texts_as_the_engine_of_transformers(llm: Any, qwen: str, asked: Any) -> None:
-    engine, prompts = Engine("qwen-demo", PRESET, device="cpu"), Prompts(qwen, model_config(qwen))
-    ours, theirs = [], []
-    for frames, samples in asked:
-        encoded = engine.encode([frames])
-        theirs += [a.text for a in engine.answer(encoded, samples, max_new_tokens=8)]
-        ours += [prompts(frames, prompt(s)) for s in samples]
-    sampling = SamplingParams(temperature=0.0, max_tokens=8)
-    found = [out.outputs[0].text.strip() for out in llm.generate(ours, sampling, use_tqdm=False)]
+    outs, theirs = both_say(llm, qwen, "qwen-demo", PRESET, asked)
+    found = [out.outputs[0].text.strip() for out in outs]
     assert found == theirs
     assert len(set(found)) > 3  # they are answers to different questions
 

@@ -13,23 +13,22 @@ from vllm.model_executor.models import qwen2_5_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalKwargsItem
 
-from pipelines.vllm.model import PrunedVideos, video_fields
-from pipelines.vllm.placeholders import CountedVideos
+from pipelines.vllm.model import video_fields
+from pipelines.vllm.qwen_vl import CountedQwenVL, PrunedQwenVL
 from pipelines.vllm.tower import encoder_pass, running, take_attention
 from videoprune.plug.encoder_goal import Layout
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.families.base import NAN, Packed
 
 
-class CountedQwen2_5VL(CountedVideos, stock.Qwen2_5_VLMultiModalProcessor):  # noqa: N801
-    def frames_of(self, clip: Any) -> int:
-        return int(clip["video_grid_thw"].data[0])
+class CountedQwen2_5VL(CountedQwenVL, stock.Qwen2_5_VLMultiModalProcessor):  # noqa: N801
+    pass
 
 
 @MULTIMODAL_REGISTRY.register_processor(
     CountedQwen2_5VL, info=stock.Qwen2_5_VLProcessingInfo, dummy_inputs=stock.Qwen2_5_VLDummyInputsBuilder
 )
-class PrunedQwen2_5VL(PrunedVideos, stock.Qwen2_5_VLForConditionalGeneration):  # noqa: N801
+class PrunedQwen2_5VL(PrunedQwenVL, stock.Qwen2_5_VLForConditionalGeneration):  # noqa: N801
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.begin(vllm_config, self.visual.out_hidden_size)
@@ -39,19 +38,10 @@ class PrunedQwen2_5VL(PrunedVideos, stock.Qwen2_5_VLForConditionalGeneration):  
         steps, height, width = fields["video_grid_thw"].data.tolist()
         return [self.config.video_token_id] * (steps * height * width // self.visual.spatial_merge_unit)
 
-    def get_encoder_cudagraph_config(self) -> Any:
-        """None: graphs of the encoder would not be pruned, and images need them least."""
-        found = super().get_encoder_cudagraph_config()
-        found.modalities = []
-        return found
-
     def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
-        """One clip a pass, so that what stays of a clip does not depend on who else asks."""
-        grids = video_input["video_grid_thw"].tolist()
-        pixels = video_input["pixel_values_videos"].split([t * h * w for t, h, w in grids])
-        seconds = video_input["second_per_grid_ts"]
-        steps = [None] * len(grids) if seconds is None else list(seconds)
-        return tuple(self._clip(*one) for one in zip(pixels, grids, steps, strict=True))
+        clips, seconds = self.each_clip(video_input), video_input["second_per_grid_ts"]
+        steps = [None] * len(clips) if seconds is None else list(seconds)
+        return tuple(self._clip(*clip, step) for clip, step in zip(clips, steps, strict=True))
 
     def _clip(self, pixels: Tensor, grid: list[int], seconds: Tensor | None) -> Tensor:
         """seconds: from one step of the clip to the next, where the processor says it."""
@@ -88,17 +78,7 @@ class PrunedQwen2_5VL(PrunedVideos, stock.Qwen2_5_VLForConditionalGeneration):  
         x = visual.patch_embed(visual.input_norm(pixels.to(visual.device), visual.dtype))
         known = visual.prepare_encoder_metadata([grid])
         x = x.unflatten(0, (-1, visual.spatial_merge_unit))[known["window_index"]].flatten(0, 1)
-        rope = [known["rotary_pos_emb_cos"], known["rotary_pos_emb_sin"]]
-        for index, block in enumerate(visual.blocks):
-            x = block(
-                x[:, None],
-                cu_seqlens=known["cu_seqlens"],
-                rotary_pos_emb_cos=rope[0],
-                rotary_pos_emb_sin=rope[1],
-                max_seqlen=known["max_seqlen_full"],
-                sequence_lengths=known.get("sequence_lengths_full"),
-            )[:, 0]
-            x, rope = run.after(index, x, rope)
+        x = self.through_blocks(run, x, known, lengths="_full")
         if x.dtype == torch.float16:
             x = stock.cast_overflow_tensors(x)
         return x, known["reverse_indices"]

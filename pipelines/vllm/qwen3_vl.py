@@ -13,23 +13,22 @@ from vllm.model_executor.models import qwen3_vl as stock
 from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.multimodal.inputs import MultiModalKwargsItem
 
-from pipelines.vllm.model import PrunedVideos, video_fields
-from pipelines.vllm.placeholders import CountedVideos
+from pipelines.vllm.model import video_fields
+from pipelines.vllm.qwen_vl import CountedQwenVL, PrunedQwenVL
 from pipelines.vllm.tower import encoder_pass, running, take_attention
 from videoprune.plug.encoder_goal import Layout
 from videoprune.plug.encoder_pass import EncoderPass
 from videoprune.plug.families.base import NAN, Packed
 
 
-class CountedQwen3VL(CountedVideos, stock.Qwen3VLMultiModalProcessor):
-    def frames_of(self, clip: Any) -> int:
-        return int(clip["video_grid_thw"].data[0])
+class CountedQwen3VL(CountedQwenVL, stock.Qwen3VLMultiModalProcessor):
+    pass
 
 
 @MULTIMODAL_REGISTRY.register_processor(
     CountedQwen3VL, info=stock.Qwen3VLProcessingInfo, dummy_inputs=stock.Qwen3VLDummyInputsBuilder
 )
-class PrunedQwen3VL(PrunedVideos, stock.Qwen3VLForConditionalGeneration):
+class PrunedQwen3VL(PrunedQwenVL, stock.Qwen3VLForConditionalGeneration):
     def __init__(self, *, vllm_config: Any, prefix: str = "model") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.begin(vllm_config, self.visual_dim + self.multiscale_dim)
@@ -40,18 +39,9 @@ class PrunedQwen3VL(PrunedVideos, stock.Qwen3VLForConditionalGeneration):
         units = height * width // self.visual.spatial_merge_size**2
         return self._placeholders([units] * steps, times)
 
-    def get_encoder_cudagraph_config(self) -> Any:
-        """None: graphs of the encoder would not be pruned, and images need them least."""
-        found = super().get_encoder_cudagraph_config()
-        found.modalities = []
-        return found
-
     def _process_video_input(self, video_input: Any) -> tuple[Tensor, ...]:
-        """One clip a pass, so that what stays of a clip does not depend on who else asks."""
-        grids = video_input["video_grid_thw"].tolist()
-        pixels = video_input["pixel_values_videos"].split([t * h * w for t, h, w in grids])
-        times = video_input["timestamps"]
-        return tuple(self._clip(*one) for one in zip(pixels, grids, times, strict=True))
+        clips = zip(self.each_clip(video_input), video_input["timestamps"], strict=True)
+        return tuple(self._clip(*clip, times) for clip, times in clips)
 
     def _clip(self, pixels: Tensor, grid: list[int], times: Any) -> Tensor:
         fields = video_fields(video_grid_thw=torch.tensor(grid), timestamps=times)
@@ -83,21 +73,13 @@ class PrunedQwen3VL(PrunedVideos, stock.Qwen3VLForConditionalGeneration):
         visual, taps = self.visual, list[Tensor]()
         x = visual.patch_embed(visual.input_norm(pixels.to(visual.device, non_blocking=True), visual.dtype))
         known = visual.prepare_encoder_metadata([grid])
-        x, rope = x + known["pos_embeds"], [known["rotary_pos_emb_cos"], known["rotary_pos_emb_sin"]]
-        for index, block in enumerate(visual.blocks):
-            x = block(
-                x[:, None],
-                cu_seqlens=known["cu_seqlens"],
-                rotary_pos_emb_cos=rope[0],
-                rotary_pos_emb_sin=rope[1],
-                max_seqlen=known["max_seqlen"],
-                sequence_lengths=known.get("sequence_lengths"),
-            )[:, 0]
+
+        def tapped(index: int, x: Tensor) -> None:
             if index in visual.deepstack_visual_indexes:
                 tap = visual.deepstack_merger_list[visual.deepstack_visual_indexes.index(index)]
                 taps.append(run.expand(tap(x), fill=NAN))
-            x, rope = run.after(index, x, rope)
-        return x, taps
+
+        return self.through_blocks(run, x + known["pos_embeds"], known, seen=tapped), taps
 
     def _placeholders(self, counts: list[int], times: Any) -> list[int]:
         """Ids of a clip with so many tokens in each of its time steps."""
