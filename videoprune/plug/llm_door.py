@@ -22,6 +22,7 @@ from videoprune.plug.current_pass import Pass, current, passing
 from videoprune.plug.frame_places import places_in_frames
 from videoprune.plug.joints import Joints, decoder_layers
 from videoprune.plug.kept_keys import PrunedCache
+from videoprune.plug.kept_places import behind_prefix, grown_prefix, starts, survivors
 from videoprune.plug.llm_attention import attention_kind
 from videoprune.plug.llm_pass import LayerCall, Prefill, Prompt
 from videoprune.plug.llm_step import Step
@@ -195,11 +196,11 @@ class LlmDoor:
     ) -> Prompt:
         """visual, attended, dropped: bool (B, S)."""
         if prefix is None:
-            places, kept = _survivors(attended.masked_fill(dropped, False))
+            places, kept = survivors(attended.masked_fill(dropped, False))
         elif now.shared()[1] is None:
-            places, kept = _behind(prefix, visual, attended)
+            places, kept = behind_prefix(prefix, visual, attended)
         else:
-            places, kept = _grown(prefix, attended.masked_fill(dropped, False))
+            places, kept = grown_prefix(prefix, attended.masked_fill(dropped, False))
         seen = visual.gather(1, places) & kept
         config, in_frame = now.settings.config, None
         if config.llm.method != "none" and LLM[config.llm.method].needs_frames:
@@ -213,7 +214,7 @@ class LlmDoor:
             scale=now.settings.lambda_scale(seen),
             deepstack=self._deepstack(kwargs, places),
             in_frame=in_frame,
-            start=None if now.shared()[1] is None else _starts(attended),
+            start=None if now.shared()[1] is None else starts(attended),
             prefix=prefix,
         )
 
@@ -248,33 +249,6 @@ class LayerHook:
         return call
 
 
-def _survivors(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of what is kept of prompts keep (B, S), in order at the right end, and which of them are no padding."""
-    length = int(keep.sum(1).max())
-    places = keep.view(torch.uint8).argsort(dim=1, stable=True)[:, -length:]  # (B, n)
-    return places, keep.gather(1, places)
-
-
-def _behind(prefix: Prefix, visual: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of prompts whose beginnings are known: those of the beginning, then the text behind the last visual
-    token, each part at its right end. visual, attended: bool (B, S)."""
-    last = visual.shape[1] - 1 - visual.flip(1).int().argmax(1)  # (B,), where the beginning ends
-    tokens = visual.shape[1] - 1 - int(last.min())
-    text = torch.arange(visual.shape[1] - tokens, visual.shape[1], device=visual.device).expand(
-        len(visual), -1
-    )
-    places = torch.cat([prefix.places + _starts(attended)[:, None], text], 1)
-    return places, torch.cat([prefix.valid, text > last[:, None]], 1)
-
-
-def _grown(prefix: Prefix, keep: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of one beginning, without padding, whose first tokens are known: those, then what is kept behind them.
-    keep: bool (1, S)."""
-    behind = torch.arange(keep.shape[1], device=keep.device) > prefix.places[0, -1]
-    places = torch.cat([prefix.places, (keep & behind).nonzero()[:, 1][None]], 1)
-    return places, torch.ones_like(places, dtype=torch.bool)
-
-
 def _beginning(layers: Prefill, embeds: Tensor, cache: Any) -> Prefix:
     """What a prefill of beginnings leaves. embeds: (C, n, W), what entered it, behind a prefix if it had one."""
     if (known := layers.prompt.prefix) is not None:
@@ -307,11 +281,6 @@ def overflowed(marks: int, expected: int, dtype: torch.dtype) -> str:
         f"visual features: NaN at {marks} places, {expected} of them by the plan; the vision encoder or its projector "
         f"overflowed ({dtype}); allowed: a dtype that holds its numbers, such as bfloat16"
     )
-
-
-def _starts(attended: Tensor) -> Tensor:
-    """Where each prompt begins behind its padding, which is on the left: (B,). attended: bool (B, S)."""
-    return attended.int().argmax(1)
 
 
 def _own_masks(embeds: Tensor) -> Tensor:
