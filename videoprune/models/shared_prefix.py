@@ -41,30 +41,17 @@ def prefix_of_rows(
     return begun.rows(torch.tensor([number[id(clip)] for clip in encoded], device=device))
 
 
-def known_beginning(
-    prompt: tuple[dict[str, Tensor], Tensor],
-    before: tuple[dict[str, Tensor], Tensor],
-    grown_from: tuple[Encoded, int],
-    llm: LLMPrune,
-) -> Prefix | None:
-    """What is known of the beginning of a prompt about a clip that has grown; None if nothing is.
-
-    prompt, before: inputs of a prompt about the clip, and about the one that it grew from, and which of their places
-    are visual, (1, S). grown_from: that one, and how many visual places at the front of both are the same.
-    """
-    clip, same = grown_from
-    (inputs, visual), (old, _) = prompt, before
-    if clip.prefix is None or clip.prefix.made_with != llm or not same:
-        return None
-    end = int(visual[0].nonzero()[same - 1, 0]) + 1
+def alike_until(end: int, inputs: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    """Whether the first `end` places of two prompts, (1, S) and as the model takes them, are the same, and stand at the
+    same positions."""
     for name, value in inputs.items():
         if name in TEXT:
-            alike = torch.equal(value[:, :end], old[name][:, :end])
+            alike = torch.equal(value[:, :end], others[name][:, :end])
         else:  # what moves the positions of all frames, such as the seconds between them
-            alike = name.endswith("grid_thw") or torch.equal(value, old[name])
+            alike = name.endswith("grid_thw") or torch.equal(value, others[name])
         if not alike:
-            return None
-    return clip.prefix.until(end)
+            return False
+    return True
 
 
 def prefilled(encoded: Sequence[Encoded], begun: Prefix | None) -> list[Encoded]:

@@ -20,7 +20,7 @@ from videoprune.models.inputs import Clip, PlainInputs, beginnings, groups_of, j
 from videoprune.models.loading import RANDOM, clip_shape, place_of
 from videoprune.models.processor_inputs import ProcessorInputs
 from videoprune.models.random_weights import random_model
-from videoprune.models.shared_prefix import known_beginning, prefilled, prefix_of_rows
+from videoprune.models.shared_prefix import alike_until, prefilled, prefix_of_rows
 from videoprune.models.survivors import EncoderRecord, record_of, stock_survivors
 from videoprune.models.time_steps import clip_of_steps, time_steps
 from videoprune.models.watching import Watch, watched
@@ -176,28 +176,33 @@ class StockVideoModel:
     def prefill(
         self, encoded: Sequence[Encoded], settings: Settings, *, grown_from: tuple[Encoded, int] | None = None
     ) -> list[Encoded]:
-        known = None
-        if grown_from is not None:
-            (clip,) = encoded
-            known = known_beginning(
-                self._about(clip), self._about(grown_from[0]), grown_from, settings.config.llm
-            )
-        return prefilled(encoded, self._prefix(encoded, settings, known))
+        return prefilled(encoded, self._prefix(encoded, settings, grown_from))
 
-    def _about(self, clip: Encoded) -> tuple[dict[str, Tensor], Tensor]:
-        """A prompt about the clip without a question, and which of its places are visual, both (1, S)."""
-        inputs = self.inputs([clip.features.clip], [""])
-        return inputs, self._visual(inputs["input_ids"])
+    def _known(
+        self, inputs: dict[str, Tensor], grown_from: tuple[Encoded, int], settings: Settings
+    ) -> Prefix | None:
+        """What is known of the beginning of one prompt, without a question, from that about the clip it grew from."""
+        clip, same = grown_from
+        if clip.prefix is None or clip.prefix.made_with != settings.config.llm or not same:
+            return None
+        end = int(self._visual(inputs["input_ids"])[0].nonzero()[same - 1, 0]) + 1
+        begins_alike = alike_until(end, inputs, self.inputs([clip.features.clip], [""]))
+        return clip.prefix.until(end) if begins_alike else None
 
     def _prefix(
-        self, encoded: Sequence[Encoded], settings: Settings, known: Prefix | None = None
+        self,
+        encoded: Sequence[Encoded],
+        settings: Settings,
+        grown_from: tuple[Encoded, int] | None = None,
     ) -> Prefix | None:
         """What the LLM makes of the beginning of prompts about each clip; None where its first layer is cut already.
-        known: of the one clip's, the first tokens."""
+        grown_from: see `prefill`."""
         if not shared_layers(settings.config.llm, len(self.hooks.door.layers)):
             return None
         features: list[Features] = [e.features for e in encoded]
-        inputs = self._moved(self.inputs([f.clip for f in features], [""] * len(features)))
+        inputs = self.inputs([f.clip for f in features], [""] * len(features))
+        known = None if grown_from is None else self._known(inputs, grown_from, settings)
+        inputs = self._moved(inputs)
         call = Pass(
             self.hooks,
             settings,
