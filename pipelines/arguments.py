@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 Commands = argparse._SubParsersAction
 Run = Callable[[argparse.Namespace, Sequence[str]], int]
 
+TRANSFORMERS, VLLM = "transformers", "vllm"  # engines
 BENCHMARKS = (
     "videomme",
     "nextqa",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.arguments import (
     BENCHMARKS,
+    TRANSFORMERS,
+    VLLM,
     Commands,
     add_data,
     add_memory,
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from pipelines.run.tasks import Task
     from videoprune.config import PruneConfig
     from videoprune.video.remote.options import RemoteOptions
-
-TRANSFORMERS, VLLM = "transformers", "vllm"  # engines
 
 
 def add(commands: Commands) -> None:

@@ -54,36 +54,28 @@ class Seen:
     connections: int = 0
 
 
-class Cut:
-    """Sockets that are to be cut half way."""
-
-    def __init__(self) -> None:
-        self.sockets: set[ClientConnection] = set()
-
-    def now(self) -> None:
-        for socket in self.sockets:
-            socket.transport.abort()
+Sockets = set[ClientConnection]  # those that are open now
 
 
 async def staying(
-    url: str, end: float, seen: Seen, cut: Cut, does: Callable[[ClientConnection], Any]
+    url: str, end: float, seen: Seen, open_: Sockets, does: Callable[[ClientConnection], Any]
 ) -> None:
     """`does` with a connection until `end`, and with another one where it is lost."""
     while time.monotonic() < end:
         try:
             async with connect(url, proxy=None, open_timeout=30, max_size=2**24) as socket:
                 seen.connections += 1
-                cut.sockets.add(socket)
+                open_.add(socket)
                 try:
                     await does(socket)
                 finally:
-                    cut.sockets.discard(socket)
+                    open_.discard(socket)
         except (ConnectionClosed, OSError):
             await asyncio.sleep(0.5)
 
 
 async def camera(
-    url: str, key: str, pictures: list[bytes], fps: float, end: float, seen: Seen, cut: Cut
+    url: str, key: str, pictures: list[bytes], fps: float, end: float, seen: Seen, open_: Sockets
 ) -> None:
     started = time.monotonic()
 
@@ -98,7 +90,7 @@ async def camera(
         finally:
             hears.cancel()
 
-    await staying(url, end, seen, cut, sends)
+    await staying(url, end, seen, open_, sends)
 
 
 async def _heard(socket: ClientConnection, seen: Seen) -> None:
@@ -108,7 +100,7 @@ async def _heard(socket: ClientConnection, seen: Seen) -> None:
             seen.errors[f"{message['type']}: {message['message']}"] += 1
 
 
-async def viewer(url: str, pause: float, end: float, seen: Seen, cut: Cut, rng: random.Random) -> None:
+async def viewer(url: str, pause: float, end: float, seen: Seen, open_: Sockets, rng: random.Random) -> None:
     async def asks(socket: ClientConnection) -> None:
         await socket.send(json.dumps({"type": "watch", "pictures": True}))
         await _watch(socket, pause * rng.random(), end, seen)
@@ -122,7 +114,7 @@ async def viewer(url: str, pause: float, end: float, seen: Seen, cut: Cut, rng: 
                 seen.first.append(first - began)
             await _watch(socket, pause * (0.5 + rng.random()), end, seen)
 
-    await staying(url, end, seen, cut, asks)
+    await staying(url, end, seen, open_, asks)
 
 
 async def _answered(socket: ClientConnection, name: str, seen: Seen) -> float | None:
@@ -169,19 +161,19 @@ def film(seed: int) -> list[bytes]:
 
 async def play(args: argparse.Namespace, port: int) -> tuple[Seen, dict[str, Any]]:
     films = [film(args.seed + i) for i in range(args.streams)]
-    seen, cut, rng = Seen(), Cut(), random.Random(args.seed)
+    seen, rng = Seen(), random.Random(args.seed)
+    cut, spared = Sockets(), Sockets()
     end, base = time.monotonic() + args.seconds, f"ws://127.0.0.1:{port}/ws/streams"
     tasks = [
         asyncio.create_task(camera(f"{base}/cam{i}", f"a key of camera {i}", f, args.fps, end, seen, cut))
         for i, f in enumerate(films)
     ]
     await asyncio.sleep(5.0)  # streams are there before anyone asks
-    half = Cut()
     for i in range(args.viewers):
         url = f"{base}/cam{i % args.streams}"
-        work = viewer(url, args.pause, end, seen, cut if i % 2 else half, random.Random(rng.random()))
+        work = viewer(url, args.pause, end, seen, cut if i % 2 else spared, random.Random(rng.random()))
         tasks.append(asyncio.create_task(work))
-    asyncio.get_running_loop().call_later(args.seconds / 2, cut.now)
+    asyncio.get_running_loop().call_later(args.seconds / 2, lambda: [one.transport.abort() for one in cut])
     state: list[dict[str, Any]] = []
     async with connect(f"{base}/cam0", proxy=None) as socket:
         async for text in socket:

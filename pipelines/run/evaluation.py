@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.arguments import TRANSFORMERS
 from pipelines.measure.environment import hardware, versions
 from pipelines.run.progress import RunProgress
 from pipelines.run.results import Results, row_key, video_fingerprint, write_whole
@@ -26,7 +27,6 @@ from videoprune.config import PruneConfig
 from videoprune.eval.summary import summarize
 from videoprune.result_row import ResultRow
 
-TRANSFORMERS = "transformers"
 Runner = Callable[[Iterable[ClipItem]], Iterator[list[ResultRow]]]
 
 
