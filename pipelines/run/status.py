@@ -48,11 +48,13 @@ class RunStatus:
 
     def __post_init__(self) -> None:
         self._began = self.clock()
+        self._video = ""
 
     def add(self, rows: Iterable[ResultRow]) -> None:
-        """One clip's new rows."""
-        self.videos += 1
+        """New rows: all of a clip, or, of a stream, as they come."""
         for row in rows:
+            self.videos += row["video_id"] != self._video
+            self._video = row["video_id"]
             self.done += 1
             self.asked += 1
             if row["outcome"] == "failed":

@@ -19,9 +19,9 @@ class Clock:
         return self.now
 
 
-def rows(count: int, kind: str = "") -> list[ResultRow]:
-    samples = tuple(Sample(f"{i}", "v", "?") for i in range(count))
-    found = failed_rows(ClipItem("v", samples), Failure(kind or "none", "why"))
+def rows(count: int, kind: str = "", video: str = "v") -> list[ResultRow]:
+    samples = tuple(Sample(f"{i}", video, "?") for i in range(count))
+    found = failed_rows(ClipItem(video, samples), Failure(kind or "none", "why"))
     return [result_row({**r, "outcome": "failed" if kind else "complete"}) for r in found]
 
 
@@ -37,8 +37,9 @@ def test_the_line_by_hand() -> None:
     clock.now += 30
     actors.model_seconds = 45.0
     status.add(rows(20))
-    status.add(rows(6, "missing"))
-    status.add(rows(4, "corrupt"))
+    status.add(rows(6, "missing", "w"))
+    status.add(rows(3, "corrupt", "x"))
+    status.add(rows(1, "corrupt", "x"))  # the same stream goes on
     assert actors.busy() == 0.75
     assert status.line() == (
         "40 of 100 questions; 180 videos an hour, 2 min left, model busy 75 %, 5 decoders, 3 groups waiting, "
