@@ -25,6 +25,9 @@ def main() -> None:
         "--unmerged", type=int, default=1200, help="llm: next steps, without merging in encoders"
     )
     parser.add_argument("--peak", type=float, default=1.5e-3, help="llm: peak learning rate")
+    parser.add_argument(
+        "--whole", type=float, default=0.4, help="llm: share of hard clips that keep all where others do"
+    )
     parser.add_argument("--start", type=Path, help="a trained model's folder to go on from")
     parser.add_argument("--llm", type=Path, help="llm: a stock model's folder to take the LLM from")
     parser.add_argument(
@@ -69,6 +72,7 @@ def main() -> None:
             device=device,
             start=args.start,
             llm=args.llm,
+            whole=args.whole,
         )
 
 

@@ -63,12 +63,13 @@ def train_llm(
     device: str,
     start: Path | None = None,
     llm: Path | None = None,
+    whole: float = 0.4,
 ) -> None:
     """`curriculum` steps on object tokens, then `unmerged` steps without pruning inside the encoders, then the mixture.
 
     start: a trained model's folder to go on from, with the encoders that are in `out`. llm: a stock model's folder to
-    take the LLM from. Resumes from `out`/llm.pt;
-    `out`/llm_unmerged.pt keeps the end of the second part.
+    take the LLM from. whole: of the steps on all tokens, the share of hard clips that keep them. Resumes from
+    `out`/llm.pt; `out`/llm_unmerged.pt keeps the end of the second part.
     """
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(out / "tokenizer")
@@ -96,7 +97,7 @@ def train_llm(
             store.add(name, new, encode_group(model, next(loaders[new]), ENCODER_MODES[name]))
             continue
         hard = bool(rng.random() < HARD_STEPS)
-        keep = mode.tokens(dense * (SLOTS if hard else NUM_FRAMES), hard, rng)
+        keep = mode.tokens(dense * (SLOTS if hard else NUM_FRAMES), hard, rng, whole)
         rows = max(1, min(batch, round(batch * 330 / (keep + 165))))  # about as many tokens in every step
         drawn = store.draw(mode.encoder, hard, rows, rng)
         loss, answers, facts = clip_loss(model, heads, tokenizer, drawn, mode.pick, keep, rng)

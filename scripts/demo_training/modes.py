@@ -11,8 +11,8 @@ from videoprune.config import EncoderPrune
 
 # Share of its tokens that a hard clip keeps, over a standard one that has a quarter of them; some keep as many.
 HARD_TOKENS, AS_MANY = 0.3, 0.3
-# Where a setting keeps all, so often does a hard clip too; else it keeps a share of its tokens between these.
-HARD_ALL, HARD_MOST = 0.4, (0.15, 0.45)
+# Where a setting keeps all and a hard clip does not, it keeps a share of its tokens between these.
+HARD_MOST = (0.15, 0.45)
 _ALL = (1.0, 1.0)
 
 
@@ -28,9 +28,10 @@ class Mode:
     pick: str
     keep: tuple[float, float]
 
-    def tokens(self, dense: int, hard: bool, rng: np.random.Generator) -> int:
+    def tokens(self, dense: int, hard: bool, rng: np.random.Generator, whole: float) -> int:
+        """whole: how often a hard clip keeps all too, where a setting keeps all."""
         if self.keep == _ALL:
-            all_of_it = not hard or rng.random() < HARD_ALL
+            all_of_it = not hard or rng.random() < whole
             return dense if all_of_it else round(dense * float(rng.uniform(*HARD_MOST)))
         few = hard and rng.random() >= AS_MANY
         return round(dense * float(rng.uniform(*self.keep)) * (HARD_TOKENS if few else 1))
