@@ -30,7 +30,6 @@ from pipelines.arguments import (
 
 if TYPE_CHECKING:
     from pipelines.run.evaluation import Runner
-    from pipelines.run.model_stage import ModelStage
     from pipelines.run.stages import DecodeStage
     from pipelines.run.status import ActorStatus
     from pipelines.run.stream_run import StreamOptions
@@ -140,7 +139,12 @@ def _engine(args: argparse.Namespace, prune: PruneConfig) -> str:
     from pipelines.vllm.stage import check, version
 
     refused = {
-        "--executor": (args.executor, args.executor != "local", "local"),
+        "--executor": (args.executor, args.executor == "stream", "local, ray"),
+        "--runtime-env": (
+            args.runtime_env,
+            args.executor == "ray" and args.runtime_env in ("code", "packages"),
+            "none or a YAML file, where vLLM and videoprune are installed by pip: vLLM finds plug-ins by that",
+        ),
         "--plan": (True, args.plan, "a run without it"),
         "--device": (args.device, args.device is not None, "none, vLLM takes what it was built for"),
         "--random-weights": (True, args.random_weights, "trained weights"),
@@ -152,13 +156,16 @@ def _engine(args: argparse.Namespace, prune: PruneConfig) -> str:
     return f"{VLLM} {version()}"
 
 
-def _stages(args: argparse.Namespace, task: Task, prune: PruneConfig) -> tuple[DecodeStage, ModelStage]:
+def _model_stage(args: argparse.Namespace, task: Task, prune: PruneConfig) -> Any:
+    """A ModelStage, or what stands in its place with another engine."""
+    most = task.recipe.max_new_tokens
+    if args.engine == VLLM:
+        from pipelines.vllm.stage import VllmStage
+
+        return VllmStage(args.model, prune, batch=args.batch, max_new_tokens=most)
     from pipelines.run.model_stage import ModelStage
 
-    model = ModelStage(
-        args.model, prune, device=args.device, batch=args.batch, max_new_tokens=task.recipe.max_new_tokens
-    )
-    return _decode_stage(args, task), model
+    return ModelStage(args.model, prune, device=args.device, batch=args.batch, max_new_tokens=most)
 
 
 def _decode_stage(args: argparse.Namespace, task: Task) -> DecodeStage:
@@ -181,17 +188,7 @@ def _remote(args: argparse.Namespace) -> RemoteOptions:
 
 
 def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: ActorStatus) -> Runner:
-    if args.engine == VLLM:
-        from pipelines.run import local
-        from pipelines.vllm.stage import VllmStage
-
-        answers = VllmStage(args.model, prune, batch=args.batch, max_new_tokens=task.recipe.max_new_tokens)
-        return partial(local.run, decode=_decode_stage(args, task), model=answers, status=actors)
-    decode, model = _stages(args, task, prune)
-    if args.executor == "stream":
-        from pipelines.run import stream_run
-
-        return partial(stream_run.run, model=model, options=_stream_options(args), status=actors)
+    decode, model = _decode_stage(args, task), _model_stage(args, task, prune)
     if args.executor == "ray":
         from pipelines.run import ray
 
@@ -203,6 +200,10 @@ def _runner(args: argparse.Namespace, task: Task, prune: PruneConfig, actors: Ac
         if decode.remote is not None:
             options = replace(options, item_seconds=options.item_seconds + decode.remote.seconds)
         return partial(ray.run, decode=decode, model=model, options=options, status=actors)
+    if args.executor == "stream":
+        from pipelines.run import stream_run
+
+        return partial(stream_run.run, model=model, options=_stream_options(args), status=actors)
     from pipelines.run import local
 
     return partial(local.run, decode=decode, model=model, status=actors)
@@ -241,7 +242,7 @@ def _tell_plan(args: argparse.Namespace, task: Task, prune: PruneConfig) -> int:
     from pipelines.run.forecast import forecast_text, try_videos
 
     items = task.items()
-    tried = try_videos(items, *_stages(args, task, prune))
+    tried = try_videos(items, _decode_stage(args, task), _model_stage(args, task, prune))
     print(forecast_text(tried, items, models=args.models, workers=args.workers))
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +43,12 @@ def test_rows_and_summary_are_those_of_transformers(tmp_path: Path) -> None:
     assert (before["engine"], after["engine"]) == ("transformers", "vllm 0.32.0")
     assert before["accuracy"] == after["accuracy"]
     assert before["tokens"] == after["tokens"]
+    # In Ray actors: the same, the video that is none among them.
+    ray = ["--out", str(tmp_path / "r"), "--engine", "vllm", "--batch", "6", "--executor", "ray"]
+    assert main([*words, *ray]) == 1
+    apart = rows(tmp_path / "r")
+    said = lambda found: {q: {k: r[k] for k in set(r) - {"seconds"}} for q, r in found.items()}  # noqa: E731
+    assert said(apart) == said(ours)
+    assert not list(Path(tempfile.gettempdir()).glob("videoprune-*/model.safetensors"))
     # Rows of one engine are not taken for those of another.
     assert main([*words, "--out", str(tmp_path / "t"), "--engine", "vllm"]) == 2

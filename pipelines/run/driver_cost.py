@@ -28,6 +28,9 @@ class NoDecoding:
 class NoModel:
     device = None
 
+    def in_actor(self, gpus: float) -> NoModel:
+        return self
+
     def setup(self) -> None: ...
 
     def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:

@@ -55,6 +55,10 @@ class ModelStage:
         stage._engine = engine
         return stage
 
+    def in_actor(self, gpus: float) -> ModelStage:
+        """As it is for a Ray actor with so many GPUs, or part of one."""
+        return self
+
     def setup(self) -> None:
         if self._engine is None:
             self._engine = Engine(self.model, self.prune, device=self.device)

@@ -22,9 +22,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
-from pipelines.run.model_stage import ModelStage
+from pipelines.run.local import Answering
 from pipelines.run.no_actors import NoActorsError
 from pipelines.run.ray_cluster import Lookout, cluster
 from pipelines.run.ray_metrics import RunMetrics
@@ -37,10 +37,19 @@ from videoprune.result_row import ResultRow
 from videoprune.video.remote.address import is_remote
 
 
+class AnsweringInActor(Answering, Protocol):
+    """The model's part of a run, such as `ModelStage`. It is pickled before it is set up, and `setup` is called in each
+    actor, also in those that take a lost one's place. device: None: a GPU where there is one."""
+
+    @property
+    def device(self) -> str | None: ...
+    def in_actor(self, gpus: float) -> Answering: ...
+
+
 def run(
     items: Iterable[ClipItem],
     decode: DecodeStage,
-    model: ModelStage,
+    model: AnsweringInActor,
     *,
     options: RayOptions | None = None,
     status: ActorStatus | None = None,
@@ -63,7 +72,7 @@ class _Run:
         self,
         items: Iterable[ClipItem],
         decode: DecodeStage,
-        model: ModelStage,
+        model: AnsweringInActor,
         options: RayOptions,
         status: ActorStatus,
     ) -> None:
@@ -76,7 +85,7 @@ class _Run:
         )
         decode_cpus, model_cpus, gpus = _shares(options, model.device)
         self.decoders = Pool("decode", maker(decode, decode_cpus), options)
-        self.models = Pool("model", maker(model, model_cpus, gpus), options)
+        self.models = Pool("model", maker(model.in_actor(gpus), model_cpus, gpus), options)
         for _ in range(options.models):
             self.models.start()
         self.lookout = Lookout()

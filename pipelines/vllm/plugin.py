@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from pipelines.vllm.ends_with_parent import watch_parent
 from pipelines.vllm.settings import ATTRIBUTE, KEY, VARIABLE, check_engine, serving_settings, wanted
 
 TESTED = ("0.32.0",)  # releases of vLLM
@@ -18,7 +19,7 @@ FAMILIES = {
     "Qwen2_5_VLForConditionalGeneration": "pipelines.vllm.qwen2_5_vl:PrunedQwen2_5VL",
     "Qwen3VLForConditionalGeneration": "pipelines.vllm.qwen3_vl:PrunedQwen3VL",
 }
-_PREFIX = "Videoprune"  # of the names under which our classes are registered
+PREFIX = "Videoprune"  # of the names under which our classes are registered
 
 
 def register() -> None:
@@ -27,10 +28,11 @@ def register() -> None:
     from vllm import ModelRegistry
     from vllm.model_executor.models.config import MODELS_CONFIG_MAP
 
+    watch_parent(os.environ)
     if vllm.__version__ not in TESTED and os.environ.get(VARIABLE):
         raise ValueError(untested(vllm.__version__))
     for name, place in FAMILIES.items():
-        ModelRegistry.register_model(_PREFIX + name, place)
+        ModelRegistry.register_model(PREFIX + name, place)
     for name in ModelRegistry.get_supported_archs():
         before = MODELS_CONFIG_MAP.get(name)
         if not isinstance(before, Switch):
@@ -79,7 +81,7 @@ def switch_on(vllm_config: Any) -> None:
 
         three_rows(model.hf_config.get_text_config())
     setattr(model.hf_config, ATTRIBUTE, settings.config.as_dict())
-    model.hf_config.architectures = [_PREFIX + known[0]]
+    model.hf_config.architectures = [PREFIX + known[0]]
     vllm_config.additional_config = {**vllm_config.additional_config, KEY: {"prune": asked}}
 
 

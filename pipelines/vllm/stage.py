@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.rows import answered_row, failed_rows
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
+from pipelines.vllm.ends_with_parent import VARIABLE as END_WITH_PARENT
 from pipelines.vllm.padded_heads import pad_heads
+from pipelines.vllm.plugin import PREFIX
 from pipelines.vllm.prompts import Prompts, clip_trace
 from pipelines.vllm.settings import KEY, serving_settings
 from videoprune.choice import parse_choice
@@ -27,6 +31,15 @@ if TYPE_CHECKING:
 
 KINDS = ("llava_onevision", "qwen2_5_vl", "qwen3_vl")
 _CPU_HEADS = 32  # the narrowest that vLLM's attention on a CPU takes
+_GPU_SHARE = 0.9  # of the memory that is a model's, about what vLLM takes by itself
+# In a Ray actor. On a CPU vLLM binds its threads to all cores of a NUMA node and takes nearly all of its memory, as if
+# it were alone: beside other actors it must do neither. Without binding it has as many threads as `OMP_NUM_THREADS`
+# says, which Ray sets to the actor's cores. What the environment says already stands.
+_IN_ACTOR = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB, taken as it is filled
+    END_WITH_PARENT: "1",
+}
 
 
 def version() -> str:
@@ -50,7 +63,12 @@ def check(model: str, prune: PruneConfig) -> None:
 
 class VllmStage:
     """batch: questions that are given to vLLM together, which decides itself what it computes at once. options: more of
-    vLLM's own. Seconds of a question are those of its group, shared evenly: vLLM's stages overlap, so they are one."""
+    vLLM's own. Seconds of a question are those of its group, shared evenly: vLLM's stages overlap, so they are one.
+
+    A question that vLLM does not take is a failed row. LostDeviceError: its engine is gone, or failed at computing,
+    after which nothing is known of what it holds."""
+
+    device: str | None = None  # what vLLM was built for
 
     def __init__(
         self,
@@ -63,25 +81,38 @@ class VllmStage:
     ) -> None:
         self.model, self.prune, self.batch, self.max_new_tokens = model, prune, batch, max_new_tokens
         self.options = options or {}
+        self._environment: dict[str, str] = {}
         self._llm: LLM | None = None
-        self._padded: tempfile.TemporaryDirectory[str] | None = None
+
+    def in_actor(self, gpus: float) -> VllmStage:
+        """As it is for a Ray actor with so many GPUs, or part of one: others may be on the machine."""
+        found = copy.copy(self)
+        found._environment = _IN_ACTOR
+        if 0 < gpus < 1:
+            found.options = {"gpu_memory_utilization": _GPU_SHARE * gpus, **self.options}
+        return found
 
     def setup(self) -> None:
         """Raises ValueError where vLLM cannot do what is asked."""
+        for name, value in self._environment.items():  # before vLLM is imported
+            os.environ.setdefault(name, value)
         from vllm import LLM
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
-        place = self._place(on_cpu)
         self.config = model_config(self.model)
-        self.prompts = Prompts(place, self.config)
-        self._llm = LLM(
-            place,
-            additional_config={KEY: {"prune": self.prune.as_dict()}},
-            limit_mm_per_prompt={"image": 0, "video": 1},
-            dtype="float32" if on_cpu else "auto",  # as `Engine` has it
-            **self.options,
-        )
+        # An actor may be killed at any time: a folder that is needed no more behind `setup` is not left there.
+        with tempfile.TemporaryDirectory(prefix="videoprune-") as folder:
+            place = self._place(on_cpu, Path(folder))
+            self.prompts = Prompts(place, self.config)
+            self._llm = LLM(
+                place,
+                additional_config={KEY: {"prune": self.prune.as_dict()}},
+                limit_mm_per_prompt={"image": 0, "video": 1},
+                dtype="float32" if on_cpu else "auto",  # as `Engine` has it
+                **self.options,
+            )
+            self._check_plugin()
 
     def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:
         """Items that go through a run together: neighbours with no more than `batch` questions, or one with more."""
@@ -115,8 +146,6 @@ class VllmStage:
 
     def close(self) -> None:
         self._llm = None
-        if self._padded is not None:
-            self._padded.cleanup()
 
     def _answers(self, asked: Sequence[tuple[Sample, VideoFrames]]) -> list[Answer | Failure]:
         from vllm import SamplingParams
@@ -126,13 +155,17 @@ class VllmStage:
         sampling = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens)
         try:
             given: Any = [self.prompts(frames, prompt(sample)) for sample, frames in asked]
-            done = self._llm.generate(given, sampling, use_tqdm=False)
+            self._llm.enqueue(given, sampling, use_tqdm=False)
         except EngineDeadError as error:
-            raise LostDeviceError(f"{type(error).__name__}: {error}") from error
+            raise _lost(error) from error
         except Exception as error:
             if len(asked) == 1:
                 return [Failure.of(error)]
             return [answer for one in asked for answer in self._answers([one])]
+        try:
+            done: Any = self._llm.wait_for_completion(use_tqdm=False)
+        except Exception as error:
+            raise _lost(error) from error
         return [self._answer(*one, out.outputs[0].text) for one, out in zip(asked, done, strict=True)]
 
     def _answer(self, sample: Sample, frames: VideoFrames, said: str) -> Answer:
@@ -160,9 +193,22 @@ class VllmStage:
         )
         return size.height, size.width
 
-    def _place(self, on_cpu: bool) -> str:
+    def _place(self, on_cpu: bool, folder: Path) -> str:
         """What vLLM loads. The demo models' heads are too narrow for it on a CPU, so a copy gets wider ones."""
         if not on_cpu or self.model not in demo_names():
             return place_of(self.model)
-        self._padded = tempfile.TemporaryDirectory(prefix="videoprune-")
-        return str(pad_heads(model_folder(self.model), Path(self._padded.name), _CPU_HEADS))
+        return str(pad_heads(model_folder(self.model), folder, _CPU_HEADS))
+
+    def _check_plugin(self) -> None:
+        """Raises ValueError if vLLM has not loaded the plug-in: it would prune nothing, and not say so."""
+        assert self._llm is not None
+        (name, *_) = self._llm.model_config.hf_config.architectures
+        if serving_settings(self.prune.as_dict(), self.config).drops and not name.startswith(PREFIX):
+            raise ValueError(
+                f"engine='vllm': {name} is not pruned here, the plug-in was not loaded; allowed: where videoprune is "
+                "installed by pip, and VLLM_PLUGINS names it if it is set"
+            )
+
+
+def _lost(error: Exception) -> LostDeviceError:
+    return LostDeviceError(f"{type(error).__name__}: {error}")

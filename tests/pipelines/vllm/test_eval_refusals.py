@@ -14,8 +14,11 @@ EVAL = ["eval", "moving-shapes", "--engine", "vllm", "--model", "qwen-demo", "--
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--executor", "ray"], "--executor=ray with --engine vllm; allowed: local"),
-        (["--executor", "stream"], "--executor=stream with --engine vllm; allowed: local"),
+        (["--executor", "stream"], "--executor=stream with --engine vllm; allowed: local, ray"),
+        (
+            ["--executor", "ray", "--runtime-env", "code"],
+            "--runtime-env=code with --engine vllm; allowed: none or a YAML file",
+        ),
         (["--plan"], "--plan=True with --engine vllm; allowed: a run without it"),
         (["--device", "cuda:1"], "--device=cuda:1 with --engine vllm"),
         (["--random-weights"], "--random-weights=True with --engine vllm"),
