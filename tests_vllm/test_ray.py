@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from pipelines.run import ray as ray_executor
+from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.ray import RayOptions
 from pipelines.run.stages import DecodedClip, DecodeStage, group_by_video
 from pipelines.vllm.stage import VllmStage
@@ -56,7 +57,7 @@ def gone(pids: Sequence[int]) -> bool:
 
 def test_an_actor_that_loses_its_engine_is_replaced(cluster: None, tmp_path: Path) -> None:
     items = group_by_video(load(make_benchmark(tmp_path / "bench", clips=2, workers=1), None))
-    seen = tmp_path / "seen"
+    seen, noticed = tmp_path / "seen", tmp_path / "noticed"
     seen.mkdir()
 
     class Fragile(VllmStage):
@@ -69,11 +70,16 @@ def test_an_actor_that_loses_its_engine_is_replaced(cluster: None, tmp_path: Pat
             if number == 0:
                 for process in inside:
                     process.kill()
-            return super().process_all(clips)
+            try:
+                return super().process_all(clips)
+            except LostDeviceError as error:
+                noticed.write_text(str(error))
+                raise
 
     stage = Fragile("qwen-demo", preset("balanced-serve"), batch=6, options=OPTIONS)
     decode, options = DecodeStage(8, (96, 96)), RayOptions(decoders=1, models=1)
     found = by_question(ray_executor.run(items, decode, stage, options=options))
+    assert "EngineDeadError" in noticed.read_text()  # not the deadline has ended it
     assert len(found) == 6
     assert {row["outcome"] for row in found.values()} == {"complete"}
     assert sum(row["correct"] for row in found.values()) >= 5  # the demo model knows these

@@ -7,12 +7,14 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.rows import answered_row, failed_rows
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
+from pipelines.vllm.dead_engine import wake_up_when_dead
 from pipelines.vllm.ends_with_parent import VARIABLE as END_WITH_PARENT
 from pipelines.vllm.padded_heads import pad_heads
 from pipelines.vllm.plugin import PREFIX
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vllm import LLM
 
 KINDS = ("llava_onevision", "qwen2_5_vl", "qwen3_vl")
+ONE_VIDEO = {"image": 0, "video": 1}  # in a prompt
 _CPU_HEADS = 32  # the narrowest that vLLM's attention on a CPU takes
 _GPU_SHARE = 0.9  # of the memory that is a model's, about what vLLM takes by itself
 # In a Ray actor. On a CPU vLLM binds its threads to all cores of a NUMA node and takes nearly all of its memory, as if
@@ -53,12 +56,25 @@ def version() -> str:
 
 def check(model: str, prune: PruneConfig) -> None:
     """Raises ValueError for a model that cannot be pruned inside vLLM, and for a configuration that cannot."""
+    serving_settings(prune.as_dict(), check_kind(model))
+
+
+def check_kind(model: str) -> Any:
+    """The configuration of a model that can be pruned inside vLLM. Raises ValueError for another."""
     config = model_config(model)
     if config.model_type not in KINDS:
         raise ValueError(
             f"model={model!r}: model_type={config.model_type!r}; allowed inside vLLM: {', '.join(KINDS)}"
         )
-    serving_settings(prune.as_dict(), config)
+    return config
+
+
+@dataclass(frozen=True)
+class Said:
+    """prompt_tokens: of the whole prompt, what is left of the clip among them."""
+
+    text: str
+    prompt_tokens: int
 
 
 class VllmStage:
@@ -105,13 +121,13 @@ class VllmStage:
         with tempfile.TemporaryDirectory(prefix="videoprune-") as folder:
             place = self._place(on_cpu, Path(folder))
             self.prompts = Prompts(place, self.config)
-            self._llm = LLM(
-                place,
-                additional_config={KEY: {"prune": self.prune.as_dict()}},
-                limit_mm_per_prompt={"image": 0, "video": 1},
-                dtype="float32" if on_cpu else "auto",  # as `Engine` has it
-                **self.options,
-            )
+            options: dict[str, Any] = {
+                "additional_config": {KEY: {"prune": self.prune.as_dict()}},
+                "limit_mm_per_prompt": ONE_VIDEO,
+                "dtype": "float32" if on_cpu else "auto",  # as `Engine` has it
+            }
+            self._llm = LLM(place, **options | self.options)
+            wake_up_when_dead(self._llm)
             self._check_plugin()
 
     def groups(self, items: Iterable[ClipItem]) -> Iterator[list[ClipItem]]:
@@ -147,51 +163,44 @@ class VllmStage:
     def close(self) -> None:
         self._llm = None
 
-    def _answers(self, asked: Sequence[tuple[Sample, VideoFrames]]) -> list[Answer | Failure]:
+    def said(self, asked: Sequence[tuple[VideoFrames, str]]) -> list[Said | Failure]:
+        """What vLLM says to questions about clips, which it is given together. Raises LostDeviceError."""
         from vllm import SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        assert self._llm is not None, "setup() comes first"
         sampling = SamplingParams(temperature=0.0, max_tokens=self.max_new_tokens)
         try:
-            given: Any = [self.prompts(frames, prompt(sample)) for sample, frames in asked]
-            self._llm.enqueue(given, sampling, use_tqdm=False)
+            given: Any = [self.prompts(frames, text) for frames, text in asked]
+            self.llm.enqueue(given, sampling, use_tqdm=False)
         except EngineDeadError as error:
             raise _lost(error) from error
         except Exception as error:
             if len(asked) == 1:
                 return [Failure.of(error)]
-            return [answer for one in asked for answer in self._answers([one])]
+            return [said for one in asked for said in self.said([one])]
         try:
-            done: Any = self._llm.wait_for_completion(use_tqdm=False)
+            done: Any = self.llm.wait_for_completion(use_tqdm=False)
         except Exception as error:
             raise _lost(error) from error
-        return [self._answer(*one, out.outputs[0].text) for one, out in zip(asked, done, strict=True)]
+        return [Said(out.outputs[0].text, len(out.prompt_token_ids)) for out in done]
 
-    def _answer(self, sample: Sample, frames: VideoFrames, said: str) -> Answer:
-        choice = parse_choice(said, len(sample.options), options=sample.options) if sample.options else ""
-        return Answer(said.strip(), choice, self._trace(frames))
-
-    def _trace(self, frames: VideoFrames) -> Trace:
+    def trace(self, frames: VideoFrames) -> Trace:
+        """Visual tokens of a clip, by stage."""
         height, width = frames.pixels.shape[1:3]
-        return clip_trace(self.config, self.prune, len(frames), self._seen(len(frames), height, width))
+        size = seen_size(self.llm.model_config, len(frames), height, width)
+        return clip_trace(self.config, self.prune, len(frames), size)
 
-    def _seen(self, frames: int, height: int, width: int) -> tuple[int, int]:
-        """Height and width to which the model's processor resizes frames."""
-        from vllm.multimodal import MULTIMODAL_REGISTRY
+    @property
+    def llm(self) -> LLM:
+        assert self._llm is not None, "setup() comes first"
+        return self._llm
 
-        assert self._llm is not None
-        info: Any = MULTIMODAL_REGISTRY.get_processing_info(self._llm.model_config)
-        if not hasattr(info, "_get_vision_info"):  # one size for all
-            return height, width
-        size, _ = info._get_vision_info(
-            image_width=width,
-            image_height=height,
-            num_frames=frames,
-            image_processor=info.get_video_processor(),
-            mm_kwargs={},
-        )
-        return size.height, size.width
+    def _answers(self, asked: Sequence[tuple[Sample, VideoFrames]]) -> list[Answer | Failure]:
+        said = self.said([(frames, prompt(sample)) for sample, frames in asked])
+        return [
+            one if isinstance(one, Failure) else Answer(one.text.strip(), chosen(one.text, s), self.trace(f))
+            for (s, f), one in zip(asked, said, strict=True)
+        ]
 
     def _place(self, on_cpu: bool, folder: Path) -> str:
         """What vLLM loads. The demo models' heads are too narrow for it on a CPU, so a copy gets wider ones."""
@@ -201,8 +210,7 @@ class VllmStage:
 
     def _check_plugin(self) -> None:
         """Raises ValueError if vLLM has not loaded the plug-in: it would prune nothing, and not say so."""
-        assert self._llm is not None
-        (name, *_) = self._llm.model_config.hf_config.architectures
+        (name, *_) = self.llm.model_config.hf_config.architectures
         if serving_settings(self.prune.as_dict(), self.config).drops and not name.startswith(PREFIX):
             raise ValueError(
                 f"engine='vllm': {name} is not pruned here, the plug-in was not loaded; allowed: where videoprune is "
@@ -212,3 +220,25 @@ class VllmStage:
 
 def _lost(error: Exception) -> LostDeviceError:
     return LostDeviceError(f"{type(error).__name__}: {error}")
+
+
+def chosen(text: str, sample: Sample) -> str:
+    """The letter that an answer names, "" where none is asked for."""
+    return parse_choice(text, len(sample.options), options=sample.options) if sample.options else ""
+
+
+def seen_size(model_config: Any, frames: int, height: int, width: int) -> tuple[int, int]:
+    """Height and width to which a model's processor resizes a clip's frames. model_config: vLLM's."""
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    info: Any = MULTIMODAL_REGISTRY.get_processing_info(model_config)
+    if not hasattr(info, "_get_vision_info"):  # one size for all
+        return height, width
+    size, _ = info._get_vision_info(
+        image_width=width,
+        image_height=height,
+        num_frames=frames,
+        image_processor=info.get_video_processor(),
+        mm_kwargs={},
+    )
+    return size.height, size.width
