@@ -165,11 +165,8 @@ class _Run:
 
     def row(self, label: str, sample: Sample, row: ResultRow) -> Row:
         """A line of answers.jsonl: what varies with the setting; the rest of the question stands in the benchmark."""
-        row = self.mark(row) if self.mark else row
-        said = ("text", "prediction", "answer", "correct", "outcome", "reason", "traceback")
         key = {"question_id": self.answer_key(label, sample), **self.named(label)}
-        more = {name: value for name, value in row.items() if name in said and value != ""}
-        return key | {"video": sample.video, "question": sample.question_id, "prediction": ""} | more
+        return key | answer_fields(sample, row, self.mark)
 
     def named(self, label: str) -> Row:
         return {"setting": label, "frames": self.frames}
@@ -185,6 +182,14 @@ def ask_clip(engine: Engine, clip: ReadClip, max_new_tokens: int) -> list[Answer
     for start in range(0, len(samples), BATCH):
         answers += engine.answer(encoded, samples[start : start + BATCH], max_new_tokens=max_new_tokens)
     return answers
+
+
+def answer_fields(sample: Sample, row: ResultRow, mark: Mark | None) -> Row:
+    """What a line of answers.jsonl says of an answer. mark: what the benchmark's protocol reads from it."""
+    row = mark(row) if mark else row
+    said = ("text", "prediction", "answer", "correct", "outcome", "reason", "traceback")
+    more = {name: value for name, value in row.items() if name in said and value != ""}
+    return {"video": sample.video, "question": sample.question_id, "prediction": ""} | more
 
 
 def said_row(sample: Sample, answer: Answer, clip: ReadClip) -> ResultRow:

@@ -40,7 +40,7 @@ _GPU_SHARE = 0.9  # of the memory that is a model's, about what vLLM takes by it
 # says, which Ray sets to the actor's cores. What the environment says already stands.
 _IN_ACTOR = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB, taken as it is filled
+    "VLLM_CPU_KVCACHE_SPACE": "4",  # GiB, which are taken at once
     END_WITH_PARENT: "1",
 }
 

@@ -12,7 +12,7 @@ import pytest
 from pipelines.vllm.dead_engine import wake_up_when_dead
 
 
-class Gone(Exception):
+class GoneError(Exception):
     pass
 
 
@@ -24,14 +24,14 @@ class Client:
 
 def test_a_waiting_caller_gets_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = ModuleType("vllm.v1.engine.exceptions")
-    module.EngineDeadError = Gone
+    module.EngineDeadError = GoneError
     for name in ("vllm", "vllm.v1", "vllm.v1.engine"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     client = Client()
     wake_up_when_dead(SimpleNamespace(llm_engine=SimpleNamespace(engine_core=client)))
     client.resources.engine_dead = True
-    assert isinstance(client.outputs_queue.get(timeout=60), Gone)
+    assert isinstance(client.outputs_queue.get(timeout=60), GoneError)
 
 
 def test_an_engine_in_this_process_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
