@@ -71,6 +71,8 @@ def _one(method: str, share: float, model_config: Any) -> Compared:
         kinds = " and ".join(OWN_KINDS)
         raise ValueError(f"vLLM prunes {kinds} by itself, and this is {model_config.model_type}")
     prune = method_config(OURS if method in OWN else method, share)
+    if prune.llm.method != "none":
+        raise ValueError(f"it drops tokens between the LLM's layers (llm.method={prune.llm.method!r})")
     serving_settings(prune.as_dict(), model_config)
     return Compared(method, share, prune)
 

@@ -53,6 +53,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--device={args.device} {given}: none, vLLM takes what it was built for")
     if len(args.frames or ()) > 1:
         raise ValueError(f"--frames={','.join(map(str, args.frames))} {given}: one number")
+    if outside := [share for share in args.retain if not 0 < share < 1]:
+        raise ValueError(f"--retain={outside[0]:g} {given}: numbers between 0 and 1")
     for model in _names(args.model):
         compared(args.methods, args.retain, check_kind(model))
 
