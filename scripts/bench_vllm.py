@@ -1,5 +1,5 @@
-"""Requests a second inside vLLM with 1 to 32 in flight on clips of noise of any size: videoprune beside stock vLLM, its EVS
-and VidCom2 at the same counts. Each method has a process of its own; they take turns.
+"""Requests a second inside vLLM with 1 to 32 in flight, on clips of noise of any size: videoprune beside stock vLLM,
+its EVS and VidCom2 at the same counts. Each method has a process of its own; they take turns.
 
 PYTHONPATH=. python scripts/bench_vllm.py qwen-demo --requests 64
 PYTHONPATH=. python scripts/bench_vllm.py qwen3-vl-2b --frames 16 --size 448 448 --retain 0.25 --out runs/vllm.json
@@ -120,16 +120,23 @@ def measured(
             try:
                 worker.begin()
             except WorkerError as error:
-                failed[setting.label] = f"{error}: {worker.log.read_text()[-2000:]}"
+                failed[setting.label] = f"{error}\n{last_words(worker.log)}"
                 continue
             workers[setting.label] = worker
         for count in plan.in_flight:
             asked = clips(args, plan.requests or requests_of_turn(count), folder)
-            for turn in take_rates(workers, count, range(plan.runs), lambda run, asked=asked: asked):
+            for turn in take_rates(
+                workers, count, range(plan.runs), dict.fromkeys(range(plan.runs), asked).__getitem__
+            ):
                 if turn.reason:
-                    failed[turn.label] = turn.reason
+                    failed[turn.label] = f"{turn.reason}\n{last_words(folder / f'{turn.label}.log')}"
                 else:
                     yield {"setting": turn.label, "in_flight": count, "run": turn.number, **turn.value}
+
+
+def last_words(log: Path) -> str:
+    """Of what vLLM printed, which goes with the folder."""
+    return log.read_text(errors="replace")[-4000:]
 
 
 def clips(args: argparse.Namespace, number: int, folder: Path) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from pipelines.measure.report.tables import difference_text
 from pipelines.measure.scoring import Scoring, accuracy, no_accuracy, scores
 from pipelines.measure.turns import spread
 from pipelines.run.row_index import Row
+from pipelines.vllm.bare_clips import LEFT_OUT
 from pipelines.vllm.speed_plan import VllmPlan
 from videoprune.eval.summary import markdown_table
 
@@ -87,7 +88,8 @@ def _tokens(runs: Mapping[tuple[int, int], Row], base: Mapping[tuple[int, int], 
 
 
 def _mean(rows: Any) -> float:
-    return fmean(row["prompt_tokens"] for row in rows)
+    """Tokens of a whole prompt, those among them that the worker had to leave out."""
+    return fmean(row["prompt_tokens"] + row.get(LEFT_OUT, 0) for row in rows)
 
 
 def _rates(

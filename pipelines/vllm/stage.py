@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.run.lost_device import LostDeviceError
 from pipelines.run.rows import answered_row, failed_rows
 from pipelines.run.stages import ClipItem, DecodedClip, Failure, with_subtitles
+from pipelines.vllm.bare_clips import Make
 from pipelines.vllm.dead_engine import wake_up_when_dead
 from pipelines.vllm.ends_with_parent import VARIABLE as END_WITH_PARENT
 from pipelines.vllm.padded_heads import pad_heads
@@ -120,7 +121,7 @@ class VllmStage:
         # An actor may be killed at any time: a folder that is needed no more behind `setup` is not left there.
         with tempfile.TemporaryDirectory(prefix="videoprune-") as folder:
             place = self._place(on_cpu, Path(folder))
-            self.prompts = Prompts(place, self.config)
+            self.prompts: Make = Prompts(place, self.config)
             options: dict[str, Any] = {
                 "additional_config": {KEY: {"prune": self.prune.as_dict()}},
                 "limit_mm_per_prompt": ONE_VIDEO,

@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -18,6 +19,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import torch
+
+from pipelines.vllm.bare_clips import LEFT_OUT, BareClips
 from pipelines.vllm.in_flight import serve
 from pipelines.vllm.prompts import clip_trace
 from pipelines.vllm.random_folder import random_folder
@@ -70,8 +74,14 @@ class Worker:
             place, used, batch=spec.most, max_new_tokens=spec.max_new_tokens, options=options
         )
         self.stage.setup()
+        self.left_out = 0
         if spec.own:
             self._switch_on()
+        if spec.own and self.stage.config.model_type == "qwen3_vl":
+            whole = self.stage.prompts
+            self.stage.prompts = bare = BareClips(whole, self.stage.config)
+            ids = whole(_black(spec.clip), "")["prompt_token_ids"]
+            self.left_out = len(ids) - len(bare.bare(ids))
 
     def rate(self, asked: list[list[str]], in_flight: int) -> dict[str, Any]:
         """Seconds for all questions; frames are read before, prompts are made while it runs."""
@@ -83,7 +93,8 @@ class Worker:
         clips = [(_frames(path), text) for path, text in asked]
         prompts = [partial(self.stage.prompts, frames, text) for frames, text in clips]
         dense = fmean(self.stage.trace(frames).dense for frames, _ in clips)
-        return asdict(serve(self.stage.llm, prompts, sampling, in_flight)) | {"dense": dense}
+        served = serve(self.stage.llm, prompts, sampling, in_flight)
+        return asdict(served) | {"dense": dense, LEFT_OUT: self.left_out}
 
     def answers(self, asked: list[list[str]]) -> dict[str, Any]:
         """A `Said` for every question, or the Failure why there is none."""
@@ -136,6 +147,11 @@ class Worker:
             )
 
 
+def _black(clip: tuple[int, int, int]) -> VideoFrames:
+    pixels = torch.zeros(*clip, 3, dtype=torch.uint8)
+    return VideoFrames(pixels, tuple(map(float, range(clip[0]))), float(clip[0]), "", "none")
+
+
 def _frames(path: str) -> VideoFrames:
     """What the process that asks has written."""
     found = pickle.loads(Path(path).read_bytes())
@@ -160,8 +176,9 @@ def main() -> int:
             what: Callable[..., dict[str, Any]] = getattr(worker, request.pop("what"))
             tell(what(**request))
     except Exception as error:
+        traceback.print_exc()  # first: who reads the reply may read the log at once
         tell({ERROR: f"{type(error).__name__}: {error}"})
-        raise
+        return 1
     return 0
 
 
