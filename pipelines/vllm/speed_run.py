@@ -241,7 +241,7 @@ def _ended_in_order() -> Iterator[None]:
 
 def _turns(plan: VllmPlan) -> str:
     if plan.apart:
-        return "one method after the other, each alone on the machine"
+        return "one method after the other, each with the machine to itself"
     return "all methods were loaded and took turns, another one first in each run"
 
 
