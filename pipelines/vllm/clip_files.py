@@ -50,7 +50,7 @@ class ClipFiles:
     def drop(self, index: int) -> None:
         """It is not needed for now."""
         found = self._written.get(index)
-        if isinstance(found, ClipFile) and found not in self.first():
+        if isinstance(found, ClipFile) and found.path not in {clip.path for clip in self.first()}:
             found.path.unlink()
             del self._written[index]
 

@@ -186,6 +186,21 @@ def test_one_at_a_time(clips, tmp_path) -> None:
         measure(clips, tmp_path, Fleet(), "--one-at-a-time", "--requests", "8")
 
 
+def test_frames_lie_there_only_as_long_as_they_are_needed(clips, tmp_path) -> None:
+    """Of three clips one is needed again and again; the others go once they were asked about."""
+    there: list[int] = []
+    fleet = Fleet(lambda label, number: there.append(len(list(frames.glob("*.frames")))))
+    args = arguments(clips, "--concurrency", "1", "--requests", "1", "--runs", "1", "--methods", "none")
+    run = VllmSpeedRun(args.model, args, open_asked(args), tmp_path, make=fleet, engine=lambda: "0.32.0")
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    plan, _ = run._plan()
+    assert run._take(plan, frames) == {}
+    assert there == [1, 1, 3]  # to warm up, timed, asked
+    assert len(list(frames.glob("*.frames"))) == 1
+    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 9
+
+
 def test_the_default_methods_and_what_a_model_cannot_do() -> None:
     qwen, nothing = compared(None, (0.25, 0.5), model_config("qwen-demo"))
     assert tuple(dict.fromkeys(s.method for s in qwen)) == METHODS
