@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from pipelines.measure.plan import BASELINE
 from pipelines.measure.report.tables import difference_text
@@ -77,19 +76,16 @@ def _runs(plan: VllmPlan, label: str, rates: Sequence[Row]) -> dict[tuple[int, i
 
 def _tokens(runs: Mapping[tuple[int, int], Row], base: Mapping[tuple[int, int], Row]) -> Row:
     """Means over the requests of runs that both have, which are about the same clips: what the prompt is shorter by,
-    the clip is shorter by."""
+    the clip is shorter by, but for what the worker had to leave out beside it."""
     both = [key for key in runs if key in base]
-    prompt = _mean(runs[key] for key in both) if both else _mean(runs.values()) if runs else None
-    if not both:
+    shown = [runs[key] for key in both] or list(runs.values())
+    prompt = fmean(row["prompt_tokens"] for row in shown) if shown else None
+    if not both or prompt is None:
         return {"prompt_tokens": prompt, "visual_tokens": None, "dense_tokens": None}
     dense = fmean(base[key]["dense"] for key in both)
-    fewer = _mean(base[key] for key in both) - _mean(runs[key] for key in both)
+    beside = fmean(row.get(LEFT_OUT, 0) for row in shown)
+    fewer = fmean(base[key]["prompt_tokens"] for key in both) - prompt - beside
     return {"prompt_tokens": prompt, "visual_tokens": dense - fewer, "dense_tokens": dense}
-
-
-def _mean(rows: Any) -> float:
-    """Tokens of a whole prompt, those among them that the worker had to leave out."""
-    return fmean(row["prompt_tokens"] + row.get(LEFT_OUT, 0) for row in rows)
 
 
 def _rates(
