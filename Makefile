@@ -9,14 +9,15 @@ OLDEST := $(CURDIR)/$(VENV)/oldest
 MODEL_TESTS := tests/plug tests/models tests/video $(wildcard tests/test_*engine*.py)
 # Of these, what an older transformers cannot change: which settings have an effect, threads, videos.
 OLDEST_TESTS := $(filter-out tests/video,$(MODEL_TESTS)) --ignore tests/plug/test_settings.py --ignore tests/plug/test_threads.py
-# Two processes with one thread each: torch gains little from a second thread on models as small as these.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Three processes with one thread each: on two cores a third one computes while others wait for actors and servers, and torch
+# gains little from a second thread on models as small as these.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
 
 # vLLM has an environment of its own, with the versions of torch and transformers that it asks for.
 VLLM := $(CURDIR)/$(VENV)/vllm
 VLLM_LOCK := requirements/vllm.txt
 
-.PHONY: demo live test test-newest test-oldest test-vllm check format tables chaos clean
+.PHONY: demo live test test-newest test-oldest vllm test-vllm check format tables chaos clean
 
 $(STAMP): pyproject.toml $(LOCK)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,6 +56,8 @@ $(VLLM)/.installed: pyproject.toml $(VLLM_LOCK)
 	touch $@
 
 # On a CPU: vLLM's build for it, 3.5 GB.
+vllm: $(VLLM)/.installed
+
 test-vllm: $(VLLM)/.installed
 	OMP_NUM_THREADS=1 PYTHONPATH=tests_vllm/site $(VLLM)/bin/python -m pytest tests_vllm
 
