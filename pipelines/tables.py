@@ -30,12 +30,13 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from pipelines.measure.table_rows import TABLES
     from pipelines.measure.table_runs import Bench, measure_table, part, write_tables
     from pipelines.run.results import write_whole
-    from pipelines.run.tasks import CLIPS, Task, moving_shapes
+    from pipelines.run.tasks import CLIPS, Task, moving_shapes, moving_shapes_label
 
     if args.only and args.only not in TABLES:
         raise ValueError(f"only={args.only!r}; allowed: {', '.join(TABLES)}")
     split, samples = moving_shapes(args.data, args.clips or CLIPS, args.seed, args.limit, args.split)
-    task, runs = Task("MovingShapes", "", samples), Path(args.runs)
+    label, runs = moving_shapes_label(split, args.data, args.seed), Path(args.runs)
+    task = Task("MovingShapes", label, samples)
     page = Path(args.out or runs) / "tables.md"
     for model in args.model.split(","):
         bench = Bench(model, task, runs, split, device=args.device, restart=args.restart)

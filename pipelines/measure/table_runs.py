@@ -55,7 +55,7 @@ class Bench:
         self, model: str, task: Task, runs: Path, split: Split, *, device: str | None, restart: bool
     ) -> None:
         self.model, self.task, self.restart = model, task, restart
-        self.runs = runs / f"{Path(model).name}-{split.name}"
+        self.runs = runs / f"{task.label}{Path(model).name}"
         self.engine = Engine(model, PruneConfig(), device=device, num_frames=split.frames)
         self.fingerprint = model_fingerprint(model)
         self.decode = KeptDecode(self.engine.num_frames, self.engine.frame_size)

@@ -214,12 +214,18 @@ def _moving_shapes(args: argparse.Namespace, videos: VideoFolder | None) -> Task
     hard = split.name != "standard"
     return Task(
         f"MovingShapes, split {split.name}" if hard else "MovingShapes",
-        f"{split.name}-" if hard else "",
+        moving_shapes_label(split, args.data, args.seed),
         shard_of(samples, args.shard),
         recipe,
         facts | ({"split": split.name} if hard else {}),
         stored=videos.stored if videos else {},
     )
+
+
+def moving_shapes_label(split: Split, data: str | None, seed: int) -> str:
+    """Of folders: clips of one seed do not go where those of another are."""
+    seeded = f"seed{seed}-" if data is None and seed else ""
+    return f"{split.name}-{seeded}" if split.name != "standard" else seeded
 
 
 def _elsewhere(sample: Sample, videos: VideoFolder) -> Sample:
