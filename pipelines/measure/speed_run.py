@@ -7,7 +7,7 @@ import json
 import sys
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from statistics import median_high
@@ -18,15 +18,15 @@ import torch
 from rich.console import Console
 
 from pipelines.measure.asked import Asked
+from pipelines.measure.asked_report import asked_meta, asked_scoring
 from pipelines.measure.bracket import CLIPS
 from pipelines.measure.calibration import clips_like
 from pipelines.measure.calls import ReadClip, readable
-from pipelines.measure.environment import hardware, hardware_line, versions
+from pipelines.measure.environment import versions
 from pipelines.measure.forecast import forecast, forecast_text
 from pipelines.measure.methods import method_names
 from pipelines.measure.pictures import kept_pictures
 from pipelines.measure.plan import Plan
-from pipelines.measure.provenance import chosen_on
 from pipelines.measure.report.report import markdown_tables, write_report
 from pipelines.measure.results import Reckoning, Seen, report_rows
 from pipelines.measure.run import run_plan
@@ -39,7 +39,7 @@ from pipelines.run.progress import progress_bar
 from pipelines.run.results import model_fingerprint, write_whole
 from videoprune.config import PruneConfig
 from videoprune.engine import Engine
-from videoprune.eval.judge import ReplyCache, summarize_verdicts
+from videoprune.eval.judge import summarize_verdicts
 from videoprune.models.loading import RANDOM
 from videoprune.models.shapes import model_shape
 
@@ -148,7 +148,7 @@ class SpeedRun:
 
     def _report(self, plan: Plan, refused: list[dict[str, str]]) -> int:
         seen, reckoning = Seen.read(self.out), self._reckoning(plan)
-        scoring = self._scoring() if plan.answers else None
+        scoring = asked_scoring(self.asked, self.out) if plan.answers else None
         rows = report_rows(plan, seen, reckoning, scoring)
         notes = self._write_scores(plan, seen, scoring) if scoring else []
         notes += [f"operations were not reckoned: {reason}" for reason in reckoning.lost]
@@ -168,11 +168,6 @@ class SpeedRun:
         if failed:
             print(f"{failed} questions failed; their rows in answers.jsonl say why", file=sys.stderr)
         return 1 if failed else 0
-
-    def _scoring(self) -> Scoring:
-        judge, replies = self.asked.judge, self.out / "judge.jsonl"
-        judged = partial(judge.verdicts, kept=ReplyCache(replies)) if judge else None
-        return Scoring(self.asked.task, self.asked.samples, judged)
 
     def _write_scores(self, plan: Plan, seen: Seen, scoring: Scoring) -> list[str]:
         """scores.json: what the benchmark and the judge say, by frames and setting. -> its notes on the unpruned."""
@@ -216,16 +211,9 @@ class SpeedRun:
         config: Any = self.engine.model.config
         text = getattr(config, "text_config", config)
         return {
-            "dataset": self.asked.task.title,
-            "model": self.model,
-            "sample": sample_line(self.asked.facts()),
-            "clips": self.asked.clips,
-            "chosen_on": self.args.chosen_on or chosen_on(),
-            "metric": self.asked.task.compared,
-            "hardware": hardware_line(hardware()),
+            **asked_meta(self.model, self.asked, self.args.chosen_on),
             "versions": versions(),
             "digest": ",".join(s.config.digest() for s in plan.settings[:3]),
-            "command": "videoprune " + " ".join(sys.argv[1:]),
             "attention": getattr(text, "_attn_implementation", None) or "sdpa",
             "dtype": str(next(self.engine.model.parameters()).dtype).removeprefix("torch."),
             "runs": plan.runs,

@@ -20,10 +20,9 @@ from rich.console import Console
 
 from pipelines.arguments import VLLM
 from pipelines.measure.asked import Asked
-from pipelines.measure.environment import hardware, hardware_line, versions
-from pipelines.measure.provenance import chosen_on
+from pipelines.measure.asked_report import asked_meta, asked_scoring
+from pipelines.measure.environment import versions
 from pipelines.measure.same_run import keep_facts
-from pipelines.measure.sample import sample_line
 from pipelines.measure.scoring import Scoring
 from pipelines.run.progress import progress_bar
 from pipelines.run.results import Results, model_fingerprint, read_rows, write_whole
@@ -38,7 +37,6 @@ from pipelines.vllm.speed_turns import SpeedTurns
 from pipelines.vllm.stage import check_kind, version
 from pipelines.vllm.worker import Spec
 from pipelines.vllm.worker_process import WorkerProcess
-from videoprune.eval.judge import ReplyCache
 from videoprune.models.loading import RANDOM, clip_shape, model_config
 
 _RANDOM_ANSWER = 8  # tokens; random weights never end an answer
@@ -180,7 +178,7 @@ class VllmSpeedRun:
     def _report(self, plan: VllmPlan, refused: Sequence[dict[str, str]], failed: dict[str, str]) -> int:
         now = {s.question_id for s in self.asked.samples}  # an earlier run may have asked more
         answers = [r for r in read_rows(self.out / "answers.jsonl").values() if r["question"] in now]
-        scoring = self._scoring() if plan.answers else None
+        scoring = asked_scoring(self.asked, self.out) if plan.answers else None
         rows = report_rows(plan, list(read_rows(self.out / "rates.jsonl").values()), answers, failed, scoring)
         meta = self._meta(plan, scoring)
         results = {"meta": meta, "rows": rows, "refused": list(refused)}
@@ -196,22 +194,10 @@ class VllmSpeedRun:
             print(f"{lost} questions failed; their rows in answers.jsonl say why", file=sys.stderr)
         return 1 if failed or lost else 0
 
-    def _scoring(self) -> Scoring:
-        judge, replies = self.asked.judge, self.out / "judge.jsonl"
-        judged = partial(judge.verdicts, kept=ReplyCache(replies)) if judge else None
-        return Scoring(self.asked.task, self.asked.samples, judged)
-
     def _meta(self, plan: VllmPlan, scoring: Scoring | None) -> Row:
         return {
-            "dataset": self.asked.task.title,
-            "model": self.model,
-            "sample": sample_line(self.asked.facts()),
-            "clips": self.asked.clips,
-            "chosen_on": self.args.chosen_on or chosen_on(),
-            "metric": self.asked.task.compared,
-            "hardware": hardware_line(hardware()),
+            **asked_meta(self.model, self.asked, self.args.chosen_on),
             "versions": versions() | {VLLM: self.engine()},
-            "command": "videoprune " + " ".join(sys.argv[1:]),
             "turns": _turns(plan),
             "frames": plan.frames,
             "runs": plan.runs,
