@@ -53,7 +53,7 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _command(name: str, model: str, args: argparse.Namespace) -> str:
     words = ["videoprune", "tables", "--model", model, "--only", name]
-    usual = {"data": None, "clips": 200, "seed": 0, "split": None, "limit": None, "device": None}
+    usual = {"data": None, "clips": None, "seed": 0, "split": None, "limit": None, "device": None}
     for option, default in usual.items():
         if getattr(args, option) != default:
             words += [f"--{option}", str(getattr(args, option))]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,19 @@ def test_the_command_measures_keeps_and_writes(
     page = (tmp_path / "docs" / "tables.md").read_text()
     assert page.startswith("# Tables")
     assert "## llm: Few rows" in page
-    assert "--only llm" in page
+    told = [
+        "videoprune",
+        "tables",
+        "--model",
+        str(tiny),
+        "--only",
+        "llm",
+        "--data",
+        str(clips),
+        "--limit",
+        "4",
+    ]
+    assert f"`{shlex.join(told)}`, on " in page
     lines = {
         line.split("|")[1].strip(): line.split("|") for line in page.splitlines() if line.startswith("| ")
     }
