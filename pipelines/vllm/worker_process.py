@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -84,8 +85,14 @@ class WorkerProcess:
         except OSError:
             line = ""
         if not line:
-            raise WorkerError(f"the process died with status {process.wait()}; {self.log} has what it said")
+            raise WorkerError(f"{_how_it_died(process.wait())}; {self.log} has what it said")
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise WorkerError(f"{reply['error']} ({self.log})")
         return reply
+
+
+def _how_it_died(status: int) -> str:
+    if status == -signal.SIGKILL:
+        return "the process was killed, as happens where memory runs out: --one-at-a-time needs less"
+    return f"the process died with status {status}"
