@@ -32,7 +32,8 @@ from videoprune.types import Trace, VideoFrames
 
 ERROR, READY = "error", "ready"
 _TEXT = 512  # tokens of a prompt beside the clip, with room left
-_WIDE, _BYTES = 32, 4  # of a head that vLLM takes on a CPU, and of a number, at most
+_WIDE = 32  # of a head that vLLM takes on a CPU
+_BYTES = {"bfloat16": 2, "float16": 2}  # of a number, others have 4
 _MOST = 0.9  # of a GPU's memory
 
 
@@ -68,7 +69,7 @@ class Worker:
         longest = clip.dense + 8 * spec.clip[0] + spec.max_new_tokens + _TEXT
         if spec.model not in demo_names():  # -1: as long as memory allows
             options["max_model_len"] = longest if spec.model.startswith(RANDOM) else -1
-        self._make_room(place, longest)
+        self._make_room(place, longest, options.get("dtype"))
         used = PruneConfig() if spec.own else prune
         self.stage = VllmStage(
             place, used, batch=spec.most, max_new_tokens=spec.max_new_tokens, options=options
@@ -129,12 +130,13 @@ class Worker:
         loaded = EngineArgs(place_of(place), limit_mm_per_prompt=ONE_VIDEO).create_model_config()
         return clip_trace(model_config(place), prune, self.spec.clip[0], seen_size(loaded, *self.spec.clip))
 
-    def _make_room(self, place: str, longest: int) -> None:
+    def _make_room(self, place: str, longest: int, dtype: str | None) -> None:
         """On a CPU vLLM's cache of keys and values would take most of the memory, as if it were alone: as much as all
         requests in flight need is enough. What the environment says already stands."""
         text = model_config(place).get_text_config()
         head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-        token = 2 * text.num_hidden_layers * text.num_key_value_heads * max(head, _WIDE) * _BYTES
+        token = 2 * text.num_hidden_layers * text.num_key_value_heads * max(head, _WIDE)
+        token *= _BYTES.get(dtype or "", 4)
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", str(-(-token * longest * self.spec.most // 2**30)))
 
     def _switch_on(self) -> None:
