@@ -75,6 +75,7 @@ tables: $(STAMP)
 	$(BIN)/videoprune tables --out docs
 	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model llava-demo,qwen-demo
 	$(BIN)/videoprune tables --out docs --seed 2 --limit 300 --model demo --only fusion
+	$(BIN)/videoprune tables --out docs --split hard --seed 2 --limit 300 --model demo --only fusion
 
 # Kills parts of a run on two Ray nodes, a hundred times, and counts rows: some 20 minutes.
 chaos: $(STAMP)
