@@ -94,16 +94,17 @@ def run(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     video to be asked about."""
     from pipelines.measure.asked import open_asked
 
-    measured = _inside_vllm(args) if args.engine == VLLM else _in_transformers(args)
     names = args.model.removeprefix(_RANDOM).split(",")
     prefix = _RANDOM if args.model.startswith(_RANDOM) else ""
+    models = [f"{prefix}{name}" for name in names]
+    measured = _inside_vllm(args, models) if args.engine == VLLM else _in_transformers(args)
     asked = open_asked(args)
     status = 0
-    for name in names:
+    for name, model in zip(names, models, strict=True):
         base = Path(args.out or "runs/speedup")
         engine = f"{VLLM}-" if args.engine == VLLM else ""
         out = base if len(names) == 1 and args.out else base / f"{asked.task.label}{engine}{_folder(name)}"
-        status = max(status, measured(f"{prefix}{name}", asked, out))
+        status = max(status, measured(model, asked, out))
     return status
 
 
@@ -125,12 +126,12 @@ def _in_transformers(args: argparse.Namespace) -> Callable[[str, Asked, Path], i
     return measured
 
 
-def _inside_vllm(args: argparse.Namespace) -> Callable[[str, Asked, Path], int]:
+def _inside_vllm(args: argparse.Namespace, models: Sequence[str]) -> Callable[[str, Asked, Path], int]:
     """The same with vLLM. Raises ValueError for what cannot be done there, before anything is made or read."""
     from pipelines.vllm.speed_run import VllmSpeedRun, check
     from pipelines.vllm.stage import version
 
-    check(args)
+    check(args, models)
     version()
     return lambda model, asked, out: VllmSpeedRun(model, args, asked, out).measure()
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from videoprune.choice import parse_choice
+from videoprune.choice import answer_of
 from videoprune.config import PruneConfig, preset
 from videoprune.models.video_model import VideoModel, open_model
 from videoprune.models.watching import Watch
@@ -100,11 +100,7 @@ class Engine:
             clips, prompts, self.settings, max_new_tokens, watch=watch, places=places
         )
         return [
-            Answer(
-                text=said.strip(),
-                choice=parse_choice(said, len(s.options), options=s.options) if s.options else "",
-                trace=self._whole(clip, llm),
-            )
+            answer_of(said, s, self._whole(clip, llm))
             for said, s, clip, llm in zip(texts, samples, clips, traces, strict=True)
         ]
 

@@ -125,16 +125,13 @@ class _Run:
         reason, and tried again by the next run."""
         for index, item in enumerate(self.items):
             turns = rotated(self.plan.labels, index)
-            missing = [label for label in turns if self.is_open(label, item, answers.index)]
+            missing = [label for label in turns if is_open(label, self.frames, item.samples, answers.index)]
             if missing:
                 clip = read_clip(self.decode, item)
                 for label in missing:
                     rows = self.asked(label, item, clip)
                     answers.append([row for row in rows if not answers.index.failed_so(row)])
             advance(1)
-
-    def is_open(self, label: str, item: ClipItem, known: RowIndex) -> bool:
-        return not all(known.answered(self.answer_key(label, s)) for s in item.samples)
 
     def asked(self, label: str, item: ClipItem, clip: ReadClip | Failure) -> list[Row]:
         if isinstance(clip, ReadClip):
@@ -164,15 +161,10 @@ class _Run:
         ]
 
     def row(self, label: str, sample: Sample, row: ResultRow) -> Row:
-        """A line of answers.jsonl: what varies with the setting; the rest of the question stands in the benchmark."""
-        key = {"question_id": self.answer_key(label, sample), **self.named(label)}
-        return key | answer_fields(sample, row, self.mark)
+        return answer_line(label, self.frames, sample, row, self.mark)
 
     def named(self, label: str) -> Row:
         return {"setting": label, "frames": self.frames}
-
-    def answer_key(self, label: str, sample: Sample) -> str:
-        return f"{label} {self.frames} {sample.question_id}"
 
 
 def ask_clip(engine: Engine, clip: ReadClip, max_new_tokens: int) -> list[Answer]:
@@ -184,12 +176,23 @@ def ask_clip(engine: Engine, clip: ReadClip, max_new_tokens: int) -> list[Answer
     return answers
 
 
-def answer_fields(sample: Sample, row: ResultRow, mark: Mark | None) -> Row:
-    """What a line of answers.jsonl says of an answer. mark: what the benchmark's protocol reads from it."""
+def answer_key(label: str, frames: int, sample: Sample) -> str:
+    return f"{label} {frames} {sample.question_id}"
+
+
+def is_open(label: str, frames: int, samples: Sequence[Sample], known: RowIndex) -> bool:
+    """Whether a clip has a question that a setting has not answered. known: of answers.jsonl."""
+    return not all(known.answered(answer_key(label, frames, s)) for s in samples)
+
+
+def answer_line(label: str, frames: int, sample: Sample, row: ResultRow, mark: Mark | None) -> Row:
+    """A line of answers.jsonl: what varies with the setting; the rest of the question stands in the benchmark. mark:
+    what the benchmark's protocol reads from the answer."""
     row = mark(row) if mark else row
     said = ("text", "prediction", "answer", "correct", "outcome", "reason", "traceback")
     more = {name: value for name, value in row.items() if name in said and value != ""}
-    return {"video": sample.video, "question": sample.question_id, "prediction": ""} | more
+    key = {"question_id": answer_key(label, frames, sample), "setting": label, "frames": frames}
+    return key | {"video": sample.video, "question": sample.question_id, "prediction": ""} | more
 
 
 def said_row(sample: Sample, answer: Answer, clip: ReadClip) -> ResultRow:

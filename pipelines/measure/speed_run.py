@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,14 @@ import torch
 from rich.console import Console
 
 from pipelines.measure.asked import Asked
-from pipelines.measure.asked_report import asked_meta, asked_scoring
+from pipelines.measure.asked_report import (
+    answer_tokens,
+    asked_facts,
+    asked_meta,
+    asked_scoring,
+    show_tables,
+    tell_failed,
+)
 from pipelines.measure.bracket import CLIPS
 from pipelines.measure.calibration import clips_like
 from pipelines.measure.calls import ReadClip, readable
@@ -44,7 +50,6 @@ from videoprune.models.loading import RANDOM
 from videoprune.models.shapes import model_shape
 
 _SHORT_ANSWER = 4  # tokens that operations are reckoned with
-_RANDOM_ANSWER = 8  # random weights never end an answer
 
 
 @dataclass(frozen=True)
@@ -132,16 +137,14 @@ class SpeedRun:
             tuple(self.args.concurrency),
             min(self.args.runs, len(self.asked.chosen)),
             answers=not self.is_random,
-            max_new_tokens=_RANDOM_ANSWER if self.is_random else self.asked.task.recipe.max_new_tokens,
+            max_new_tokens=answer_tokens(self.model, self.asked.task.recipe),
         )
         return plan, refused
 
     def _keep_facts(self, plan: Plan | None = None) -> None:
         facts: dict[str, Any] = {
             "model": self.fingerprint,
-            "benchmark": self.asked.task.facts,
-            "first": self.asked.samples[0].video,
-            "seed": self.asked.seed,
+            **asked_facts(self.asked),
             "settings": {s.label: s.config.digest() for s in plan.settings} if plan else {},
         }
         keep_facts(self.out, facts, growing="settings", restart=self.args.restart)
@@ -161,13 +164,8 @@ class SpeedRun:
         }
         files = write_report(results, self.out)
         tables = markdown_tables(results)
-        write_whole(self.out / "tables.md", tables)
-        Console(markup=False, highlight=False).print(tables, soft_wrap=True)
-        print(f"{self.out}: {', '.join(f.name for f in files)}")
-        failed = max((r["accuracy"]["failed"] for r in rows), default=0)
-        if failed:
-            print(f"{failed} questions failed; their rows in answers.jsonl say why", file=sys.stderr)
-        return 1 if failed else 0
+        show_tables(tables, self.out, [f.name for f in files])
+        return 1 if tell_failed(rows) else 0
 
     def _write_scores(self, plan: Plan, seen: Seen, scoring: Scoring) -> list[str]:
         """scores.json: what the benchmark and the judge say, by frames and setting. -> its notes on the unpruned."""

@@ -3,7 +3,8 @@ counts. Nothing of vLLM is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,13 +79,8 @@ def _one(method: str, share: float, model_config: Any) -> Compared:
 
 
 def _possible(share: float, model_config: Any) -> list[str]:
-    can = lambda method: _raises_nothing(lambda: _one(method, share, model_config))  # noqa: E731
-    return [BASELINE, *(m for m in (*method_names()[1:], *OWN) if can(m))]
-
-
-def _raises_nothing(call: Callable[[], Any]) -> bool:
-    try:
-        call()
-    except ValueError:
-        return False
-    return True
+    found = [BASELINE]
+    for method in (*method_names()[1:], *OWN):
+        with suppress(ValueError):
+            found.append(_one(method, share, model_config).method)
+    return found

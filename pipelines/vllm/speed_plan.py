@@ -6,7 +6,6 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from pipelines.vllm.compared import Compared
-from videoprune.types import Sample
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,6 @@ class VllmPlan:
     def missing_runs(self, labels: Sequence[str], count: int, known: Container[str]) -> list[int]:
         """Runs with `count` in flight that one of `labels` has not: all take them anew, ratios are paired."""
         return [r for r in range(self.runs) if any(turn_key(n, count, r) not in known for n in labels)]
-
-    def answer_key(self, label: str, sample: Sample) -> str:
-        return f"{label} {self.frames} {sample.question_id}"
 
 
 def turn_key(label: str, in_flight: int, run: int) -> str:

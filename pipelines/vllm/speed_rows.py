@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from pipelines.measure.plan import BASELINE
-from pipelines.measure.report.tables import difference_text
+from pipelines.measure.report.tables import gap_text
 from pipelines.measure.scoring import Scoring, accuracy, no_accuracy, scores
 from pipelines.measure.turns import spread
 from pipelines.run.row_index import Row
@@ -58,7 +58,7 @@ def speed_table(rows: Sequence[Row], in_flight: Sequence[int]) -> str:
             "visual": _whole(row["visual_tokens"]),
             "prompt": _whole(row["prompt_tokens"]),
             "accuracy": _percent(row["accuracy"]["all"]),
-            "gap": _gap(row),
+            "gap": gap_text(row),
             **{n: _cell(row, row["in_flight"].get(n)) for n in columns},
         }
         for row in rows
@@ -119,11 +119,6 @@ def _cell(row: Row, found: Row | None) -> str:
     if times is None or row["method"] == BASELINE:
         return f"{rate:.3g}"
     return f"{rate:.3g}; {times['median']:.2f}x ({times['low']:.2f} to {times['high']:.2f})"
-
-
-def _gap(row: Row) -> str:
-    gap, interval = row["accuracy"]["difference"], row["accuracy"]["difference_ci95"]
-    return difference_text([gap, *interval], 100) if interval and row["method"] != BASELINE else ""
 
 
 def _whole(value: float | None) -> str:

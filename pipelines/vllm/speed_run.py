@@ -16,11 +16,16 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
-from rich.console import Console
-
 from pipelines.arguments import VLLM
 from pipelines.measure.asked import Asked
-from pipelines.measure.asked_report import asked_meta, asked_scoring
+from pipelines.measure.asked_report import (
+    answer_tokens,
+    asked_facts,
+    asked_meta,
+    asked_scoring,
+    show_tables,
+    tell_failed,
+)
 from pipelines.measure.environment import versions
 from pipelines.measure.same_run import keep_facts
 from pipelines.measure.scoring import Scoring
@@ -39,11 +44,9 @@ from pipelines.vllm.worker import Spec
 from pipelines.vllm.worker_process import WorkerProcess
 from videoprune.models.loading import RANDOM, clip_shape, model_config
 
-_RANDOM_ANSWER = 8  # tokens; random weights never end an answer
 
-
-def check(args: argparse.Namespace) -> None:
-    """Raises ValueError for arguments of `speedup` that make no sense with vLLM."""
+def check(args: argparse.Namespace, models: Sequence[str]) -> None:
+    """models: that the arguments name. Raises ValueError for arguments of `speedup` that make no sense with vLLM."""
     given = f"with --engine {VLLM}; allowed"
     if args.plan:
         raise ValueError(f"--plan {given}: a run without it")
@@ -53,13 +56,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f"--frames={','.join(map(str, args.frames))} {given}: one number")
     if outside := [share for share in args.retain if not 0 < share < 1]:
         raise ValueError(f"--retain={outside[0]:g} {given}: numbers between 0 and 1")
-    for model in _names(args.model):
+    for model in models:
         compared(args.methods, args.retain, check_kind(model))
-
-
-def _names(model: str) -> list[str]:
-    prefix = RANDOM if model.startswith(RANDOM) else ""
-    return [f"{prefix}{name}" for name in model.removeprefix(RANDOM).split(",")]
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ class VllmSpeedRun:
             tuple(sorted(args.concurrency or IN_FLIGHT)),
             args.runs,
             frames,
-            _RANDOM_ANSWER if self.is_random else recipe.max_new_tokens,
+            answer_tokens(self.model, recipe),
             requests=args.requests,
             apart=args.one_at_a_time,
             answers=not self.is_random,
@@ -112,9 +110,7 @@ class VllmSpeedRun:
         facts: dict[str, Any] = {
             "model": model_fingerprint(self.model),
             "engine": f"{VLLM} {self.engine()}",
-            "benchmark": self.asked.task.facts,
-            "first": self.asked.samples[0].video,
-            "seed": self.asked.seed,
+            **asked_facts(self.asked),
             "frames": plan.frames,
             "max_new_tokens": plan.max_new_tokens,
             "requests": plan.requests,
@@ -139,10 +135,8 @@ class VllmSpeedRun:
             Results(self.out / "answers.jsonl", restart=restart) as answers,
             progress_bar() as bar,
         ):
-            clips, shown = (
-                ClipFiles(decode, asked.chosen, folder, kept),
-                bar.add_task(self.model, total=steps),
-            )
+            clips = ClipFiles(decode, asked.chosen, folder, kept)
+            shown = bar.add_task(self.model, total=steps)
             turns = SpeedTurns(
                 plan,
                 clips,
@@ -184,15 +178,10 @@ class VllmSpeedRun:
         results = {"meta": meta, "rows": rows, "refused": list(refused)}
         write_whole(self.out / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
         tables = _tables(results, plan)
-        write_whole(self.out / "tables.md", tables)
-        Console(markup=False, highlight=False).print(tables, soft_wrap=True)
-        print(f"{self.out}: results.json, tables.md")
-        lost = max((r["accuracy"]["failed"] for r in rows), default=0)
+        show_tables(tables, self.out, ["results.json", "tables.md"])
         for label, reason in failed.items():
             print(f"{label} failed: {reason}; the same command tries it again", file=sys.stderr)
-        if lost:
-            print(f"{lost} questions failed; their rows in answers.jsonl say why", file=sys.stderr)
-        return 1 if failed or lost else 0
+        return 1 if tell_failed(rows) or failed else 0
 
     def _meta(self, plan: VllmPlan, scoring: Scoring | None) -> Row:
         return {

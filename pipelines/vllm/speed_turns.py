@@ -4,12 +4,12 @@ measured again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipelines.measure.run import Mark, answer_fields, said_row
+from pipelines.measure.run import Mark, answer_key, answer_line, is_open, said_row
 from pipelines.measure.turns import explained, rotated
 from pipelines.run.results import Results
 from pipelines.run.row_index import Row
@@ -18,11 +18,12 @@ from pipelines.run.stages import ClipItem, Failure
 from pipelines.vllm.clip_files import ClipFile, ClipFiles
 from pipelines.vllm.rates import Asking, requests_of_turn, take_rates
 from pipelines.vllm.speed_plan import VllmPlan, turn_key
-from pipelines.vllm.stage import chosen
 from pipelines.vllm.worker_process import WorkerError
+from videoprune.choice import answer_of
 from videoprune.neighbours import neighbours
 from videoprune.prompts import prompt
-from videoprune.types import Answer, Sample, Trace
+from videoprune.result_row import ResultRow
+from videoprune.types import Sample, Trace
 
 _BATCH = 32  # questions that a worker is asked for answers at once
 
@@ -158,31 +159,27 @@ class SpeedTurns:
         if "text" not in said:
             (failed,) = failed_rows(ClipItem(sample.video, (sample,)), Failure(**said))
             return self._row(label, sample, failed)
-        answer = Answer(said["text"].strip(), chosen(said["text"], sample), Trace(0, {}, 0))
+        answer = answer_of(said["text"], sample, Trace(0, {}, 0))
         row = self._row(label, sample, said_row(sample, answer, clip.clip))
         return row | {"prompt_tokens": said["prompt_tokens"]}
 
-    def _row(self, label: str, sample: Sample, row: Any) -> Row:
-        key = {"question_id": self.plan.answer_key(label, sample)}
-        named = {"setting": label, "frames": self.plan.frames}
-        return key | named | answer_fields(sample, row, self.mark)
+    def _row(self, label: str, sample: Sample, row: ResultRow) -> Row:
+        return answer_line(label, self.plan.frames, sample, row, self.mark)
 
     def _samples(self, index: int) -> tuple[Sample, ...]:
         return self.clips.items[index].samples
 
-    def _indices(self) -> Iterator[int]:
-        return iter(range(len(self.clips.items)))
+    def _indices(self) -> range:
+        return range(len(self.clips.items))
 
     def _open(self, label: str, index: int) -> bool:
-        if not self.plan.answers:
-            return False
-        known = self.answers.index
-        return not all(known.answered(self.plan.answer_key(label, s)) for s in self._samples(index))
+        samples, frames = self._samples(index), self.plan.frames
+        return self.plan.answers and is_open(label, frames, samples, self.answers.index)
 
     def _to_answer(self, label: str, index: int) -> bool:
         """Whether a worker is needed for it: not for a clip that could not be read before and still cannot."""
         if not self._open(label, index):
             return False
-        keys = [self.plan.answer_key(label, s) for s in self._samples(index)]
+        keys = (answer_key(label, self.plan.frames, s) for s in self._samples(index))
         known = all(key in self.answers.index for key in keys)
         return not (known and isinstance(self.clips.of(index), Failure))

@@ -21,7 +21,7 @@ from pipelines.vllm.padded_heads import pad_heads
 from pipelines.vllm.plugin import PREFIX
 from pipelines.vllm.prompts import Prompts, clip_trace
 from pipelines.vllm.settings import KEY, serving_settings
-from videoprune.choice import parse_choice
+from videoprune.choice import answer_of
 from videoprune.config import PruneConfig
 from videoprune.models.loading import demo_names, model_config, model_folder, place_of
 from videoprune.neighbours import neighbours
@@ -199,7 +199,7 @@ class VllmStage:
     def _answers(self, asked: Sequence[tuple[Sample, VideoFrames]]) -> list[Answer | Failure]:
         said = self.said([(frames, prompt(sample)) for sample, frames in asked])
         return [
-            one if isinstance(one, Failure) else Answer(one.text.strip(), chosen(one.text, s), self.trace(f))
+            one if isinstance(one, Failure) else answer_of(one.text, s, self.trace(f))
             for (s, f), one in zip(asked, said, strict=True)
         ]
 
@@ -221,11 +221,6 @@ class VllmStage:
 
 def _lost(error: Exception) -> LostDeviceError:
     return LostDeviceError(f"{type(error).__name__}: {error}")
-
-
-def chosen(text: str, sample: Sample) -> str:
-    """The letter that an answer names, "" where none is asked for."""
-    return parse_choice(text, len(sample.options), options=sample.options) if sample.options else ""
 
 
 def seen_size(model_config: Any, frames: int, height: int, width: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
-"""The letter that a model's answer to a multiple-choice question names."""
+"""What a model said to a question: as an answer, with the letter that it names of a multiple-choice question."""
 
 from videoprune.choice.read import parse_choice
+from videoprune.choice.said import answer_of
 
-__all__ = ["parse_choice"]
+__all__ = ["answer_of", "parse_choice"]
